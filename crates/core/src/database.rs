@@ -1,0 +1,86 @@
+//! A database taking part: what makes its sources, sinks and readers.
+
+use crate::error::Result;
+use crate::name::{DatabaseName, InstallationId, PipelineName, TableName};
+use crate::position::Checkpoint;
+use crate::reader::TableReader;
+use crate::schema::Schema;
+use crate::sink::Sink;
+use crate::source::Source;
+use crate::types::Engine;
+use async_trait::async_trait;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+/// A logical table and what it is called at this database.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TableAt {
+    pub table: TableName,
+    /// As the user wrote it: `schema.table`, or `table` with the engine's default schema.
+    pub name: String,
+}
+
+/// What a pipeline wants of a database: names for what it leaves there, and its tables.
+#[derive(Clone, Debug)]
+pub struct Scope {
+    pub installation: InstallationId,
+    pub pipeline: PipelineName,
+    pub tables: Vec<TableAt>,
+    /// A folder for transactions too large for memory; the adapter makes it and empties it when it starts.
+    pub spill: PathBuf,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Role {
+    Source,
+    Target,
+}
+
+/// One thing that stands in the way, with the cure.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Finding {
+    /// What it is about: `databases.crm`, `databases.crm table public.customer`.
+    pub place: String,
+    pub problem: String,
+    /// A statement or an action that mends it.
+    pub cure: String,
+    /// Nothing that stops the pipeline.
+    pub advice: bool,
+}
+
+/// What a database looks like to a pipeline.
+#[derive(Debug, Default)]
+pub struct Inspection {
+    pub findings: Vec<Finding>,
+    /// The tables that are there, in the order of the scope.
+    pub tables: Vec<Arc<Schema>>,
+    /// Rows the tables hold, about, in the same order.
+    pub estimates: Vec<u64>,
+}
+
+#[async_trait]
+pub trait Database: Send + Sync {
+    fn name(&self) -> &DatabaseName;
+
+    fn engine(&self) -> Engine;
+
+    /// Looks without changing anything: privileges, settings, tables, keys, row images. An error is one that keeps it
+    /// from looking at all: unreachable, wrong password.
+    async fn inspect(&self, scope: &Scope, role: Role) -> Result<Inspection>;
+
+    /// Opens the change stream, after the checkpoint or, without one, from now on; makes slot and publication where
+    /// they are missing. With a checkpoint, a slot that is gone, a log that is purged and another epoch are GAPs.
+    /// Returns the source and where it starts.
+    async fn source(&self, scope: &Scope, from: Option<&Checkpoint>) -> Result<(Box<dyn Source>, Checkpoint)>;
+
+    async fn reader(&self, scope: &Scope) -> Result<Box<dyn TableReader>>;
+
+    async fn sink(&self, scope: &Scope) -> Result<Box<dyn Sink>>;
+
+    /// Removes what the pipeline left at a source: slot and publication.
+    async fn forget_source(&self, scope: &Scope) -> Result<()>;
+
+    /// A `CREATE TABLE` in this engine's words for a table of another member, or the `ALTER TABLE` for the columns that
+    /// `have` lacks. None where nothing is missing.
+    fn ddl(&self, name: &str, wanted: &Schema, have: Option<&Schema>) -> Option<String>;
+}
