@@ -43,7 +43,7 @@ postgres_configure() {
         echo "unix_socket_directories = '$instance'"
         for setting in "$@"; do
             [[ $setting == *=* ]] || die "PostgreSQL settings have the form KEY=VALUE, not '$setting'"
-            value=${setting#*=}
+            value=${setting#*=} value=${value//\\/\\\\}
             echo "${setting%%=*} = '${value//$quote/$quote$quote}'"
         done
     } >"$instance/settings.conf"
@@ -61,12 +61,15 @@ postgres_answers() {
 # Fast shutdown: disconnects clients instead of waiting for them.
 postgres_stop_signal() { echo INT; }
 
-# A killed postmaster leaves behind the small System V segment by which the next one would have noticed survivors.
+# A killed postmaster leaves behind its pid file and a small System V segment, by which the next one notices survivors.
+# That there are none is known here, whereas the next one would take a zombie that init has not yet reaped for one.
 postgres_forget() {
     local -a lines=()
     mapfile -t lines 2>/dev/null <"$1/data/postmaster.pid" || return 0
-    local segment=${lines[6]##* }
+    local segment=${lines[6]:-}
+    segment=${segment##* }
     # The segment is removed only if nobody is attached and this very postmaster made it.
     if awk -v id="$segment" -v pid="${lines[0]}" '$2 == id && $5 == pid && $7 == 0 { found = 1 } END { exit !found }' \
         /proc/sysvipc/shm 2>/dev/null; then ipcrm -m "$segment" || true; fi
+    rm -f "$1/data/postmaster.pid" "$1"/.s.PGSQL.*
 }

@@ -23,5 +23,6 @@ pub mod secret;
 pub mod sink;
 pub mod source;
 pub mod store;
+pub mod type_names;
 pub mod types;
 pub mod value;

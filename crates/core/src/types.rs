@@ -1,5 +1,6 @@
 //! Column types in canonical terms. `table()` below is the closed list of engine types that travel.
 
+pub use crate::type_names::{mysql_type, postgres_type};
 use std::fmt;
 use std::str::FromStr;
 
@@ -33,6 +34,9 @@ pub enum TextLimit {
     /// MySQL's TEXT family counts bytes.
     Bytes(u64),
 }
+
+/// The length of `bit varying` without one, which PostgreSQL alone has.
+pub const BITS_WITHOUT_LIMIT: u32 = u32::MAX;
 
 /// What a column holds, whichever engine it belongs to. Its text form (`decimal(10,2)`) stands in schema records.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]

@@ -1,0 +1,348 @@
+//! Apply: the bus onto one target, in batches of whole transactions.
+//!
+//! A feeder reads and decodes the bus while the sink's transaction is under way; what has come in by the time it is
+//! committed makes up the next one. So batches are small while the stream is quiet and grow by themselves under load.
+
+use crate::assemble::{Assembler, Batch, BatchLimits};
+use crate::breaker::Breaker;
+use crate::capture::PARTITION;
+use crate::clock::now_micros;
+use crate::failure::{Action, EngineError, Halt, action};
+use crate::metrics::ApplyMetrics;
+use crate::retry::{ParkingLot, RetryPolicy};
+use crate::sequence::Sequence;
+use crate::status::{Entry, State};
+use std::future::Future;
+use std::sync::Arc;
+use std::time::Duration;
+use sync_worker_core::bus::{Bus, Subscription};
+use sync_worker_core::database::{Database, Scope};
+use sync_worker_core::error::{Error, Result};
+use sync_worker_core::record::{Delivered, Offset};
+use sync_worker_core::sink::{Applied, Marker, Sink, Write, WriteBatch};
+use sync_worker_core::store::{Deferred, RetryQueue, TargetId};
+use tokio::sync::{mpsc, oneshot};
+use tokio::task::JoinSet;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+/// Bytes of records in one read of the bus, and reads held ready: what an applier holds in memory beside its batch.
+const READ_BYTES: usize = 1 << 20;
+const READS_READY: usize = 4;
+
+/// A target that gives no answer for this long is taken for gone, however healthy its connection looks; every row of the
+/// batch adds [`PATIENCE_PER_ROW`], so that a slow target is not mistaken for a dead one.
+const PATIENCE: Duration = Duration::from_secs(15);
+const PATIENCE_PER_ROW: Duration = Duration::from_millis(2);
+
+/// Retries taken from the queue at a time.
+const RETRIES_AT_A_TIME: usize = 100;
+
+/// What a person asks of an applier.
+pub enum Command {
+    /// Try dead letters again at once: all, or the version at one offset. Replies with how many.
+    Retry { offset: Option<Offset>, reply: oneshot::Sender<std::result::Result<u64, String>> },
+    /// Give dead letters up: the target keeps the row that it has.
+    Drop { offset: Option<Offset>, reply: oneshot::Sender<std::result::Result<u64, String>> },
+}
+
+pub struct Apply {
+    pub id: TargetId,
+    pub scope: Scope,
+    pub database: Arc<dyn Database>,
+    pub bus: Arc<dyn Bus>,
+    pub queue: Arc<dyn RetryQueue>,
+    pub breaker: Arc<Breaker>,
+    pub status: Entry,
+    pub metrics: ApplyMetrics,
+    pub limits: BatchLimits,
+    pub retry: RetryPolicy,
+    pub commands: mpsc::Receiver<Command>,
+    pub shutdown: CancellationToken,
+}
+
+impl Apply {
+    /// Runs until shutdown or until an error that reconnecting does not mend.
+    pub async fn run(mut self) {
+        let mut held = None;
+        loop {
+            tokio::select! {
+                () = self.shutdown.cancelled() => break,
+                () = self.breaker.ready() => {}
+            }
+            let Err(error) = self.session(&mut held).await else { break };
+            self.status.error(error.class().as_str());
+            let halted = match action(error.class()) {
+                Action::Reconnect => {
+                    let delay = self.breaker.failed();
+                    tracing::warn!(pipeline = %self.id.pipeline, database = %self.id.database, %error, ?delay, "apply is interrupted");
+                    self.status.set(State::Waiting, &error.to_string());
+                    continue;
+                }
+                Action::Halt(Halt::Gap) => State::Gap,
+                Action::Halt(Halt::Superseded) => State::Superseded,
+                Action::Halt(Halt::Failed) => State::Failed,
+            };
+            tracing::error!(pipeline = %self.id.pipeline, database = %self.id.database, %error, "apply has stopped");
+            self.status.set(halted, &error.to_string());
+            return;
+        }
+        self.status.set(State::Stopped, "");
+    }
+
+    /// From taking the target over to its first error, or to shutdown. `held`: the epoch of the last session.
+    async fn session(&mut self, held: &mut Option<u64>) -> Result<()> {
+        let open = async {
+            let mut sink = self.database.sink(&self.scope).await?;
+            let progress = sink.take_over(self.bus.identity()).await?;
+            Ok::<_, Error>((sink, progress))
+        };
+        let opened = tokio::select! {
+            () = self.shutdown.cancelled() => return Ok(()),
+            opened = timed("the target", PATIENCE, open) => opened,
+        };
+        let (sink, progress) = opened?;
+        // Somebody else took the target over since this task last held it (invariant 2).
+        if held.is_some_and(|held| progress.marker.epoch != held + 1) {
+            return Err(EngineError::Superseded(format!("the target {}", self.id.database)).into());
+        }
+        *held = Some(progress.marker.epoch);
+        let (subscription, sequence) = self.resume(&progress.marker).await?;
+        let mut lot = ParkingLot::new(self.id.clone(), self.queue.clone(), self.retry.clone());
+        lot.reset(progress.parked);
+        self.breaker.succeeded();
+        self.status.set(State::Streaming, "");
+        tracing::info!(pipeline = %self.id.pipeline, database = %self.id.database, offset = ?progress.marker.offset.map(|offset| offset.0), "apply is streaming");
+
+        let (feed, records) = mpsc::channel(READS_READY);
+        let mut feeder = JoinSet::new();
+        feeder.spawn(read_ahead(subscription, feed));
+        let assembler = Assembler::new(self.limits.clone(), sequence, self.metrics.clone());
+        let mut session = Session { sink, marker: progress.marker, lot, assembler, records, next_retry: None };
+        session.schedule_retry().await?;
+        session.stream(self, &mut feeder).await
+    }
+
+    /// The stream of records after the marker. A marker of another log, below or above what the log holds, or over
+    /// another record than the one that stands there, is a GAP (invariant 8).
+    async fn resume(&self, marker: &Marker) -> Result<(Box<dyn Subscription>, Sequence)> {
+        let (target, pipeline) = (&self.id.database, &self.id.pipeline);
+        let gap = |what: String| {
+            EngineError::Gap(format!("{target} in pipeline {pipeline}: {what}; take a new snapshot into an empty marker"))
+        };
+        if marker.log != self.bus.identity() {
+            return Err(gap(format!("its marker belongs to log {}, not to {}", marker.log, self.bus.identity())).into());
+        }
+        let bounds = self.bus.bounds(PARTITION).await?;
+        let mut sequence = Sequence::default();
+        let Some(offset) = marker.offset else {
+            if bounds.first > Offset(0) {
+                return Err(gap(format!("the log begins at offset {}, after changes it has not seen", bounds.first)).into());
+            }
+            return Ok((self.bus.subscribe(PARTITION, bounds.first).await?, sequence));
+        };
+        if offset < bounds.first || offset >= bounds.next {
+            let range = format!("{} to {}", bounds.first, bounds.next);
+            return Err(gap(format!("its marker is at offset {offset}, but the log holds {range}")).into());
+        }
+        let mut subscription = self.bus.subscribe(PARTITION, offset).await?;
+        let there = subscription.next(1).await?;
+        let Some(first) = there.first().filter(|first| first.offset == offset) else {
+            return Err(gap(format!("the log has no record at its marker's offset {offset}")).into());
+        };
+        if first.digest() != marker.digest {
+            return Err(gap(format!("the record at its marker's offset {offset} is another one than it applied")).into());
+        }
+        sequence.resume_after(&first.record);
+        // What came with the first record is read again, in order.
+        let subscription = match there.len() {
+            1 => subscription,
+            _ => self.bus.subscribe(PARTITION, offset.next()).await?,
+        };
+        Ok((subscription, sequence))
+    }
+}
+
+async fn read_ahead(mut subscription: Box<dyn Subscription>, feed: mpsc::Sender<Vec<Delivered>>) -> Result<()> {
+    loop {
+        let records = subscription.next(READ_BYTES).await?;
+        if feed.send(records).await.is_err() {
+            return Ok(());
+        }
+    }
+}
+
+/// A dead peer may keep a connection open without a word.
+async fn timed<T>(what: &str, limit: Duration, work: impl Future<Output = Result<T>>) -> Result<T> {
+    match tokio::time::timeout(limit, work).await {
+        Ok(outcome) => outcome,
+        Err(_) => Err(EngineError::TimedOut { what: what.to_owned(), seconds: limit.as_secs() }.into()),
+    }
+}
+
+struct Session {
+    sink: Box<dyn Sink>,
+    marker: Marker,
+    lot: ParkingLot,
+    assembler: Assembler,
+    records: mpsc::Receiver<Vec<Delivered>>,
+    next_retry: Option<Instant>,
+}
+
+impl Session {
+    async fn stream(&mut self, apply: &mut Apply, feeder: &mut JoinSet<Result<()>>) -> Result<()> {
+        loop {
+            let retry_at = self.next_retry.unwrap_or_else(Instant::now);
+            tokio::select! {
+                biased;
+                () = apply.shutdown.cancelled() => return Ok(()),
+                Some(command) = apply.commands.recv() => self.obey(apply, command).await?,
+                () = tokio::time::sleep_until(retry_at), if self.next_retry.is_some() => self.retry(apply).await?,
+                records = self.records.recv() => match records {
+                    Some(records) => self.take(records)?,
+                    None => {
+                        return match feeder.join_next().await {
+                            Some(Ok(Err(error))) => Err(error),
+                            Some(Ok(Ok(())) | Err(_)) | None => Err(EngineError::Stopped("reading the bus ended").into()),
+                        };
+                    }
+                },
+            }
+            loop {
+                while !self.assembler.is_full() {
+                    match self.records.try_recv() {
+                        Ok(records) => self.take(records)?,
+                        Err(_) => break,
+                    }
+                }
+                let Some(batch) = self.assembler.take() else { break };
+                self.write(apply, batch).await?;
+                if apply.shutdown.is_cancelled() {
+                    return Ok(());
+                }
+            }
+        }
+    }
+
+    fn take(&mut self, records: Vec<Delivered>) -> Result<()> {
+        for delivered in records {
+            self.assembler.push(delivered)?;
+        }
+        Ok(())
+    }
+
+    async fn write(&mut self, apply: &Apply, batch: Batch) -> Result<()> {
+        let Batch { mut writes, offset, digest, commit_times, split } = batch;
+        self.lot.prepare(&mut writes).await?;
+        let marker = Marker { offset: Some(offset), digest, writes: self.marker.writes + 1, ..self.marker.clone() };
+        let changes = writes.len();
+        let applied = self.commit(apply, marker, writes, Vec::new()).await?;
+
+        let now = now_micros();
+        #[allow(clippy::cast_precision_loss)] // a lag is no exact figure
+        let lag = |commit_time: i64| (now - commit_time).max(0) as f64 / 1e6;
+        commit_times.iter().for_each(|time| apply.metrics.lag.observe(lag(*time)));
+        let metrics = &apply.metrics;
+        metrics.applied.inc_by(changes as u64);
+        metrics.transactions.inc_by(commit_times.len() as u64);
+        metrics.batches.inc();
+        metrics.missing.inc_by(applied.missing);
+        metrics.row_by_row.inc_by(u64::from(applied.row_by_row));
+        if split {
+            metrics.split.inc();
+            tracing::info!(pipeline = %apply.id.pipeline, database = %apply.id.database, changes, "a transaction above the limit is applied in parts");
+        }
+        apply.bus.retain(PARTITION, &format!("apply:{}", apply.id.database), offset).await?;
+        let behind = apply.bus.bounds(PARTITION).await?.next.0.saturating_sub(offset.0 + 1);
+        metrics.behind.set(i64::try_from(behind).unwrap_or(i64::MAX));
+        let changes = metrics.applied.get();
+        apply.status.update(|status| {
+            status.offset = Some(offset.0);
+            status.behind = behind;
+            status.changes = changes;
+            status.lag_ms = commit_times.last().map(|time| lag(*time) * 1e3).or(status.lag_ms);
+        });
+        Ok(())
+    }
+
+    /// One transaction at the target, and what follows from it for the parked keys.
+    async fn commit(
+        &mut self,
+        apply: &Apply,
+        marker: Marker,
+        writes: Vec<Write>,
+        unpark: Vec<(sync_worker_core::name::TableName, sync_worker_core::row::Key)>,
+    ) -> Result<Applied> {
+        let batch = WriteBatch { expected: self.marker.clone(), marker, writes, unpark };
+        let patience = PATIENCE + PATIENCE_PER_ROW * u32::try_from(batch.writes.len()).unwrap_or(u32::MAX);
+        let applied = timed("the target's transaction", patience, self.sink.apply(&batch, &self.lot)).await?;
+        let had_parked = !self.lot.is_empty();
+        self.lot.settle(&batch, &applied.refused).await?;
+        self.marker = batch.marker;
+        if had_parked || !applied.refused.is_empty() {
+            for refused in &applied.refused {
+                let table = batch.writes[refused.write].change.table();
+                tracing::warn!(pipeline = %apply.id.pipeline, database = %apply.id.database, %table, reason = %refused.reason, class = refused.class.as_str(), "the target refused a row; its key is parked");
+            }
+            self.schedule_retry().await?;
+            let parked = self.lot.len() as u64;
+            apply.metrics.parked.set(i64::try_from(parked).unwrap_or(i64::MAX));
+            apply.status.update(|status| status.parked = parked);
+        }
+        Ok(applied)
+    }
+
+    async fn schedule_retry(&mut self) -> Result<()> {
+        self.next_retry = self.lot.until_next().await?.map(|delay| Instant::now() + delay);
+        Ok(())
+    }
+
+    async fn retry(&mut self, apply: &Apply) -> Result<()> {
+        let (due, superseded) = self.lot.due(RETRIES_AT_A_TIME).await?;
+        (0..superseded).for_each(|_| apply.metrics.retried("superseded"));
+        for deferred in due {
+            let applied = self.write_again(apply, deferred).await?;
+            apply.metrics.retried(if applied { "written" } else { "refused" });
+        }
+        self.schedule_retry().await
+    }
+
+    /// Tries a parked version by itself. Whether the target took it.
+    async fn write_again(&mut self, apply: &Apply, deferred: Deferred) -> Result<bool> {
+        let marker = Marker { writes: self.marker.writes + 1, ..self.marker.clone() };
+        let write = Write { change: deferred.change, offset: deferred.offset, parked: true };
+        let applied = self.commit(apply, marker, vec![write], Vec::new()).await?;
+        Ok(applied.refused.is_empty())
+    }
+
+    async fn obey(&mut self, apply: &Apply, command: Command) -> Result<()> {
+        let (offset, reply, again) = match command {
+            Command::Retry { offset, reply } => (offset, reply, true),
+            Command::Drop { offset, reply } => (offset, reply, false),
+        };
+        let mut outcome = Ok(0);
+        for dead in self.lot.queue.list(&apply.id, true, usize::MAX).await? {
+            if offset.is_some_and(|offset| offset != dead.offset) {
+                continue;
+            }
+            if again {
+                if let Err(error) = self.write_again(apply, dead).await {
+                    outcome = Err(error);
+                    break;
+                }
+            } else {
+                let marker = Marker { writes: self.marker.writes + 1, ..self.marker.clone() };
+                let unpark = vec![(dead.change.table().clone(), dead.key)];
+                if let Err(error) = self.commit(apply, marker, Vec::new(), unpark).await {
+                    outcome = Err(error);
+                    break;
+                }
+            }
+            outcome = outcome.map(|count| count + 1);
+        }
+        let answer = outcome.as_ref().map(|count| *count).map_err(ToString::to_string);
+        // Whoever asked may have gone; what was done stays done.
+        reply.send(answer).unwrap_or_default();
+        outcome.map(|_: u64| ())
+    }
+}

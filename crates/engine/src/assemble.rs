@@ -1,0 +1,205 @@
+//! From records to batches of whole transactions.
+
+use crate::failure::EngineError;
+use crate::metrics::ApplyMetrics;
+use crate::sequence::{Sequence, Verdict};
+use sync_worker_core::change::Op;
+use sync_worker_core::record::{Body, Delivered, Offset};
+use sync_worker_core::sink::Write;
+
+/// How much one transaction at a target may hold.
+#[derive(Clone, Debug)]
+pub struct BatchLimits {
+    /// A batch of several source transactions ends at the first that reaches one of these.
+    pub batch_rows: usize,
+    pub batch_bytes: usize,
+    /// A single source transaction above one of these is applied in parts.
+    pub transaction_rows: usize,
+    pub transaction_bytes: usize,
+}
+
+impl Default for BatchLimits {
+    fn default() -> Self {
+        Self { batch_rows: 20_000, batch_bytes: 8 << 20, transaction_rows: 100_000, transaction_bytes: 32 << 20 }
+    }
+}
+
+/// Writes that belong into one transaction at the target.
+#[derive(Debug)]
+pub struct Batch {
+    pub writes: Vec<Write>,
+    /// The last record that the batch covers, and its digest.
+    pub offset: Offset,
+    pub digest: u64,
+    /// The commit times of the source transactions that end in it, snapshot rows aside.
+    pub commit_times: Vec<i64>,
+    /// It ends inside a source transaction that is above the limit.
+    pub split: bool,
+}
+
+pub struct Assembler {
+    limits: BatchLimits,
+    sequence: Sequence,
+    metrics: ApplyMetrics,
+    writes: Vec<Write>,
+    commit_times: Vec<i64>,
+    /// Bytes of the rows in `writes`.
+    bytes: usize,
+    /// The last record taken.
+    last: Option<(Offset, u64)>,
+    /// How many of the writes, and how many of their bytes, belong to transactions whose end has been seen.
+    complete: usize,
+    complete_bytes: usize,
+    /// The record that ended the last of them.
+    end: Option<(Offset, u64)>,
+}
+
+impl Assembler {
+    pub fn new(limits: BatchLimits, sequence: Sequence, metrics: ApplyMetrics) -> Self {
+        Self {
+            limits,
+            sequence,
+            metrics,
+            writes: Vec::new(),
+            commit_times: Vec::new(),
+            bytes: 0,
+            last: None,
+            complete: 0,
+            complete_bytes: 0,
+            end: None,
+        }
+    }
+
+    pub fn push(&mut self, delivered: Delivered) -> Result<(), EngineError> {
+        let digest = if delivered.record.last { delivered.digest() } else { 0 };
+        let Delivered { offset, record, bytes } = delivered;
+        // A schema record belongs to no transaction and moves no position.
+        if let Body::Schema(_) = record.body {
+            return Ok(());
+        }
+        if self.sequence.check(&record)? == Verdict::Duplicate {
+            self.metrics.duplicates.inc();
+            return Ok(());
+        }
+        let mut snapshot = false;
+        if let Body::Change(change) = record.body {
+            snapshot = change.op == Op::Read;
+            self.bytes += change.size();
+            self.writes.push(Write { change, offset, parked: false });
+        }
+        if record.last {
+            self.complete = self.writes.len();
+            self.complete_bytes = self.bytes;
+            self.end = Some((offset, digest));
+            if !snapshot {
+                self.commit_times.push(record.commit_time);
+            }
+        }
+        // Only a transaction that is cut inside needs the digest of a record that does not end one.
+        let over = self.open_is_over_limit();
+        self.last = Some((offset, if over && !record.last { xxhash(&bytes) } else { digest }));
+        Ok(())
+    }
+
+    /// There is enough for a batch: do not wait for more.
+    pub fn is_full(&self) -> bool {
+        self.complete >= self.limits.batch_rows
+            || self.complete_bytes >= self.limits.batch_bytes
+            || self.open_is_over_limit()
+    }
+
+    /// Every complete transaction, or, where none is and the open one is above the limit, a part of that.
+    pub fn take(&mut self) -> Option<Batch> {
+        if self.complete > 0 {
+            let (offset, digest) = self.end?;
+            let rest = self.writes.split_off(self.complete);
+            let writes = std::mem::replace(&mut self.writes, rest);
+            self.bytes -= self.complete_bytes;
+            (self.complete, self.complete_bytes) = (0, 0);
+            let commit_times = std::mem::take(&mut self.commit_times);
+            return Some(Batch { writes, offset, digest, commit_times, split: false });
+        }
+        if self.open_is_over_limit() {
+            let (offset, digest) = self.last?;
+            let writes = std::mem::take(&mut self.writes);
+            self.bytes = 0;
+            return Some(Batch { writes, offset, digest, commit_times: Vec::new(), split: true });
+        }
+        None
+    }
+
+    fn open_is_over_limit(&self) -> bool {
+        self.writes.len() - self.complete >= self.limits.transaction_rows
+            || self.bytes - self.complete_bytes >= self.limits.transaction_bytes
+    }
+}
+
+fn xxhash(bytes: &[u8]) -> u64 {
+    xxhash_rust::xxh3::xxh3_64(bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::metrics::Metrics;
+    use bytes::Bytes;
+    use std::sync::Arc;
+    use sync_worker_core::change::Change;
+    use sync_worker_core::record::Record;
+    use sync_worker_core::row::RowBuilder;
+    use sync_worker_core::schema::{Column, Schema};
+    use sync_worker_core::types::{ColumnType, Engine};
+    use sync_worker_core::value::{Cell, Value};
+
+    fn assembler(transaction_rows: usize) -> Assembler {
+        let limits = BatchLimits { transaction_rows, ..BatchLimits::default() };
+        Assembler::new(limits, Sequence::default(), Metrics::new().unwrap().apply("p", "d"))
+    }
+
+    fn delivered(offset: u64, last: bool) -> Delivered {
+        let kind = ColumnType::Int { bits: 64, unsigned: false };
+        let column = Column { name: "id".into(), kind, type_name: "bigint".into(), nullable: false, generated: false };
+        let schema = Arc::new(Schema::new("t".into(), Engine::Postgres, vec![column], vec![0]));
+        let mut builder = RowBuilder::default();
+        builder.push(Cell::Present(Value::Int(offset as i64)));
+        let change = Change { schema, op: Op::Create, before: None, after: Some(builder.finish()) };
+        let record = Record {
+            origin: "crm".into(),
+            position: format!("0/10+{offset}").parse().unwrap(),
+            previous: offset.checked_sub(1).map(|before| format!("0/10+{before}").parse().unwrap()),
+            transaction: None,
+            last,
+            commit_time: 0,
+            body: Body::Change(change),
+        };
+        Delivered { offset: Offset(offset), record, bytes: Bytes::from(offset.to_string()) }
+    }
+
+    #[test]
+    fn a_batch_holds_whole_transactions_only() {
+        let mut assembler = assembler(100);
+        for (offset, last) in [(0, true), (1, false), (2, true), (3, false)] {
+            assembler.push(delivered(offset, last)).unwrap();
+        }
+        let batch = assembler.take().unwrap();
+        assert_eq!((batch.writes.len(), batch.offset, batch.split), (3, Offset(2), false));
+        assert!(assembler.take().is_none());
+        assembler.push(delivered(4, true)).unwrap();
+        assert_eq!(assembler.take().unwrap().writes.len(), 2);
+    }
+
+    #[test]
+    fn a_transaction_above_the_limit_comes_in_parts_with_the_digest_of_their_last_record() {
+        let mut assembler = assembler(3);
+        for offset in 0..4 {
+            assembler.push(delivered(offset, false)).unwrap();
+            if let Some(part) = assembler.take() {
+                assert_eq!((part.writes.len(), part.offset, part.split), (3, Offset(2), true));
+                assert_eq!(part.digest, xxhash(b"2"));
+            }
+        }
+        assembler.push(delivered(4, true)).unwrap();
+        let rest = assembler.take().unwrap();
+        assert_eq!((rest.writes.len(), rest.offset, rest.split), (2, Offset(4), false));
+    }
+}

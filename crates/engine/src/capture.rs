@@ -1,0 +1,484 @@
+//! Capture: one database's change stream onto the bus.
+//!
+//! Publish, wait until the bus has it durably, store the position, then confirm to the source: in this order, always
+//! (invariant 1). Several publishes are under way at a time; their receipts resolve in order.
+
+use crate::breaker::Breaker;
+use crate::failure::{Action, EngineError, Halt, action};
+use crate::metrics::CaptureMetrics;
+use crate::snapshot::{self, Request, SnapshotSettings};
+use crate::status::{Entry, State};
+use crate::window::{Closed, Windows};
+use futures::StreamExt;
+use futures::future::BoxFuture;
+use futures::stream::FuturesOrdered;
+use std::collections::HashSet;
+use std::sync::Arc;
+use std::time::Duration;
+use sync_worker_core::bus::{Bus, Receipt};
+use sync_worker_core::change::{Change, Op};
+use sync_worker_core::database::{Database, Scope};
+use sync_worker_core::error::{Error, Result};
+use sync_worker_core::name::TableName;
+use sync_worker_core::position::{Checkpoint, Position};
+use sync_worker_core::record::{Body, Offset, Partition, Record};
+use sync_worker_core::row::{Key, Row, RowBuilder};
+use sync_worker_core::schema::{Schema, SchemaId};
+use sync_worker_core::source::{Source, SourceBatch};
+use sync_worker_core::store::{CaptureId, Store, StoredCheckpoint};
+use sync_worker_core::value::{Cell, Damaged};
+use tokio::sync::{mpsc, oneshot};
+use tokio::task::JoinSet;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+/// Publishes whose receipts are awaited at a time. The bus bounds their bytes; this bounds their number.
+const PUBLISHES_UNDER_WAY: usize = 64;
+
+/// How far the stored position may lag behind what is durable. What lies between is read again from the bus and sent
+/// again by the source after a crash, and dropped as duplicates.
+const SAVE_EVERY: Duration = Duration::from_secs(1);
+
+/// The partition of every record: a pipeline has one.
+pub const PARTITION: Partition = Partition(0);
+
+/// What a person or another part of the worker asks of a capture.
+pub enum Command {
+    /// Read these keys and put them on the bus as they are: rows that exist as snapshot rows, the others as deletes.
+    /// Replies with how many keys were put there once that is durable.
+    Repair { table: TableName, keys: Vec<Key>, reply: oneshot::Sender<std::result::Result<u64, String>> },
+}
+
+pub struct Capture {
+    pub id: CaptureId,
+    pub scope: Scope,
+    pub database: Arc<dyn Database>,
+    pub bus: Arc<dyn Bus>,
+    pub store: Arc<dyn Store>,
+    pub breaker: Arc<Breaker>,
+    pub status: Entry,
+    pub metrics: CaptureMetrics,
+    pub snapshot: SnapshotSettings,
+    pub commands: mpsc::Receiver<Command>,
+    pub shutdown: CancellationToken,
+}
+
+impl Capture {
+    /// Runs until shutdown or until an error that reconnecting does not mend.
+    pub async fn run(mut self) {
+        loop {
+            tokio::select! {
+                () = self.shutdown.cancelled() => break,
+                () = self.breaker.ready() => {}
+            }
+            let Err(error) = self.session().await else { break };
+            self.status.error(error.class().as_str());
+            let halted = match action(error.class()) {
+                Action::Reconnect => {
+                    let delay = self.breaker.failed();
+                    tracing::warn!(pipeline = %self.id.pipeline, database = %self.id.database, %error, ?delay, "capture is interrupted");
+                    self.status.set(State::Waiting, &error.to_string());
+                    continue;
+                }
+                Action::Halt(Halt::Gap) => State::Gap,
+                Action::Halt(Halt::Superseded) => State::Superseded,
+                Action::Halt(Halt::Failed) => State::Failed,
+            };
+            tracing::error!(pipeline = %self.id.pipeline, database = %self.id.database, %error, "capture has stopped");
+            self.status.set(halted, &error.to_string());
+            return;
+        }
+        self.status.set(State::Stopped, "");
+    }
+
+    /// From opening the source to its first error, or to shutdown.
+    async fn session(&mut self) -> Result<()> {
+        let stored = self.stored_checkpoint().await?;
+        let opened = self.database.source(&self.scope, stored.as_ref().map(|stored| &stored.checkpoint));
+        let (source, start) = tokio::select! {
+            () = self.shutdown.cancelled() => return Ok(()),
+            opened = opened => opened?,
+        };
+        let (tail, resume) = match stored {
+            Some(stored) => (self.tail(stored.next, stored.checkpoint.position).await?, stored),
+            None => {
+                let next = self.bus.bounds(PARTITION).await?.next;
+                let stored = StoredCheckpoint { checkpoint: start.clone(), log: self.bus.identity().to_owned(), next };
+                self.store.save_checkpoint(&self.id, &stored).await?;
+                (Tail { last: start.position, open: false }, stored)
+            }
+        };
+        self.breaker.succeeded();
+        tracing::info!(pipeline = %self.id.pipeline, database = %self.id.database, position = %tail.last, "capture is streaming");
+
+        let (requests, incoming) = mpsc::channel(64);
+        let mut session = Session {
+            publisher: Publisher::new(self, tail),
+            windows: Windows::default(),
+            durable: resume.next,
+            unsaved: None,
+            save_at: Instant::now(),
+            source,
+            incoming,
+        };
+        let mut readers = JoinSet::new();
+        let snapshot = snapshot::Snapshot {
+            id: self.id.clone(),
+            scope: self.scope.clone(),
+            database: self.database.clone(),
+            store: self.store.clone(),
+            settings: self.snapshot.clone(),
+            status: self.status.clone(),
+            requests: requests.clone(),
+        };
+        readers.spawn(snapshot.run());
+        let outcome = session.stream(self, &requests, &mut readers).await;
+        readers.shutdown().await;
+        // Whatever was queued becomes durable or fails before the bus is looked at again.
+        let drained = session.drain(self).await;
+        outcome.and(drained)
+    }
+
+    async fn stored_checkpoint(&self) -> Result<Option<StoredCheckpoint>> {
+        let Some(stored) = self.store.checkpoint(&self.id).await? else { return Ok(None) };
+        let bounds = self.bus.bounds(PARTITION).await?;
+        let (pipeline, database) = (&self.id.pipeline, &self.id.database);
+        // invariants 1 and 8: a log that is not the one the position rests on, or that ends before it, is no fresh start
+        if stored.log != self.bus.identity() {
+            let now = self.bus.identity();
+            let text = format!(
+                "the position of {database} in pipeline {pipeline} rests on log {}, but the log here is {now}; put that log back, or remove the pipeline's state and take a new snapshot",
+                stored.log
+            );
+            return Err(EngineError::Gap(text).into());
+        }
+        if stored.next > bounds.next {
+            let text = format!(
+                "the position of {database} in pipeline {pipeline} rests on the log up to offset {}, but the log ends at {}: acknowledged changes are missing; put the log back, or remove the pipeline's state and take a new snapshot",
+                stored.next, bounds.next
+            );
+            return Err(EngineError::Gap(text).into());
+        }
+        Ok(Some(stored))
+    }
+
+    /// What was published after the stored position.
+    async fn tail(&self, from: Offset, stored: Position) -> Result<Tail> {
+        let end = self.bus.bounds(PARTITION).await?.next;
+        let mut tail = Tail { last: stored, open: false };
+        if from == end {
+            return Ok(tail);
+        }
+        let mut subscription = self.bus.subscribe(PARTITION, from).await?;
+        loop {
+            for delivered in subscription.next(4 << 20).await? {
+                let record = &delivered.record;
+                if record.origin == self.id.database && !matches!(record.body, Body::Schema(_)) {
+                    if record.position > tail.last {
+                        tail.open = !record.last;
+                    }
+                    tail.last = tail.last.max(record.position);
+                }
+                if delivered.offset.next() >= end {
+                    return Ok(tail);
+                }
+            }
+        }
+    }
+}
+
+/// Where publishing stands.
+struct Tail {
+    last: Position,
+    /// The last transaction published lacks its end.
+    open: bool,
+}
+
+/// A publish that is under way, and what follows once it is durable.
+struct Published {
+    receipt: Option<Receipt>,
+    checkpoint: Option<Checkpoint>,
+    reads: Vec<oneshot::Sender<bool>>,
+}
+
+struct Durable {
+    /// The offset after the last record; None where nothing was published.
+    next: Option<Offset>,
+    checkpoint: Option<Checkpoint>,
+    reads: Vec<oneshot::Sender<bool>>,
+}
+
+impl Published {
+    async fn durable(self) -> Result<Durable> {
+        let next = match self.receipt {
+            Some(receipt) => Some(receipt.await?.next()),
+            None => None,
+        };
+        Ok(Durable { next, checkpoint: self.checkpoint, reads: self.reads })
+    }
+}
+
+/// Turns changes into records and hands them to the bus.
+struct Publisher {
+    origin: sync_worker_core::name::DatabaseName,
+    bus: Arc<dyn Bus>,
+    metrics: CaptureMetrics,
+    tail: Tail,
+    announced: HashSet<SchemaId>,
+    under_way: FuturesOrdered<BoxFuture<'static, Result<Durable>>>,
+}
+
+impl Publisher {
+    fn new(capture: &Capture, tail: Tail) -> Self {
+        Self {
+            origin: capture.id.database.clone(),
+            bus: capture.bus.clone(),
+            metrics: capture.metrics.clone(),
+            tail,
+            announced: HashSet::new(),
+            under_way: FuturesOrdered::new(),
+        }
+    }
+
+    async fn publish(
+        &mut self,
+        records: Vec<Record>,
+        checkpoint: Option<Checkpoint>,
+        reads: Vec<oneshot::Sender<bool>>,
+    ) -> Result<()> {
+        let receipt = match records.is_empty() {
+            true => None,
+            false => Some(self.bus.publish(PARTITION, records).await?),
+        };
+        self.under_way.push_back(Box::pin(Published { receipt, checkpoint, reads }.durable()));
+        Ok(())
+    }
+
+    /// The records of a batch, without what the bus has already (invariant 3).
+    fn records(&mut self, batch: &mut SourceBatch, windows: &mut Windows) -> Result<Vec<Record>, Damaged> {
+        let mut records = Vec::with_capacity(batch.parts.iter().map(|part| part.changes.len()).sum());
+        for part in &mut batch.parts {
+            let mut ordinal = part.first.ordinal();
+            let mut ended = false;
+            let mut changes = std::mem::take(&mut part.changes).into_iter().peekable();
+            while let Some(change) = changes.next() {
+                let position = part.first.with_ordinal(ordinal);
+                ordinal += 1;
+                if position <= self.tail.last {
+                    self.metrics.duplicates.inc();
+                    continue;
+                }
+                if !windows.is_empty() {
+                    windows.saw(&change)?;
+                }
+                self.announce(&change.schema, part.commit_time, &mut records);
+                let last = part.complete && changes.peek().is_none();
+                ended |= last;
+                records.push(Record {
+                    origin: self.origin.clone(),
+                    position,
+                    previous: Some(self.tail.last),
+                    transaction: (position.ordinal() == 0).then(|| part.id.clone()),
+                    last,
+                    commit_time: part.commit_time,
+                    body: Body::Change(change),
+                });
+                self.tail = Tail { last: position, open: !last };
+                self.metrics.captured.inc();
+            }
+            let end = part.first.end_of_transaction();
+            if part.complete && !ended && self.tail.open && self.tail.last < end {
+                records.push(self.record(end, part.commit_time, true, Body::Commit));
+                self.tail = Tail { last: end, open: false };
+            }
+        }
+        Ok(records)
+    }
+
+    /// The records of a closed window: rows that no change event beats, since their keys were not in the stream.
+    fn snapshot_records(&mut self, closed: &Closed, commit_time: i64) -> Result<Vec<Record>, Damaged> {
+        let schema = &closed.read.chunk.schema;
+        let mut records = Vec::with_capacity(closed.rows.len() + closed.gone.len() + 1);
+        if !closed.rows.is_empty() || !closed.gone.is_empty() {
+            self.announce(schema, commit_time, &mut records);
+        }
+        let change = |op, before, after| Change { schema: schema.clone(), op, before, after };
+        for row in &closed.rows {
+            let body = Body::Change(change(Op::Read, None, Some(row.clone())));
+            records.push(self.record(self.tail.last, commit_time, true, body));
+        }
+        for key in &closed.gone {
+            let body = Body::Change(change(Op::Delete, Some(key_only(schema, key)?), None));
+            records.push(self.record(self.tail.last, commit_time, true, body));
+        }
+        self.metrics.snapshot_rows.inc_by(closed.rows.len() as u64);
+        Ok(records)
+    }
+
+    fn announce(&mut self, schema: &Arc<Schema>, commit_time: i64, records: &mut Vec<Record>) {
+        if self.announced.insert(schema.id) {
+            records.push(self.record(self.tail.last, commit_time, !self.tail.open, Body::Schema(schema.clone())));
+        }
+    }
+
+    fn record(&self, position: Position, commit_time: i64, last: bool, body: Body) -> Record {
+        Record {
+            origin: self.origin.clone(),
+            position,
+            previous: Some(self.tail.last),
+            transaction: None,
+            last,
+            commit_time,
+            body,
+        }
+    }
+}
+
+/// A row of which only the key is known.
+fn key_only(schema: &Schema, key: &Key) -> Result<Row, Damaged> {
+    let values = key.cells().collect::<Result<Vec<_>, _>>()?;
+    let mut builder = RowBuilder::default();
+    for column in 0..schema.columns.len() {
+        let cell = schema.key.iter().position(|&part| part == column).and_then(|at| values.get(at));
+        builder.push(*cell.unwrap_or(&Cell::Unchanged));
+    }
+    Ok(builder.finish())
+}
+
+struct Session {
+    source: Box<dyn Source>,
+    publisher: Publisher,
+    windows: Windows,
+    /// The offset after the last record of ours that is durable.
+    durable: Offset,
+    /// The newest durable checkpoint that is not stored yet.
+    unsaved: Option<Checkpoint>,
+    save_at: Instant,
+    incoming: mpsc::Receiver<Request>,
+}
+
+impl Session {
+    async fn stream(
+        &mut self,
+        capture: &mut Capture,
+        requests: &mpsc::Sender<Request>,
+        readers: &mut JoinSet<Result<()>>,
+    ) -> Result<()> {
+        capture.status.set(State::Snapshot, "");
+        loop {
+            let room = self.publisher.under_way.len() < PUBLISHES_UNDER_WAY;
+            tokio::select! {
+                biased;
+                () = capture.shutdown.cancelled() => return Ok(()),
+                Some(durable) = self.publisher.under_way.next(), if !self.publisher.under_way.is_empty() => {
+                    self.is_durable(durable?);
+                    if self.unsaved.is_some() && Instant::now() >= self.save_at {
+                        self.save(capture).await?;
+                    }
+                }
+                () = tokio::time::sleep_until(self.save_at), if self.unsaved.is_some() => self.save(capture).await?,
+                batch = self.source.next(), if room => self.take(capture, batch?).await?,
+                Some(request) = self.incoming.recv() => self.answer(request),
+                Some(command) = capture.commands.recv() => {
+                    let Command::Repair { table, keys, reply } = command;
+                    let repair = snapshot::repair(capture.database.clone(), capture.scope.clone(), requests.clone(), table, keys);
+                    readers.spawn(async move {
+                        let outcome = repair.await.map_err(|error| error.to_string());
+                        reply.send(outcome).map_err(|_| EngineError::Stopped("nobody waits for the repair").into()).or_else(|_: Error| Ok(()))
+                    });
+                }
+                Some(ended) = readers.join_next(), if !readers.is_empty() => match ended {
+                    Ok(outcome) => outcome?,
+                    Err(error) if error.is_cancelled() => {}
+                    Err(_) => return Err(EngineError::Stopped("the snapshot ended unexpectedly").into()),
+                },
+            }
+        }
+    }
+
+    async fn take(&mut self, capture: &Capture, mut batch: SourceBatch) -> Result<()> {
+        let records = self.publisher.records(&mut batch, &mut self.windows).map_err(EngineError::Damaged)?;
+        let inside = batch.parts.last().is_some_and(|part| !part.complete);
+        let commit_time = batch.parts.last().map_or_else(crate::clock::now_micros, |part| part.commit_time);
+        let moved = !records.is_empty() || batch.checkpoint.is_some();
+        if moved {
+            self.publisher.publish(records, batch.checkpoint, Vec::new()).await?;
+        }
+        if !inside && !self.windows.is_empty() {
+            for closed in self.windows.close(batch.reached).map_err(EngineError::Damaged)? {
+                if closed.truncated {
+                    // The reader's task is gone only when the session is ending.
+                    closed.read.done.send(false).unwrap_or_default();
+                    continue;
+                }
+                let records = self.publisher.snapshot_records(&closed, commit_time).map_err(EngineError::Damaged)?;
+                self.publisher.publish(records, None, vec![closed.read.done]).await?;
+            }
+        }
+        if moved {
+            let (position, captured) = (self.publisher.tail.last, capture.metrics.captured.get());
+            capture.status.update(|status| {
+                status.position = position.to_string();
+                status.changes = captured;
+            });
+        }
+        Ok(())
+    }
+
+    fn is_durable(&mut self, durable: Durable) {
+        if let Some(next) = durable.next {
+            self.durable = next;
+        }
+        if let Some(checkpoint) = durable.checkpoint {
+            if self.unsaved.is_none() {
+                self.save_at = self.save_at.max(Instant::now());
+            }
+            self.unsaved = Some(checkpoint);
+        }
+        for read in durable.reads {
+            read.send(true).unwrap_or_default();
+        }
+    }
+
+    /// Stores the newest durable checkpoint, then confirms it (invariant 1).
+    async fn save(&mut self, capture: &Capture) -> Result<()> {
+        let Some(checkpoint) = self.unsaved.take() else { return Ok(()) };
+        let log = capture.bus.identity().to_owned();
+        let stored = StoredCheckpoint { checkpoint, log, next: self.durable };
+        capture.store.save_checkpoint(&capture.id, &stored).await?;
+        capture.bus.retain(PARTITION, &format!("capture:{}", capture.id.database), self.durable).await?;
+        self.source.confirm(&stored.checkpoint).await?;
+        self.save_at = Instant::now() + SAVE_EVERY;
+        let durable = self.durable;
+        capture.status.update(|status| status.offset = Some(durable.0));
+        Ok(())
+    }
+
+    fn answer(&mut self, request: Request) {
+        match request {
+            Request::Open { table, reply } => {
+                let id = self.windows.open(table);
+                if reply.send(id).is_err() {
+                    self.windows.abandon(id);
+                }
+            }
+            Request::Read { id, read } => self.windows.read(id, read),
+            Request::Abandon { id } => self.windows.abandon(id),
+        }
+    }
+
+    /// Waits for what is under way and stores how far it came.
+    async fn drain(&mut self, capture: &Capture) -> Result<()> {
+        let mut outcome = Ok(());
+        while let Some(durable) = self.publisher.under_way.next().await {
+            match durable {
+                Ok(durable) => self.is_durable(durable),
+                Err(error) => outcome = Err(error),
+            }
+        }
+        match outcome {
+            Ok(()) => self.save(capture).await,
+            Err(error) => Err(error),
+        }
+    }
+}

@@ -1,0 +1,58 @@
+//! What the engine does about an error, by its class, and the engine's own errors.
+
+use sync_worker_core::error::{Classified, ErrorClass};
+use sync_worker_core::value::Damaged;
+
+/// What becomes of the task that met the error.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Action {
+    /// Connect again after the circuit breaker's delay and go on where the durable state says.
+    Reconnect,
+    /// Stop this task with a state that a person can see and repair; nothing else stops.
+    Halt(Halt),
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Halt {
+    Gap,
+    Superseded,
+    Failed,
+}
+
+/// Class to action. Dependency and Poison belong to single writes, which the sink has parked before it returns; as the
+/// outcome of a whole task they mean that an adapter broke its word, so the task fails rather than loops.
+pub fn action(class: ErrorClass) -> Action {
+    match class {
+        ErrorClass::Transient => Action::Reconnect,
+        ErrorClass::Gap => Action::Halt(Halt::Gap),
+        ErrorClass::Superseded => Action::Halt(Halt::Superseded),
+        ErrorClass::Dependency | ErrorClass::Poison | ErrorClass::Fatal => Action::Halt(Halt::Failed),
+    }
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum EngineError {
+    #[error("GAP: {0}")]
+    Gap(String),
+    #[error("a record on the bus can't be read: {0}")]
+    Damaged(#[from] Damaged),
+    #[error("{what} gave no answer within {seconds} s")]
+    TimedOut { what: String, seconds: u64 },
+    #[error("{0} was taken over by another worker; this one has stopped writing to it")]
+    Superseded(String),
+    #[error("{0}")]
+    Stopped(&'static str),
+    #[error("{0}")]
+    Configuration(String),
+}
+
+impl Classified for EngineError {
+    fn class(&self) -> ErrorClass {
+        match self {
+            EngineError::Gap(_) => ErrorClass::Gap,
+            EngineError::Damaged(_) | EngineError::Configuration(_) => ErrorClass::Fatal,
+            EngineError::TimedOut { .. } | EngineError::Stopped(_) => ErrorClass::Transient,
+            EngineError::Superseded(_) => ErrorClass::Superseded,
+        }
+    }
+}

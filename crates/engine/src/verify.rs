@@ -1,0 +1,410 @@
+//! Verification: source and target compared in full, row by row, while both live.
+//!
+//! A first pass reads both sides in chunks. What differs is looked at again until it is equal once, or until the
+//! patience is used up: a row on its way is no difference. The source is read first and the target followed until it shows
+//! that version, so that a row which changes all the time is found equal, too.
+
+use crate::pipeline::Plan;
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+use std::time::Duration;
+use sync_worker_core::convert::{Class, Conversion, Refusal, same};
+use sync_worker_core::database::{Database, Scope};
+use sync_worker_core::error::Result;
+use sync_worker_core::name::TableName;
+use sync_worker_core::reader::{KeyRange, TableReader};
+use sync_worker_core::row::{Key, Row, RowBuilder};
+use sync_worker_core::schema::Schema;
+use sync_worker_core::types::ColumnType;
+use sync_worker_core::value::{Cell, Damaged};
+
+use crate::failure::EngineError;
+
+const CHUNK_ROWS: u64 = 10_000;
+const CHUNK_BYTES: usize = 16 << 20;
+
+/// Keys compared at a time in the second pass.
+const KEYS_AT_A_TIME: usize = 500;
+
+#[derive(Clone, Debug)]
+pub struct VerifySettings {
+    /// How long a difference may take to go away by itself.
+    pub patience: Duration,
+    /// Between two looks at the target.
+    pub interval: Duration,
+    /// Differing keys kept per table; above it, counting goes on but they are not looked at again.
+    pub most_keys: usize,
+}
+
+impl Default for VerifySettings {
+    fn default() -> Self {
+        Self { patience: Duration::from_secs(30), interval: Duration::from_millis(20), most_keys: 1_000_000 }
+    }
+}
+
+/// A table's outcome at one target.
+#[derive(Clone, Debug)]
+pub struct TableReport {
+    pub table: TableName,
+    /// Rows of the source that were compared.
+    pub rows: u64,
+    /// Differed in the first pass.
+    pub in_flight: u64,
+    /// Still differ. Keys are the source's.
+    pub differing: Vec<Key>,
+    /// Differing keys that were not kept.
+    pub more: u64,
+    pub schema: Arc<Schema>,
+}
+
+impl TableReport {
+    pub fn is_equal(&self) -> bool {
+        self.differing.is_empty() && self.more == 0
+    }
+}
+
+/// One side of a comparison.
+pub struct Side<'a> {
+    pub database: &'a dyn Database,
+    pub scope: Scope,
+}
+
+/// Compares every table of a pipeline between its source and one target. `progress` hears the rows compared so far.
+pub async fn verify(
+    plan: &Plan,
+    source: &Side<'_>,
+    target: &Side<'_>,
+    settings: &VerifySettings,
+    progress: &mut (dyn FnMut(&TableName, u64) + Send),
+) -> Result<Vec<TableReport>> {
+    let mut here = source.database.reader(&source.scope).await?;
+    let mut there = target.database.reader(&target.scope).await?;
+    let mut reports = Vec::new();
+    for table in &plan.tables {
+        let mut comparison = Comparison::new(table.name.clone(), here.as_mut(), there.as_mut(), settings).await?;
+        reports.push(comparison.run(progress).await?);
+    }
+    Ok(reports)
+}
+
+/// How the columns of one side become those of the other.
+struct Mapping {
+    from: Arc<Schema>,
+    to: Arc<Schema>,
+    /// For each column of `to`: the column of `from` and the conversion.
+    columns: Vec<Option<(usize, Conversion)>>,
+    /// The key columns' conversions, in key order: the column of the key in `from` and the conversion.
+    key: Vec<(usize, Conversion)>,
+}
+
+impl Mapping {
+    fn new(from: Arc<Schema>, to: Arc<Schema>) -> Result<Self, EngineError> {
+        let refused = |column: &str, reason: &dyn std::fmt::Display| {
+            EngineError::Configuration(format!("table {}, column {column}: {reason}", from.table))
+        };
+        let mut columns = Vec::with_capacity(to.columns.len());
+        for column in &to.columns {
+            let Some(at) = from.column(&column.name) else {
+                columns.push(None);
+                continue;
+            };
+            let conversion = Conversion::new(&from.columns[at].kind, &column.kind);
+            columns.push(Some((at, conversion.map_err(|refusal| refused(&column.name, &refusal))?)));
+        }
+        let mut key = Vec::with_capacity(to.key.len());
+        for &at in &to.key {
+            let name = &to.columns[at].name;
+            let column = from.key.iter().position(|&part| from.columns[part].name == *name);
+            let Some(part) = column else {
+                return Err(refused(name, &"is in the key at one side only"));
+            };
+            let kind = &from.columns[from.key[part]].kind;
+            let conversion = Conversion::new(kind, &to.columns[at].kind).map_err(|refusal| refused(name, &refusal))?;
+            key.push((part, conversion));
+        }
+        Ok(Self { from, to, columns, key })
+    }
+
+    /// The key as the other side writes it; None where the other side can't hold it.
+    fn key(&self, key: &Key) -> Result<Option<Key>, Damaged> {
+        let cells = key.cells().collect::<Result<Vec<_>, _>>()?;
+        let mut builder = RowBuilder::default();
+        for (part, conversion) in &self.key {
+            let Some(Cell::Present(value)) = cells.get(*part) else { return Err(Damaged("a key column is unknown")) };
+            let mut scratch = String::new();
+            match conversion.apply(*value, &mut scratch) {
+                Ok(value) => builder.push(Cell::Present(value)),
+                Err(Refusal(_)) => return Ok(None),
+            }
+        }
+        Ok(Some(Key::from_bytes(builder.finish().as_bytes().clone())))
+    }
+
+    /// Whether a row of `to` says what a row of `from` says, as far as `to` has the columns.
+    fn equal(&self, from: &Row, to: &Row) -> Result<bool, Damaged> {
+        let values = from.cells().collect::<Result<Vec<_>, _>>()?;
+        for ((cell, column), mapping) in to.cells().zip(&self.to.columns).zip(&self.columns) {
+            let Some((at, conversion)) = mapping else { continue };
+            let (Cell::Present(there), Some(Cell::Present(here))) = (cell?, values.get(*at).copied()) else {
+                return Ok(false);
+            };
+            let mut scratch = String::new();
+            let Ok(here) = conversion.apply(here, &mut scratch) else { return Ok(false) };
+            if here != there && !same(here, there, &column.kind) {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
+    /// Both sides order these keys alike, so that a range of one is a range of the other.
+    fn ordered_alike(&self) -> bool {
+        self.key.iter().enumerate().all(|(at, (part, conversion))| {
+            let kind = &self.from.columns[self.from.key[*part]].kind;
+            let portable = match kind {
+                ColumnType::Bool | ColumnType::Int { .. } | ColumnType::Date | ColumnType::Year => true,
+                ColumnType::Timestamp { .. } | ColumnType::TimestampTz { .. } | ColumnType::Bytes { .. } => true,
+                _ => false,
+            };
+            at == *part && portable && conversion.class() <= Class::Widened
+        })
+    }
+}
+
+struct Comparison<'a> {
+    table: TableName,
+    here: &'a mut dyn TableReader,
+    there: &'a mut dyn TableReader,
+    settings: &'a VerifySettings,
+    forth: Mapping,
+    back: Mapping,
+    report: TableReport,
+    differing: HashSet<Key>,
+}
+
+impl<'a> Comparison<'a> {
+    async fn new(
+        table: TableName,
+        here: &'a mut dyn TableReader,
+        there: &'a mut dyn TableReader,
+        settings: &'a VerifySettings,
+    ) -> Result<Self> {
+        let (from, to) = (here.schema(&table).await?, there.schema(&table).await?);
+        if let Some(column) = from.columns.iter().find(|column| to.column(&column.name).is_none()) {
+            let text = format!("table {table}: the target has no column {}", column.name);
+            return Err(EngineError::Configuration(text).into());
+        }
+        let report = TableReport {
+            table: table.clone(),
+            rows: 0,
+            in_flight: 0,
+            differing: Vec::new(),
+            more: 0,
+            schema: from.clone(),
+        };
+        let (forth, back) = (Mapping::new(from.clone(), to.clone())?, Mapping::new(to, from)?);
+        Ok(Self { table, here, there, settings, forth, back, report, differing: HashSet::new() })
+    }
+
+    async fn run(&mut self, progress: &mut (dyn FnMut(&TableName, u64) + Send)) -> Result<TableReport> {
+        if self.forth.ordered_alike() {
+            self.compare_ranges(progress).await?;
+        } else {
+            self.compare_source(progress).await?;
+            self.find_extra().await?;
+        }
+        self.report.in_flight = self.differing.len() as u64 + self.report.more;
+        let keys: Vec<Key> = self.differing.drain().collect();
+        for keys in keys.chunks(KEYS_AT_A_TIME) {
+            let left = self.settle(keys).await?;
+            self.report.differing.extend(left);
+        }
+        self.report.differing.sort_unstable();
+        Ok(self.report.clone())
+    }
+
+    /// Reads the same key range on both sides: what is missing, extra or different shows at once.
+    async fn compare_ranges(&mut self, progress: &mut (dyn FnMut(&TableName, u64) + Send)) -> Result<()> {
+        let mut after = None;
+        loop {
+            let up_to = self.here.boundary(&self.table, after.as_ref(), CHUNK_ROWS).await?;
+            let rows = self.rows_here(after.clone(), up_to.clone()).await?;
+            self.report.rows += rows.len() as u64;
+            progress(&self.table, self.report.rows);
+            let mut expected = HashMap::with_capacity(rows.len());
+            for row in rows {
+                let key = self.forth.from.key_of(&row).map_err(EngineError::Damaged)?;
+                match self.forth.key(&key).map_err(EngineError::Damaged)? {
+                    Some(there) => drop(expected.insert(there, (key, row))),
+                    None => self.differs(key),
+                }
+            }
+            let bound = |key: &Option<Key>| key.as_ref().map(|key| self.forth.key(key)).transpose();
+            let range = (bound(&after).map_err(EngineError::Damaged)?, bound(&up_to).map_err(EngineError::Damaged)?);
+            let mut range = KeyRange { after: range.0.flatten(), up_to: range.1.flatten() };
+            loop {
+                let chunk = self.there.read_range(&self.table, &range, CHUNK_BYTES).await?;
+                for row in chunk.rows {
+                    let key = self.forth.to.key_of(&row).map_err(EngineError::Damaged)?;
+                    match expected.remove(&key) {
+                        Some((_, here)) if self.forth.equal(&here, &row).map_err(EngineError::Damaged)? => {}
+                        Some((key, _)) => self.differs(key),
+                        None => self.extra(&key)?,
+                    }
+                }
+                match chunk.cut_at {
+                    Some(cut) => range.after = Some(cut),
+                    None => break,
+                }
+            }
+            expected.into_values().for_each(|(key, _)| self.differs(key));
+            match up_to {
+                Some(key) => after = Some(key),
+                None => return Ok(()),
+            }
+        }
+    }
+
+    /// Every row of the source, looked up at the target by its key.
+    async fn compare_source(&mut self, progress: &mut (dyn FnMut(&TableName, u64) + Send)) -> Result<()> {
+        let mut range = KeyRange::default();
+        loop {
+            range.up_to = self.here.boundary(&self.table, range.after.as_ref(), 1_000).await?;
+            let rows = self.rows_here(range.after.clone(), range.up_to.clone()).await?;
+            self.report.rows += rows.len() as u64;
+            progress(&self.table, self.report.rows);
+            let left = self.compare_rows(rows).await?;
+            left.into_iter().for_each(|key| self.differs(key));
+            match range.up_to.take() {
+                Some(key) => range.after = Some(key),
+                None => return Ok(()),
+            }
+        }
+    }
+
+    /// Every row of the target whose key the source lacks.
+    async fn find_extra(&mut self) -> Result<()> {
+        let mut range = KeyRange::default();
+        loop {
+            range.up_to = self.there.boundary(&self.table, range.after.as_ref(), 1_000).await?;
+            let up_to = range.up_to.clone();
+            loop {
+                let chunk = self.there.read_range(&self.table, &range, CHUNK_BYTES).await?;
+                let mut asked = Vec::with_capacity(chunk.rows.len());
+                for row in &chunk.rows {
+                    let key = self.back.from.key_of(row).map_err(EngineError::Damaged)?;
+                    match self.back.key(&key).map_err(EngineError::Damaged)? {
+                        Some(key) => asked.push(key),
+                        None => self.report.more += 1,
+                    }
+                }
+                let found = self.here.read_keys(&self.table, &asked).await?;
+                let mut there = HashSet::with_capacity(found.rows.len());
+                for row in &found.rows {
+                    there.insert(self.back.to.key_of(row).map_err(EngineError::Damaged)?);
+                }
+                asked.into_iter().filter(|key| !there.contains(key)).for_each(|key| self.differs(key));
+                match chunk.cut_at {
+                    Some(cut) => range.after = Some(cut),
+                    None => break,
+                }
+            }
+            match up_to {
+                Some(key) => range.after = Some(key),
+                None => return Ok(()),
+            }
+        }
+    }
+
+    async fn rows_here(&mut self, after: Option<Key>, up_to: Option<Key>) -> Result<Vec<Row>> {
+        let (mut range, mut rows) = (KeyRange { after, up_to }, Vec::new());
+        loop {
+            let chunk = self.here.read_range(&self.table, &range, CHUNK_BYTES).await?;
+            rows.extend(chunk.rows);
+            match chunk.cut_at {
+                Some(cut) => range.after = Some(cut),
+                None => return Ok(rows),
+            }
+        }
+    }
+
+    /// The keys among these source rows whose row at the target says something else.
+    async fn compare_rows(&mut self, rows: Vec<Row>) -> Result<Vec<Key>> {
+        let mut expected = HashMap::with_capacity(rows.len());
+        let mut left = Vec::new();
+        for row in rows {
+            let key = self.forth.from.key_of(&row).map_err(EngineError::Damaged)?;
+            match self.forth.key(&key).map_err(EngineError::Damaged)? {
+                Some(there) => drop(expected.insert(there, (key, row))),
+                None => left.push(key),
+            }
+        }
+        let asked: Vec<Key> = expected.keys().cloned().collect();
+        for row in self.there.read_keys(&self.table, &asked).await?.rows {
+            let key = self.forth.to.key_of(&row).map_err(EngineError::Damaged)?;
+            let Some((key, here)) = expected.remove(&key) else { continue };
+            if !self.forth.equal(&here, &row).map_err(EngineError::Damaged)? {
+                left.push(key);
+            }
+        }
+        left.extend(expected.into_values().map(|(key, _)| key));
+        Ok(left)
+    }
+
+    /// Looks at differing keys again until they are equal or the patience is used up. Returns those that stay different.
+    async fn settle(&mut self, keys: &[Key]) -> Result<Vec<Key>> {
+        let deadline = tokio::time::Instant::now() + self.settings.patience;
+        let mut left = keys.to_vec();
+        while !left.is_empty() && tokio::time::Instant::now() < deadline {
+            // What the source says now; the target is followed until it says the same.
+            let rows = self.here.read_keys(&self.table, &left).await?.rows;
+            let mut existing = HashSet::with_capacity(rows.len());
+            for row in &rows {
+                existing.insert(self.forth.from.key_of(row).map_err(EngineError::Damaged)?);
+            }
+            let gone: Vec<Key> = left.iter().filter(|key| !existing.contains(*key)).cloned().collect();
+            for _ in 0..10 {
+                left = self.compare_rows(rows.clone()).await?;
+                left.extend(self.still_there(&gone).await?);
+                if left.is_empty() {
+                    break;
+                }
+                tokio::time::sleep(self.settings.interval).await;
+            }
+        }
+        Ok(left)
+    }
+
+    /// Source keys without a row there that still have one at the target.
+    async fn still_there(&mut self, keys: &[Key]) -> Result<Vec<Key>> {
+        let mut names = HashMap::with_capacity(keys.len());
+        for key in keys {
+            if let Some(there) = self.forth.key(key).map_err(EngineError::Damaged)? {
+                names.insert(there, key.clone());
+            }
+        }
+        let asked: Vec<Key> = names.keys().cloned().collect();
+        let mut left = Vec::new();
+        for row in self.there.read_keys(&self.table, &asked).await?.rows {
+            let key = self.forth.to.key_of(&row).map_err(EngineError::Damaged)?;
+            left.extend(names.remove(&key));
+        }
+        Ok(left)
+    }
+
+    fn extra(&mut self, there: &Key) -> Result<()> {
+        match self.back.key(there).map_err(EngineError::Damaged)? {
+            Some(key) => self.differs(key),
+            None => self.report.more += 1,
+        }
+        Ok(())
+    }
+
+    fn differs(&mut self, key: Key) {
+        if self.differing.len() < self.settings.most_keys {
+            self.differing.insert(key);
+        } else {
+            self.report.more += 1;
+        }
+    }
+}
