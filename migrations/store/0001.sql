@@ -43,23 +43,23 @@ CREATE TABLE schema (
 
 -- Versions that a target has refused: they wait for their next attempt, or, dead, for a person. One per key.
 CREATE TABLE deferred (
-    pipeline     TEXT    NOT NULL,
-    database     TEXT    NOT NULL,
+    pipeline      TEXT    NOT NULL,
+    database      TEXT    NOT NULL,
     bus_partition INTEGER NOT NULL,
-    table_name   TEXT    NOT NULL,
-    row_key      BLOB    NOT NULL,
-    schema       INTEGER NOT NULL REFERENCES schema (id),
-    op           TEXT    NOT NULL,
-    before       BLOB,
-    after        BLOB,
-    bus_offset   INTEGER NOT NULL,
-    class        TEXT    NOT NULL,
-    reason       TEXT    NOT NULL,
-    attempts     INTEGER NOT NULL,
+    table_name    TEXT    NOT NULL,
+    row_key       BLOB    NOT NULL,
+    schema        INTEGER NOT NULL REFERENCES schema (id),
+    op            TEXT    NOT NULL,
+    before        BLOB,
+    after         BLOB,
+    bus_offset    INTEGER NOT NULL,
+    class         TEXT    NOT NULL,
+    reason        TEXT    NOT NULL,
+    attempts      INTEGER NOT NULL,
     -- Microseconds since 1970-01-01 UTC.
-    due          INTEGER NOT NULL,
-    dead         INTEGER NOT NULL,
-    checksum     INTEGER NOT NULL,
+    due           INTEGER NOT NULL,
+    dead          INTEGER NOT NULL,
+    checksum      INTEGER NOT NULL,
     UNIQUE (pipeline, database, bus_partition, table_name, row_key)
 ) STRICT;
 

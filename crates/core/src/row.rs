@@ -139,7 +139,8 @@ mod tests {
     fn a_partial_image_takes_the_rest_from_the_older_one() {
         let older = row(&[Cell::Present(Value::Int(1)), Cell::Present(Value::Text("old")), Cell::Present(Value::Null)]);
         let newer = row(&[Cell::Present(Value::Int(2)), Cell::Unchanged, Cell::Present(Value::Bool(true))]);
-        let both = row(&[Cell::Present(Value::Int(2)), Cell::Present(Value::Text("old")), Cell::Present(Value::Bool(true))]);
+        let both =
+            row(&[Cell::Present(Value::Int(2)), Cell::Present(Value::Text("old")), Cell::Present(Value::Bool(true))]);
         assert!(newer.is_partial().unwrap());
         assert_eq!(newer.over(&older).unwrap(), both);
     }

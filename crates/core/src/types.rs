@@ -43,31 +43,57 @@ pub const BITS_WITHOUT_LIMIT: u32 = u32::MAX;
 pub enum ColumnType {
     Bool,
     /// `bits` is 8, 16, 24, 32 or 64.
-    Int { bits: u8, unsigned: bool },
+    Int {
+        bits: u8,
+        unsigned: bool,
+    },
     Float32,
     Float64,
     /// Without a precision any number of digits, PostgreSQL's plain `numeric`.
-    Decimal { precision: Option<u16>, scale: i16 },
+    Decimal {
+        precision: Option<u16>,
+        scale: i16,
+    },
     /// `padded`: the engine pads or strips trailing blanks (`char(n)`).
-    Text { limit: TextLimit, padded: bool },
+    Text {
+        limit: TextLimit,
+        padded: bool,
+    },
     /// `padded`: filled with zero bytes (`binary(n)`).
-    Bytes { limit: Option<u64>, padded: bool },
+    Bytes {
+        limit: Option<u64>,
+        padded: bool,
+    },
     Date,
     /// Digits of a second, 0 to 6.
-    Time { precision: u8 },
-    Timestamp { precision: u8 },
-    TimestampTz { precision: u8 },
+    Time {
+        precision: u8,
+    },
+    Timestamp {
+        precision: u8,
+    },
+    TimestampTz {
+        precision: u8,
+    },
     Year,
     Uuid,
     /// `textual`: the engine keeps the text as it was written (`json` of PostgreSQL), else it normalizes it.
-    Json { textual: bool },
+    Json {
+        textual: bool,
+    },
     /// One of the engine's labels, travels as text.
     Enum,
     /// Labels with commas between them, in the column's order.
     Set,
-    Bits { length: u32, varying: bool },
+    Bits {
+        length: u32,
+        varying: bool,
+    },
     /// A type without a canonical value: its exact form travels to engines of the same kind only.
-    Named { engine: Engine, name: String },
+    Named {
+        engine: Engine,
+        name: String,
+    },
 }
 
 impl fmt::Display for ColumnType {

@@ -128,7 +128,9 @@ impl Apply {
     async fn resume(&self, marker: &Marker) -> Result<(Box<dyn Subscription>, Sequence)> {
         let (target, pipeline) = (&self.id.database, &self.id.pipeline);
         let gap = |what: String| {
-            EngineError::Gap(format!("{target} in pipeline {pipeline}: {what}; take a new snapshot into an empty marker"))
+            EngineError::Gap(format!(
+                "{target} in pipeline {pipeline}: {what}; take a new snapshot into an empty marker"
+            ))
         };
         if marker.log != self.bus.identity() {
             return Err(gap(format!("its marker belongs to log {}, not to {}", marker.log, self.bus.identity())).into());
@@ -137,7 +139,9 @@ impl Apply {
         let mut sequence = Sequence::default();
         let Some(offset) = marker.offset else {
             if bounds.first > Offset(0) {
-                return Err(gap(format!("the log begins at offset {}, after changes it has not seen", bounds.first)).into());
+                return Err(
+                    gap(format!("the log begins at offset {}, after changes it has not seen", bounds.first)).into()
+                );
             }
             return Ok((self.bus.subscribe(PARTITION, bounds.first).await?, sequence));
         };
@@ -151,7 +155,9 @@ impl Apply {
             return Err(gap(format!("the log has no record at its marker's offset {offset}")).into());
         };
         if first.digest() != marker.digest {
-            return Err(gap(format!("the record at its marker's offset {offset} is another one than it applied")).into());
+            return Err(
+                gap(format!("the record at its marker's offset {offset} is another one than it applied")).into()
+            );
         }
         sequence.resume_after(&first.record);
         // What came with the first record is read again, in order.

@@ -6,27 +6,22 @@
 use crate::breaker::Breaker;
 use crate::failure::{Action, EngineError, Halt, action};
 use crate::metrics::CaptureMetrics;
+use crate::publish::{Durable, Publisher, Tail};
 use crate::snapshot::{self, Request, SnapshotSettings};
 use crate::status::{Entry, State};
-use crate::window::{Closed, Windows};
+use crate::window::Windows;
 use futures::StreamExt;
-use futures::future::BoxFuture;
-use futures::stream::FuturesOrdered;
-use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
-use sync_worker_core::bus::{Bus, Receipt};
-use sync_worker_core::change::{Change, Op};
+use sync_worker_core::bus::Bus;
 use sync_worker_core::database::{Database, Scope};
 use sync_worker_core::error::{Error, Result};
 use sync_worker_core::name::TableName;
 use sync_worker_core::position::{Checkpoint, Position};
-use sync_worker_core::record::{Body, Offset, Partition, Record};
-use sync_worker_core::row::{Key, Row, RowBuilder};
-use sync_worker_core::schema::{Schema, SchemaId};
+use sync_worker_core::record::{Body, Offset, Partition};
+use sync_worker_core::row::Key;
 use sync_worker_core::source::{Source, SourceBatch};
 use sync_worker_core::store::{CaptureId, Store, StoredCheckpoint};
-use sync_worker_core::value::{Cell, Damaged};
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
@@ -113,7 +108,7 @@ impl Capture {
 
         let (requests, incoming) = mpsc::channel(64);
         let mut session = Session {
-            publisher: Publisher::new(self, tail),
+            publisher: Publisher::new(self.id.database.clone(), self.bus.clone(), self.metrics.clone(), tail),
             windows: Windows::default(),
             durable: resume.next,
             unsaved: None,
@@ -185,164 +180,6 @@ impl Capture {
             }
         }
     }
-}
-
-/// Where publishing stands.
-struct Tail {
-    last: Position,
-    /// The last transaction published lacks its end.
-    open: bool,
-}
-
-/// A publish that is under way, and what follows once it is durable.
-struct Published {
-    receipt: Option<Receipt>,
-    checkpoint: Option<Checkpoint>,
-    reads: Vec<oneshot::Sender<bool>>,
-}
-
-struct Durable {
-    /// The offset after the last record; None where nothing was published.
-    next: Option<Offset>,
-    checkpoint: Option<Checkpoint>,
-    reads: Vec<oneshot::Sender<bool>>,
-}
-
-impl Published {
-    async fn durable(self) -> Result<Durable> {
-        let next = match self.receipt {
-            Some(receipt) => Some(receipt.await?.next()),
-            None => None,
-        };
-        Ok(Durable { next, checkpoint: self.checkpoint, reads: self.reads })
-    }
-}
-
-/// Turns changes into records and hands them to the bus.
-struct Publisher {
-    origin: sync_worker_core::name::DatabaseName,
-    bus: Arc<dyn Bus>,
-    metrics: CaptureMetrics,
-    tail: Tail,
-    announced: HashSet<SchemaId>,
-    under_way: FuturesOrdered<BoxFuture<'static, Result<Durable>>>,
-}
-
-impl Publisher {
-    fn new(capture: &Capture, tail: Tail) -> Self {
-        Self {
-            origin: capture.id.database.clone(),
-            bus: capture.bus.clone(),
-            metrics: capture.metrics.clone(),
-            tail,
-            announced: HashSet::new(),
-            under_way: FuturesOrdered::new(),
-        }
-    }
-
-    async fn publish(
-        &mut self,
-        records: Vec<Record>,
-        checkpoint: Option<Checkpoint>,
-        reads: Vec<oneshot::Sender<bool>>,
-    ) -> Result<()> {
-        let receipt = match records.is_empty() {
-            true => None,
-            false => Some(self.bus.publish(PARTITION, records).await?),
-        };
-        self.under_way.push_back(Box::pin(Published { receipt, checkpoint, reads }.durable()));
-        Ok(())
-    }
-
-    /// The records of a batch, without what the bus has already (invariant 3).
-    fn records(&mut self, batch: &mut SourceBatch, windows: &mut Windows) -> Result<Vec<Record>, Damaged> {
-        let mut records = Vec::with_capacity(batch.parts.iter().map(|part| part.changes.len()).sum());
-        for part in &mut batch.parts {
-            let mut ordinal = part.first.ordinal();
-            let mut ended = false;
-            let mut changes = std::mem::take(&mut part.changes).into_iter().peekable();
-            while let Some(change) = changes.next() {
-                let position = part.first.with_ordinal(ordinal);
-                ordinal += 1;
-                if position <= self.tail.last {
-                    self.metrics.duplicates.inc();
-                    continue;
-                }
-                if !windows.is_empty() {
-                    windows.saw(&change)?;
-                }
-                self.announce(&change.schema, part.commit_time, &mut records);
-                let last = part.complete && changes.peek().is_none();
-                ended |= last;
-                records.push(Record {
-                    origin: self.origin.clone(),
-                    position,
-                    previous: Some(self.tail.last),
-                    transaction: (position.ordinal() == 0).then(|| part.id.clone()),
-                    last,
-                    commit_time: part.commit_time,
-                    body: Body::Change(change),
-                });
-                self.tail = Tail { last: position, open: !last };
-                self.metrics.captured.inc();
-            }
-            let end = part.first.end_of_transaction();
-            if part.complete && !ended && self.tail.open && self.tail.last < end {
-                records.push(self.record(end, part.commit_time, true, Body::Commit));
-                self.tail = Tail { last: end, open: false };
-            }
-        }
-        Ok(records)
-    }
-
-    /// The records of a closed window: rows that no change event beats, since their keys were not in the stream.
-    fn snapshot_records(&mut self, closed: &Closed, commit_time: i64) -> Result<Vec<Record>, Damaged> {
-        let schema = &closed.read.chunk.schema;
-        let mut records = Vec::with_capacity(closed.rows.len() + closed.gone.len() + 1);
-        if !closed.rows.is_empty() || !closed.gone.is_empty() {
-            self.announce(schema, commit_time, &mut records);
-        }
-        let change = |op, before, after| Change { schema: schema.clone(), op, before, after };
-        for row in &closed.rows {
-            let body = Body::Change(change(Op::Read, None, Some(row.clone())));
-            records.push(self.record(self.tail.last, commit_time, true, body));
-        }
-        for key in &closed.gone {
-            let body = Body::Change(change(Op::Delete, Some(key_only(schema, key)?), None));
-            records.push(self.record(self.tail.last, commit_time, true, body));
-        }
-        self.metrics.snapshot_rows.inc_by(closed.rows.len() as u64);
-        Ok(records)
-    }
-
-    fn announce(&mut self, schema: &Arc<Schema>, commit_time: i64, records: &mut Vec<Record>) {
-        if self.announced.insert(schema.id) {
-            records.push(self.record(self.tail.last, commit_time, !self.tail.open, Body::Schema(schema.clone())));
-        }
-    }
-
-    fn record(&self, position: Position, commit_time: i64, last: bool, body: Body) -> Record {
-        Record {
-            origin: self.origin.clone(),
-            position,
-            previous: Some(self.tail.last),
-            transaction: None,
-            last,
-            commit_time,
-            body,
-        }
-    }
-}
-
-/// A row of which only the key is known.
-fn key_only(schema: &Schema, key: &Key) -> Result<Row, Damaged> {
-    let values = key.cells().collect::<Result<Vec<_>, _>>()?;
-    let mut builder = RowBuilder::default();
-    for column in 0..schema.columns.len() {
-        let cell = schema.key.iter().position(|&part| part == column).and_then(|at| values.get(at));
-        builder.push(*cell.unwrap_or(&Cell::Unchanged));
-    }
-    Ok(builder.finish())
 }
 
 struct Session {

@@ -35,6 +35,8 @@ pub mod envelope;
 pub mod failure;
 pub mod metrics;
 pub mod pipeline;
+pub mod preflight;
+pub mod publish;
 pub mod retry;
 pub mod sequence;
 pub mod snapshot;

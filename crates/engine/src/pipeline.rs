@@ -193,11 +193,7 @@ impl Pipeline {
 }
 
 /// A task that panics shows as failed; the others go on.
-fn supervise(
-    tasks: &mut JoinSet<()>,
-    status: crate::status::Entry,
-    task: impl Future<Output = ()> + Send + 'static,
-) {
+fn supervise(tasks: &mut JoinSet<()>, status: crate::status::Entry, task: impl Future<Output = ()> + Send + 'static) {
     tasks.spawn(async move {
         if tokio::spawn(task).await.is_err() {
             tracing::error!("a task ended by a panic");

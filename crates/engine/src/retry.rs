@@ -67,9 +67,8 @@ impl ParkingLot {
 
     /// Takes what the target says is parked.
     pub fn reset(&mut self, keys: Vec<sync_worker_core::sink::ParkedKey>) {
-        let parked = |key: sync_worker_core::sink::ParkedKey| {
-            ((key.table, key.key), Parked { offset: key.offset, attempts: 0 })
-        };
+        let parked =
+            |key: sync_worker_core::sink::ParkedKey| ((key.table, key.key), Parked { offset: key.offset, attempts: 0 });
         self.parked = keys.into_iter().map(parked).collect();
     }
 

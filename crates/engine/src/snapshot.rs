@@ -3,8 +3,8 @@
 //! Chunks are planned from the key itself, read by several readers at a time, and stored with their bounds before they
 //! are read, so that a restart goes on where it was. [`crate::window`] says why a read never beats a change.
 
-use crate::status::{Entry, SnapshotStatus, State};
 use crate::failure::EngineError;
+use crate::status::{Entry, SnapshotStatus, State};
 use crate::window::{Read, WindowId};
 use futures::future::try_join_all;
 use std::collections::VecDeque;
@@ -20,10 +20,18 @@ use tokio::sync::{Mutex, mpsc, oneshot};
 /// What a reader asks of the capture whose stream it reads beside.
 pub enum Request {
     /// Opens a window: from now on the capture notes this table's keys.
-    Open { table: TableName, reply: oneshot::Sender<WindowId> },
+    Open {
+        table: TableName,
+        reply: oneshot::Sender<WindowId>,
+    },
     /// Hands in what was read in a window.
-    Read { id: WindowId, read: Read },
-    Abandon { id: WindowId },
+    Read {
+        id: WindowId,
+        read: Read,
+    },
+    Abandon {
+        id: WindowId,
+    },
 }
 
 #[derive(Clone, Debug)]

@@ -161,11 +161,9 @@ impl Mapping {
     fn ordered_alike(&self) -> bool {
         self.key.iter().enumerate().all(|(at, (part, conversion))| {
             let kind = &self.from.columns[self.from.key[*part]].kind;
-            let portable = match kind {
-                ColumnType::Bool | ColumnType::Int { .. } | ColumnType::Date | ColumnType::Year => true,
-                ColumnType::Timestamp { .. } | ColumnType::TimestampTz { .. } | ColumnType::Bytes { .. } => true,
-                _ => false,
-            };
+            use ColumnType::{Bool, Bytes, Date, Int, Timestamp, TimestampTz, Year};
+            let portable =
+                matches!(kind, Bool | Int { .. } | Date | Year | Timestamp { .. } | TimestampTz { .. } | Bytes { .. });
             at == *part && portable && conversion.class() <= Class::Widened
         })
     }

@@ -3,7 +3,7 @@
 use crate::config::{Address, Config, Host, SslMode};
 use crate::error::{Error, ServerError};
 use mysql_async::prelude::Queryable;
-use mysql_async::{Conn, DriverError, OptsBuilder, PathOrBuf, SslOpts};
+use mysql_async::{Conn, DriverError, OptsBuilder, SslOpts};
 use std::future::Future;
 use std::io;
 use std::time::Duration;
@@ -152,11 +152,11 @@ fn tls_options(address: &Address) -> Result<SslOpts, Error> {
         Some(path) => {
             let pem = std::fs::read(path)
                 .map_err(|error| Error::Config(format!("url: ssl-ca {} can't be read: {error}", path.display())))?;
-            vec![PathOrBuf::Buf(pem.into())]
+            vec![pem.into()]
         }
         None => {
             let found = rustls_native_certs::load_native_certs().certs;
-            found.into_iter().map(|certificate| PathOrBuf::Buf(certificate.to_vec().into())).collect()
+            found.into_iter().map(|certificate| certificate.to_vec().into()).collect()
         }
     };
     Ok(options

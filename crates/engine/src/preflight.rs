@@ -1,0 +1,103 @@
+//! What stands between a configuration and a running pipeline, found without changing anything.
+
+use crate::pipeline::Plan;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use sync_worker_core::convert::{Class, Conversion};
+use sync_worker_core::database::{Database, Finding, Inspection, Role, Scope, TableAt};
+use sync_worker_core::error::Error;
+use sync_worker_core::name::DatabaseName;
+use sync_worker_core::schema::Schema;
+
+/// A member of a pipeline and what was found there.
+pub struct Inspected {
+    pub database: DatabaseName,
+    pub role: Role,
+    pub scope: Scope,
+    /// An error is one that kept us from looking: unreachable, wrong password.
+    pub outcome: Result<Inspection, Error>,
+}
+
+/// Inspects every member of a pipeline. `scope` says what the pipeline wants of each.
+pub async fn inspect(
+    plan: &Plan,
+    members: &BTreeMap<DatabaseName, Arc<dyn Database>>,
+    scope: impl Fn(&DatabaseName) -> Scope,
+) -> Vec<Inspected> {
+    let roles = std::iter::once((&plan.from, Role::Source)).chain(plan.to.iter().map(|to| (to, Role::Target)));
+    let inspections = roles.filter_map(|(name, role)| {
+        let database = members.get(name)?;
+        let scope = scope(name);
+        Some(async move {
+            let outcome = database.inspect(&scope, role).await;
+            Inspected { database: name.clone(), role, scope, outcome }
+        })
+    });
+    futures::future::join_all(inspections).await
+}
+
+/// What the members say by themselves, and where source and targets do not fit each other.
+pub fn findings(plan: &Plan, inspected: &[Inspected]) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    for one in inspected {
+        if let Ok(inspection) = &one.outcome {
+            findings.extend(inspection.findings.iter().cloned());
+        }
+    }
+    let source = inspected.iter().find(|one| one.role == Role::Source);
+    let Some(Ok(source)) = source.map(|one| &one.outcome) else { return findings };
+    for target in inspected.iter().filter(|one| one.role == Role::Target) {
+        let Ok(inspection) = &target.outcome else { continue };
+        for table in &plan.tables {
+            let find = |inspection: &Inspection| inspection.tables.iter().find(|s| s.table == table.name).cloned();
+            let (Some(from), Some(to)) = (find(source), find(inspection)) else { continue };
+            let at = target.scope.tables.iter().find(|at| at.table == table.name);
+            findings.extend(fit(&target.database, at, &from, &to));
+        }
+    }
+    findings
+}
+
+/// Where a target's table can't hold what the source's has.
+fn fit(database: &DatabaseName, at: Option<&TableAt>, from: &Schema, to: &Schema) -> Vec<Finding> {
+    let name = at.map_or_else(|| to.table.to_string(), |at| at.name.clone());
+    let mut findings = Vec::new();
+    let mut find = |column: Option<&str>, problem: String, cure: String, advice: bool| {
+        let column = column.map_or_else(String::new, |column| format!(" column {column}"));
+        findings.push(Finding { place: format!("databases.{database} table {name}{column}"), problem, cure, advice });
+    };
+    for column in &from.columns {
+        let Some(there) = to.column(&column.name).map(|at| &to.columns[at]) else {
+            let cure = "add it with the statement that `sync-worker schema` prints".to_owned();
+            find(Some(&column.name), "the source has this column, the target lacks it".to_owned(), cure, false);
+            continue;
+        };
+        match Conversion::new(&column.kind, &there.kind) {
+            Err(refusal) => {
+                let problem = format!("{} can't become {}: {refusal}", column.type_name, there.type_name);
+                find(Some(&column.name), problem, "change the column's type at the target".to_owned(), false);
+            }
+            Ok(conversion) if conversion.class() == Class::Lossy => {
+                let problem = format!(
+                    "{} does not hold every value of {}: a row with such a value is refused and becomes a dead letter",
+                    there.type_name, column.type_name
+                );
+                find(Some(&column.name), problem, "widen the column at the target".to_owned(), true);
+            }
+            Ok(_) => {}
+        }
+        if column.nullable && !there.nullable {
+            let problem = "NULL is allowed at the source and not at the target".to_owned();
+            find(Some(&column.name), problem, "drop NOT NULL at the target".to_owned(), true);
+        }
+    }
+    let key = |schema: &Schema| schema.key.iter().map(|&at| schema.columns[at].name.clone()).collect::<Vec<_>>();
+    let (mut here, mut there) = (key(from), key(to));
+    here.sort_unstable();
+    there.sort_unstable();
+    if here != there {
+        let problem = format!("its key is ({}), the source's is ({})", there.join(", "), here.join(", "));
+        find(None, problem, "give both tables the same primary key".to_owned(), false);
+    }
+    findings
+}
