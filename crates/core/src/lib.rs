@@ -10,6 +10,7 @@
 
 pub mod bus;
 pub mod change;
+pub mod collapse;
 pub mod convert;
 pub mod database;
 pub mod error;

@@ -58,7 +58,7 @@ impl Client {
 
     async fn connect_to(address: &Address, host: &Host) -> Result<Client, Error> {
         let mut conn = open(address, host).await?;
-        let liveness = Liveness { address: address.clone(), host: host.clone(), id: conn.id() };
+        let liveness = Liveness::new(address.clone(), host.clone(), conn.id());
         let doing = "the settings of a session";
         let settings = session_statement();
         liveness.watch(doing, conn.query_drop(settings)).await?;
@@ -172,6 +172,10 @@ pub struct Liveness {
 }
 
 impl Liveness {
+    pub(crate) fn new(address: Address, host: Host, id: u32) -> Self {
+        Self { address, host, id }
+    }
+
     /// Waits for a statement. When it takes long, asks the server over another connection whether it is still working
     /// on it; where it is not, or does not answer, the connection is given up and must be dropped.
     pub async fn watch<T>(
@@ -179,12 +183,17 @@ impl Liveness {
         doing: &'static str,
         work: impl Future<Output = Result<T, mysql_async::Error>>,
     ) -> Result<T, Error> {
+        self.wait(async { work.await.map_err(|error| Error::driver(doing, error)) }).await
+    }
+
+    /// The same for work over a raw connection.
+    pub(crate) async fn wait<T>(&self, work: impl Future<Output = Result<T, Error>>) -> Result<T, Error> {
         let mut work = std::pin::pin!(work);
         let mut waited = Duration::ZERO;
         let mut idle = 0;
         loop {
             if let Ok(outcome) = timeout(PATIENCE, &mut work).await {
-                return outcome.map_err(|error| Error::driver(doing, error));
+                return outcome;
             }
             waited += PATIENCE;
             // The reply may have been on its way while we asked: a server that is done must have been so twice.

@@ -10,6 +10,8 @@ pub mod catalog;
 pub mod client;
 pub mod config;
 pub mod error;
+mod sink;
+pub mod wire;
 
 pub use config::Config;
 pub use error::Error;

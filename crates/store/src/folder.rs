@@ -3,7 +3,7 @@
 //! ```text
 //! lock             held by the running worker, with its process id
 //! installation     the identity of the control store that belongs here
-//! control.sqlite   the control store
+//! store.sqlite   the control store
 //! ```
 //!
 //! The identity stands beside the store, too: a store that has vanished must not be taken for one that is new
@@ -55,7 +55,8 @@ impl Folder {
             Err(TryLockError::Error(error)) => return Err(io("locking")(error)),
         }
         // Only a help for whoever meets the lock: a full disk is no reason to fail here.
-        let noted = lock.set_len(0).and_then(|()| lock.rewind()).and_then(|()| writeln!(lock, "{}", std::process::id()));
+        let noted =
+            lock.set_len(0).and_then(|()| lock.rewind()).and_then(|()| writeln!(lock, "{}", std::process::id()));
         if let Err(error) = noted {
             tracing::debug!(error = %error, "could not write the process id into the lock");
         }
@@ -64,7 +65,7 @@ impl Folder {
 
     /// The store's file, made where it is missing so that it and its log are readable by their owner alone.
     pub(crate) fn store(&self) -> Result<PathBuf, Error> {
-        let path = self.path.join("control.sqlite");
+        let path = self.path.join("store.sqlite");
         let made = OpenOptions::new().write(true).create(true).truncate(false).mode(FILE_MODE).open(&path);
         let narrowed = made.and_then(|file| file.set_permissions(Permissions::from_mode(FILE_MODE)));
         narrowed.map_err(|error| Error::io(&path, "opening", error))?;

@@ -1,1 +1,3 @@
+//! Development only: contract suites that every adapter must pass, and what tests share.
 
+pub mod contract;

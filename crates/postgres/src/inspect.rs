@@ -1,0 +1,226 @@
+//! Preflight: what keeps a PostgreSQL database from being a source or a target, with the statement that mends it.
+//! Changes nothing.
+
+use crate::catalog::{self, Qualified, ReplicaIdentity, Table};
+use crate::client::{self, Client, Purpose, identifier, literal};
+use crate::config::{Config, SessionReplicationRole};
+use crate::error::Error;
+use std::sync::Arc;
+use sync_worker_core::database::{Finding, Inspection, Role, Scope, TableAt};
+use sync_worker_core::name::DatabaseName;
+
+/// Below this the output plugin lacks the streaming of transactions in progress.
+const OLDEST_VERSION: u32 = 140_000;
+
+pub async fn inspect(config: &Config, name: &DatabaseName, scope: &Scope, role: Role) -> Result<Inspection, Error> {
+    let client = client::connect(config, Purpose::Control).await?;
+    let mut look = Look { client: &client, config, place: format!("databases.{name}"), user: String::new(), found: Inspection::default() };
+    look.user = look.value("SELECT current_user").await?;
+    look.server(role).await?;
+    for at in &scope.tables {
+        look.table(at, role).await?;
+    }
+    if role == Role::Target {
+        look.bookkeeping().await?;
+    }
+    Ok(look.found)
+}
+
+struct Look<'a> {
+    client: &'a Client,
+    config: &'a Config,
+    place: String,
+    user: String,
+    found: Inspection,
+}
+
+impl Look<'_> {
+    async fn value(&self, sql: &str) -> Result<String, Error> {
+        Ok(self.client.value("a look at the server", sql).await?.unwrap_or_default())
+    }
+
+    async fn holds(&self, condition: &str) -> Result<bool, Error> {
+        Ok(self.value(&format!("SELECT ({condition})")).await? == "t")
+    }
+
+    fn find(&mut self, table: Option<&Qualified>, problem: impl Into<String>, cure: impl Into<String>) {
+        self.add(table, problem.into(), cure.into(), false);
+    }
+
+    fn advise(&mut self, table: Option<&Qualified>, problem: impl Into<String>, cure: impl Into<String>) {
+        self.add(table, problem.into(), cure.into(), true);
+    }
+
+    fn add(&mut self, table: Option<&Qualified>, problem: String, cure: String, advice: bool) {
+        let place = match table {
+            Some(table) => format!("{} table {table}", self.place),
+            None => self.place.clone(),
+        };
+        self.found.findings.push(Finding { place, problem, cure, advice });
+    }
+
+    async fn server(&mut self, role: Role) -> Result<(), Error> {
+        if self.client.version < OLDEST_VERSION {
+            let version = self.client.version / 10_000;
+            self.find(None, format!("PostgreSQL {version} is too old"), "upgrade to PostgreSQL 14 or later");
+        }
+        match role {
+            Role::Source => self.source_settings().await,
+            Role::Target => self.target_settings().await,
+        }
+    }
+
+    async fn source_settings(&mut self) -> Result<(), Error> {
+        let level = self.value("SELECT current_setting('wal_level')").await?;
+        if level != "logical" {
+            let cure = "ALTER SYSTEM SET wal_level = 'logical'; then restart the server";
+            self.find(None, format!("wal_level is {level}, it must be logical"), cure);
+        }
+        let user = identifier(&self.user);
+        if !self.holds("SELECT rolreplication OR rolsuper FROM pg_roles WHERE rolname = current_user").await? {
+            self.find(None, format!("user {user} may not replicate"), format!("ALTER ROLE {user} REPLICATION;"));
+        }
+        let creates = "has_database_privilege(current_database(), 'CREATE')";
+        if !self.holds(creates).await? {
+            let database = identifier(&self.value("SELECT current_database()").await?);
+            let cure = format!("GRANT CREATE ON DATABASE {database} TO {user};");
+            self.find(None, format!("user {user} may not create the publication"), cure);
+        }
+        for (setting, used) in [
+            ("max_replication_slots", "SELECT count(*) FROM pg_replication_slots"),
+            ("max_wal_senders", "SELECT count(*) FROM pg_stat_replication"),
+        ] {
+            let most = self.value(&format!("SELECT current_setting('{setting}')")).await?;
+            let taken = self.value(used).await?;
+            // A slot of ours may be among them, so a full house is advice, not a problem.
+            if most == taken {
+                let cure = format!("ALTER SYSTEM SET {setting} to a higher number; then restart the server");
+                self.advise(None, format!("all {most} of {setting} are taken"), cure);
+            }
+        }
+        Ok(())
+    }
+
+    async fn target_settings(&mut self) -> Result<(), Error> {
+        let may = match self.client.version >= 150_000 {
+            true => "SELECT rolsuper OR has_parameter_privilege('session_replication_role', 'SET') FROM pg_roles WHERE rolname = current_user",
+            false => "SELECT rolsuper FROM pg_roles WHERE rolname = current_user",
+        };
+        let may = self.holds(may).await?;
+        let user = identifier(&self.user);
+        let grant = format!("GRANT SET ON PARAMETER session_replication_role TO {user};");
+        match self.config.session_replication_role {
+            SessionReplicationRole::Replica if !may => {
+                self.find(None, format!("user {user} may not set session_replication_role"), grant);
+            }
+            SessionReplicationRole::Auto if !may => {
+                let problem = format!(
+                    "user {user} may not set session_replication_role: triggers of the tables fire for what is written here, and foreign keys are checked"
+                );
+                self.advise(None, problem, grant);
+            }
+            SessionReplicationRole::Auto | SessionReplicationRole::Origin | SessionReplicationRole::Replica => {}
+        }
+        Ok(())
+    }
+
+    async fn table(&mut self, at: &TableAt, role: Role) -> Result<(), Error> {
+        let name = Qualified::parse(&at.name);
+        let Some(table) = catalog::table(self.client, &name).await? else {
+            let cure = match role {
+                Role::Source => "correct its name in the configuration, or create it",
+                Role::Target => "create it: `sync-worker schema` prints the statement",
+            };
+            self.find(Some(&name), "there is no such table", cure);
+            return Ok(());
+        };
+        self.privileges(&name, role).await?;
+        if role == Role::Source && table.replica_identity == ReplicaIdentity::Nothing {
+            let cure = format!("ALTER TABLE {} REPLICA IDENTITY DEFAULT;", name.quoted());
+            self.find(Some(&name), "its replica identity is NOTHING, so updates and deletes can't be published", cure);
+        }
+        if table.row_security && !self.holds("SELECT rolsuper OR rolbypassrls FROM pg_roles WHERE rolname = current_user").await? {
+            let cure = format!("ALTER ROLE {} BYPASSRLS;", identifier(&self.user));
+            self.find(Some(&name), "row-level security would hide rows from this user", cure);
+        }
+        if role == Role::Target {
+            self.triggers(&table);
+        }
+        match table.schema(&at.table) {
+            Ok(schema) => {
+                let rows = format!("SELECT greatest(reltuples, 0)::bigint FROM pg_class WHERE oid = {}", table.oid);
+                self.found.estimates.push(self.value(&rows).await?.parse().unwrap_or(0));
+                self.found.tables.push(Arc::new(schema));
+            }
+            Err(_) => {
+                let cure = format!("ALTER TABLE {} ADD PRIMARY KEY (...);", name.quoted());
+                self.find(Some(&name), "it has no primary key and no unique index over columns that are NOT NULL", cure);
+            }
+        }
+        Ok(())
+    }
+
+    async fn privileges(&mut self, name: &Qualified, role: Role) -> Result<(), Error> {
+        let user = identifier(&self.user);
+        let schema = literal(&identifier(&name.schema));
+        if !self.holds(&format!("has_schema_privilege({schema}, 'USAGE')")).await? {
+            let cure = format!("GRANT USAGE ON SCHEMA {} TO {user};", identifier(&name.schema));
+            self.find(Some(name), format!("user {user} may not use its schema"), cure);
+            return Ok(());
+        }
+        let wanted: &[&str] = match role {
+            Role::Source => &["SELECT"],
+            Role::Target => &["SELECT", "INSERT", "UPDATE", "DELETE"],
+        };
+        for privilege in wanted {
+            let condition = format!("has_table_privilege({}, '{privilege}')", literal(&name.quoted()));
+            if !self.holds(&condition).await? {
+                let cure = format!("GRANT {privilege} ON {} TO {user};", name.quoted());
+                self.find(Some(name), format!("user {user} lacks {privilege}"), cure);
+            }
+        }
+        if role == Role::Source {
+            let owner = format!(
+                "SELECT pg_has_role(relowner, 'MEMBER') FROM pg_class WHERE oid = {}::regclass",
+                literal(&name.quoted())
+            );
+            if !self.holds(&owner).await? {
+                let cure = format!("ALTER TABLE {} OWNER TO a role that {user} is a member of, or make the publication as its owner", name.quoted());
+                self.find(Some(name), format!("user {user} does not own it, so it can't add it to its publication"), cure);
+            }
+        }
+        Ok(())
+    }
+
+    /// Triggers that fire for what is written here and may alter it.
+    fn triggers(&mut self, table: &Table) {
+        let fires = |enabled: char| match self.config.session_replication_role {
+            SessionReplicationRole::Origin => matches!(enabled, 'O' | 'A'),
+            SessionReplicationRole::Auto | SessionReplicationRole::Replica => matches!(enabled, 'R' | 'A'),
+        };
+        let firing: Vec<&str> =
+            table.triggers.iter().filter(|trigger| fires(trigger.enabled)).map(|trigger| trigger.name.as_str()).collect();
+        if !firing.is_empty() {
+            let problem = format!("its triggers fire for what is written here: {}", firing.join(", "));
+            self.advise(Some(&table.name), problem, "make sure that they do not alter the rows");
+        }
+    }
+
+    /// The schema for markers and parked keys.
+    async fn bookkeeping(&mut self) -> Result<(), Error> {
+        let user = identifier(&self.user);
+        let exists = self.holds("EXISTS (SELECT FROM pg_namespace WHERE nspname = 'sync_worker')").await?;
+        if !exists {
+            if !self.holds("has_database_privilege(current_database(), 'CREATE')").await? {
+                let cure = format!("CREATE SCHEMA sync_worker AUTHORIZATION {user};");
+                self.find(None, format!("user {user} may not create the schema sync_worker"), cure);
+            }
+            return Ok(());
+        }
+        if !self.holds("has_schema_privilege('sync_worker', 'USAGE')").await? {
+            let cure = format!("GRANT USAGE, CREATE ON SCHEMA sync_worker TO {user};");
+            self.find(None, format!("user {user} may not use the schema sync_worker"), cure);
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,3 @@
+//! Writing to a PostgreSQL database.
+
+mod encode;

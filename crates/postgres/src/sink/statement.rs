@@ -1,0 +1,180 @@
+//! The text of the set-based statements. Each takes one array per column and treats all its rows alike.
+
+use super::failure::MISSING;
+use super::plan::Plan;
+use std::fmt::Write as _;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Kind {
+    /// Fails on a key that is there.
+    Insert,
+    /// Inserts, or overwrites the row with the same key; another unique index is never resolved by overwriting.
+    Upsert,
+    /// Fails unless every row was there, so that nothing has to be looked at before the commit.
+    UpdateAll,
+    /// Answers with the places (from 1) of the rows that were there, in one array.
+    UpdateFound,
+    Delete,
+    /// An update that changes the key; the old keys come after the columns.
+    UpdateKeyAll,
+    /// The same, answering with the number of rows that were there.
+    UpdateKey,
+}
+
+/// Which of a plan's columns a statement is about; None for all of them.
+pub type Mask = Option<Box<[bool]>>;
+
+/// How the columns of a statement's arrays are called.
+fn column(at: usize) -> String {
+    format!("c{at}")
+}
+
+struct Text<'a> {
+    plan: &'a Plan,
+    /// Indexes into the plan's columns, in the order of the arrays.
+    columns: Vec<usize>,
+}
+
+pub fn text(plan: &Plan, kind: Kind, mask: &Mask) -> String {
+    let columns = match kind {
+        Kind::Delete => plan.key.clone(),
+        _ => plan.included(mask).collect(),
+    };
+    let text = Text { plan, columns };
+    match kind {
+        Kind::Insert => text.insert(),
+        Kind::Upsert if plan.key_infers => text.upsert(),
+        Kind::Upsert => text.update_or_insert(),
+        Kind::UpdateAll => text.all(&text.update("1", &text.source(false, false), false)),
+        Kind::UpdateFound => {
+            let update = text.update("u.n", &text.source(false, true), false);
+            format!("WITH w AS ({update}) SELECT array_agg(n) FROM w")
+        }
+        Kind::Delete => {
+            let (table, source, key) = (&plan.target.sql_name, text.source(false, false), text.key_matches(false));
+            format!("DELETE FROM {table} AS t USING {source} WHERE {key}")
+        }
+        Kind::UpdateKeyAll => text.all(&text.update("1", &text.source(true, false), true)),
+        Kind::UpdateKey => {
+            let update = text.update("1", &text.source(true, false), true);
+            format!("WITH w AS ({update}) SELECT array_agg(1::int8) FROM w")
+        }
+    }
+}
+
+impl Text<'_> {
+    /// `unnest(...) AS u(...)`; `old_key` adds the old keys' arrays, `numbered` a column `n`.
+    fn source(&self, old_key: bool, numbered: bool) -> String {
+        let mut arrays = Vec::new();
+        let mut names = Vec::new();
+        for &at in &self.columns {
+            arrays.push(self.plan.columns[at].element.array_type());
+            names.push(column(at));
+        }
+        if old_key {
+            for &at in &self.plan.key {
+                arrays.push(self.plan.columns[at].element.array_type());
+                names.push(format!("o{at}"));
+            }
+        }
+        let mut text = "unnest(".to_owned();
+        for (at, array) in arrays.iter().enumerate() {
+            let comma = if at > 0 { ", " } else { "" };
+            // Writing to a String does not fail.
+            let _ = write!(text, "{comma}${}::pg_catalog.{array}", at + 1);
+        }
+        text.push(')');
+        if numbered {
+            text.push_str(" WITH ORDINALITY");
+            names.push("n".to_owned());
+        }
+        let _ = write!(text, " AS u({})", names.join(", "));
+        text
+    }
+
+    /// A column of the source as a value of the target's column.
+    fn value(&self, at: usize, prefix: char) -> String {
+        match &self.plan.columns[at].cast {
+            Some(cast) => format!("u.{prefix}{at}::{cast}"),
+            None => format!("u.{prefix}{at}"),
+        }
+    }
+
+    fn key_matches(&self, old: bool) -> String {
+        let prefix = if old { 'o' } else { 'c' };
+        let name = |at: usize| &self.plan.columns[at].sql_name;
+        let terms = self.plan.key.iter().map(|&at| format!("t.{} = {}", name(at), self.value(at, prefix)));
+        terms.collect::<Vec<_>>().join(" AND ")
+    }
+
+    fn names(&self) -> String {
+        self.columns.iter().map(|&at| self.plan.columns[at].sql_name.as_str()).collect::<Vec<_>>().join(", ")
+    }
+
+    fn values(&self) -> String {
+        self.columns.iter().map(|&at| self.value(at, 'c')).collect::<Vec<_>>().join(", ")
+    }
+
+    /// An identity column that is always generated takes explicit values only so.
+    fn overriding(&self) -> &'static str {
+        if self.plan.target.has_identity { " OVERRIDING SYSTEM VALUE" } else { "" }
+    }
+
+    fn insert(&self) -> String {
+        let (table, names, values) = (&self.plan.target.sql_name, self.names(), self.values());
+        let (overriding, source) = (self.overriding(), self.source(false, false));
+        format!("INSERT INTO {table} AS t ({names}){overriding} SELECT {values} FROM {source}")
+    }
+
+    fn upsert(&self) -> String {
+        let key = self.plan.key.iter().map(|&at| self.plan.columns[at].sql_name.as_str()).collect::<Vec<_>>();
+        let set = self.settable(false).map(|at| {
+            let name = &self.plan.columns[at].sql_name;
+            format!("{name} = EXCLUDED.{name}")
+        });
+        let set = set.collect::<Vec<_>>().join(", ");
+        let action = if set.is_empty() { "NOTHING".to_owned() } else { format!("UPDATE SET {set}") };
+        format!("{} ON CONFLICT ({}) DO {action}", self.insert(), key.join(", "))
+    }
+
+    /// For a key whose index can't be named in ON CONFLICT, a deferrable one.
+    fn update_or_insert(&self) -> String {
+        let there = self.plan.key.iter().map(|&at| format!("w.c{at} = {}", self.value(at, 'c')));
+        let there = there.collect::<Vec<_>>().join(" AND ");
+        let keys = self.plan.key.iter().map(|&at| format!("t.{} AS c{at}", self.plan.columns[at].sql_name));
+        let keys = keys.collect::<Vec<_>>().join(", ");
+        let update = match self.settable(false).next() {
+            Some(_) => self.update(&keys, &self.source(false, false), false),
+            None => format!(
+                "SELECT {keys} FROM {} AS t, {} WHERE {}",
+                self.plan.target.sql_name,
+                self.source(false, false),
+                self.key_matches(false)
+            ),
+        };
+        format!("WITH w AS ({update}) {} WHERE NOT EXISTS (SELECT 1 FROM w WHERE {there})", self.insert())
+    }
+
+    /// Columns that an update sets. A key that is always generated stays as it is.
+    fn settable(&self, with_key: bool) -> impl Iterator<Item = usize> {
+        let in_key = |at: &usize| self.plan.key.contains(at);
+        self.columns.iter().copied().filter(move |at| with_key || !in_key(at))
+    }
+
+    fn update(&self, returning: &str, source: &str, by_old_key: bool) -> String {
+        let set = self.settable(by_old_key).map(|at| {
+            let name = &self.plan.columns[at].sql_name;
+            format!("{name} = {}", self.value(at, 'c'))
+        });
+        let set = set.collect::<Vec<_>>().join(", ");
+        let (table, key) = (&self.plan.target.sql_name, self.key_matches(by_old_key));
+        format!("UPDATE {table} AS t SET {set} FROM {source} WHERE {key} RETURNING {returning}")
+    }
+
+    /// Fails the statement unless it met as many rows as it was given. The cast fails at run time only, and its text
+    /// comes back in the message.
+    fn all(&self, update: &str) -> String {
+        let check = format!("('{MISSING} ' || count(*))::pg_catalog.int4");
+        format!("WITH w AS ({update}) SELECT CASE WHEN count(*) = cardinality($1) THEN 0 ELSE {check} END FROM w")
+    }
+}

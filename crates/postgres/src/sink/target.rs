@@ -1,0 +1,67 @@
+//! A target table as a sink needs it.
+
+use super::encode::Element;
+use crate::catalog::{self, Identity, Qualified, Table};
+use crate::client::{Client, literal};
+use crate::error::Error;
+use std::collections::HashMap;
+use sync_worker_core::types::ColumnType;
+
+#[derive(Debug)]
+pub struct Target {
+    pub table: Table,
+    /// As statements write it.
+    pub sql_name: String,
+    /// What a value that travels as text is cast to, by the oid of the column's base type. Without the column's
+    /// modifier: a cast to `varchar(3)` cuts, an assignment to such a column refuses.
+    casts: HashMap<u32, String>,
+    /// `TRUNCATE` is allowed and no other table refers to this one.
+    pub truncates: bool,
+    /// A column takes explicit values only with `OVERRIDING SYSTEM VALUE`.
+    pub has_identity: bool,
+}
+
+impl Target {
+    /// Reads the table's catalog; a table that is not there is Fatal.
+    pub async fn read(client: &Client, name: &str) -> Result<Self, Error> {
+        let qualified = Qualified::parse(name);
+        let Some(table) = catalog::table(client, &qualified).await? else {
+            return Err(Error::Fatal(format!(
+                "the target has no table {qualified}; create it (sync-worker schema prints how) or correct its name"
+            )));
+        };
+        let oid = table.oid;
+        let sql = format!(
+            "SELECT has_table_privilege({oid}, 'TRUNCATE') AND NOT EXISTS (SELECT 1 FROM pg_constraint \
+             WHERE contype = 'f' AND confrelid = {oid} AND conrelid <> {oid})"
+        );
+        let truncates = client.value("a look at the catalog", &sql).await?.as_deref() == Some("t");
+        let oids = table.columns.iter().map(|column| literal(&column.base_oid.to_string())).collect::<Vec<_>>();
+        let sql = format!(
+            "SELECT t.oid, quote_ident(n.nspname) || '.' || quote_ident(t.typname) FROM pg_type t \
+             JOIN pg_namespace n ON n.oid = t.typnamespace WHERE t.oid = ANY (ARRAY[{}]::oid[])",
+            oids.join(", ")
+        );
+        let rows = client.rows("a look at the catalog", &sql).await?;
+        let casts = rows.iter().filter_map(|row| Some((row.get(0)?.parse().ok()?, row.get(1)?.to_owned())));
+        Ok(Self {
+            sql_name: table.name.quoted(),
+            casts: casts.collect(),
+            truncates,
+            has_identity: table.columns.iter().any(|column| column.identity == Identity::Always),
+            table,
+        })
+    }
+
+    /// The element for a column and what it is cast to, if it is.
+    pub fn element(&self, base_oid: u32, kind: &ColumnType) -> (Element, Option<String>) {
+        match Element::of(base_oid) {
+            Element::Cast => (Element::Cast, self.casts.get(&base_oid).cloned()),
+            // What the canonical table does not know by a value of its own travels as text.
+            _ if matches!(kind, ColumnType::Named { .. } | ColumnType::Enum | ColumnType::Set) => {
+                (Element::Cast, self.casts.get(&base_oid).cloned())
+            }
+            element => (element, None),
+        }
+    }
+}

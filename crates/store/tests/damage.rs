@@ -1,0 +1,238 @@
+//! A store that is not what it was: refused by name, or whole.
+
+use rand::{Rng, SeedableRng, rngs::StdRng};
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use sync_worker_core::error::{Classified, ErrorClass};
+use sync_worker_core::name::{DatabaseName, PipelineName};
+use sync_worker_core::position::{Checkpoint, Epoch};
+use sync_worker_core::record::Offset;
+use sync_worker_core::store::{CaptureId, Store, StoredCheckpoint};
+use sync_worker_store::{Error, SqliteStore};
+use tempfile::TempDir;
+
+fn capture(pipeline: &str) -> CaptureId {
+    CaptureId { pipeline: PipelineName::new(pipeline), database: DatabaseName::new("crm") }
+}
+
+fn checkpoint(number: u64) -> StoredCheckpoint {
+    let position = format!("0/{number:X}").parse().unwrap();
+    let checkpoint = Checkpoint { epoch: Epoch("1/1".to_owned()), position, resume: format!("0/{number:X}") };
+    StoredCheckpoint { checkpoint, log: "log".to_owned(), next: Offset(number) }
+}
+
+const PIPELINES: [&str; 3] = ["customers", "orders", "payments"];
+const VERSIONS: u64 = 5;
+
+/// The files of a store that saved each version of each capture's checkpoint and was then killed: its log is not folded
+/// into its file.
+async fn killed() -> TempDir {
+    let (live, image) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let store = SqliteStore::open(live.path()).unwrap();
+    for version in 1..=VERSIONS {
+        for pipeline in PIPELINES {
+            store.save_checkpoint(&capture(pipeline), &checkpoint(version)).await.unwrap();
+        }
+    }
+    copy(live.path(), image.path());
+    image
+}
+
+fn copy(from: &Path, to: &Path) {
+    for entry in std::fs::read_dir(from).unwrap() {
+        let entry = entry.unwrap();
+        std::fs::copy(entry.path(), to.join(entry.file_name())).unwrap();
+    }
+}
+
+/// What the store holds per capture.
+async fn versions(store: &SqliteStore) -> Vec<Option<u64>> {
+    let mut found = Vec::new();
+    for pipeline in PIPELINES {
+        let stored = store.checkpoint(&capture(pipeline)).await.unwrap();
+        let version = stored.as_ref().map(|stored| stored.next.0);
+        assert!(stored.is_none_or(|stored| stored == checkpoint(version.unwrap())), "a checkpoint that nobody saved");
+        found.push(version);
+    }
+    found
+}
+
+fn file(folder: &TempDir) -> PathBuf {
+    folder.path().join("store.sqlite")
+}
+
+fn refused(folder: &TempDir) -> Error {
+    match SqliteStore::open(folder.path()) {
+        Ok(_) => panic!("the store was opened"),
+        Err(error) => error,
+    }
+}
+
+#[tokio::test]
+async fn what_was_saved_before_a_kill_is_there() {
+    let image = killed().await;
+    let store = SqliteStore::open(image.path()).unwrap();
+    assert_eq!(versions(&store).await, [Some(VERSIONS); 3]);
+}
+
+#[tokio::test]
+async fn a_flipped_bit_is_refused_or_makes_no_difference() {
+    let image = killed().await;
+    let closed = tempfile::tempdir().unwrap();
+    copy(image.path(), closed.path());
+    drop(SqliteStore::open(closed.path()).unwrap());
+    let seed = rand::rng().random();
+    println!("seed {seed}");
+    let mut random = StdRng::seed_from_u64(seed);
+    let (mut named, mut whole) = (0, 0);
+    for _ in 0..400 {
+        let folder = tempfile::tempdir().unwrap();
+        copy(closed.path(), folder.path());
+        let mut bytes = std::fs::read(file(&folder)).unwrap();
+        let bit = random.random_range(0..bytes.len() * 8);
+        bytes[bit / 8] ^= 1 << (bit % 8);
+        std::fs::write(file(&folder), bytes).unwrap();
+        match SqliteStore::open(folder.path()) {
+            Ok(store) => {
+                assert_eq!(versions(&store).await, [Some(VERSIONS); 3], "bit {bit}");
+                whole += 1;
+            }
+            Err(error) => {
+                assert!(error.to_string().contains("store.sqlite"), "bit {bit}: {error}");
+                named += 1;
+            }
+        }
+    }
+    println!("{named} refused, {whole} whole");
+    assert!(named > 0);
+}
+
+/// SQLite takes a damaged log to end where the damage is.
+#[tokio::test]
+async fn a_damaged_log_is_refused_unless_only_the_last_commit_can_be_meant() {
+    let image = killed().await;
+    let seed = rand::rng().random();
+    println!("seed {seed}");
+    let mut random = StdRng::seed_from_u64(seed);
+    let (mut named, mut whole) = (0, 0);
+    for _ in 0..300 {
+        let folder = tempfile::tempdir().unwrap();
+        copy(image.path(), folder.path());
+        let log = folder.path().join("store.sqlite-wal");
+        let mut bytes = std::fs::read(&log).unwrap();
+        let bit = random.random_range(0..bytes.len() * 8);
+        bytes[bit / 8] ^= 1 << (bit % 8);
+        std::fs::write(&log, bytes).unwrap();
+        match SqliteStore::open(folder.path()) {
+            Ok(store) => {
+                // The last commit was of one capture alone.
+                let [first, second, last] = versions(&store).await.try_into().unwrap();
+                assert_eq!((first, second), (Some(VERSIONS), Some(VERSIONS)), "bit {bit}");
+                assert!(last >= Some(VERSIONS - 1), "bit {bit}");
+                whole += 1;
+            }
+            Err(error) => {
+                assert!(error.to_string().contains("store.sqlite-wal is damaged"), "bit {bit}: {error}");
+                assert_eq!(error.class(), ErrorClass::Gap);
+                named += 1;
+            }
+        }
+    }
+    println!("{named} refused, {whole} whole but for the last commit");
+    assert!(named > whole);
+}
+
+/// A cut log can't be told from one that was never longer: the store may have gone back, which what rests on it notices;
+/// but a capture's checkpoint never vanishes.
+#[tokio::test]
+async fn a_cut_log_gives_an_earlier_state_never_an_empty_one() {
+    let image = killed().await;
+    let length = std::fs::metadata(image.path().join("store.sqlite-wal")).unwrap().len();
+    for kept in (0..length).step_by(997) {
+        let folder = tempfile::tempdir().unwrap();
+        copy(image.path(), folder.path());
+        let log = std::fs::OpenOptions::new().write(true).open(folder.path().join("store.sqlite-wal")).unwrap();
+        log.set_len(kept).unwrap();
+        let store = SqliteStore::open(folder.path()).unwrap();
+        assert!(versions(&store).await.iter().all(Option::is_some), "a checkpoint has vanished");
+    }
+}
+
+#[tokio::test]
+async fn a_cut_file_is_refused() {
+    let image = killed().await;
+    drop(SqliteStore::open(image.path()).unwrap());
+    let bytes = std::fs::read(file(&image)).unwrap();
+    for length in [0, 1, 99, 4096, bytes.len() / 2, bytes.len() - 4096] {
+        std::fs::write(file(&image), &bytes[..length]).unwrap();
+        let error = refused(&image);
+        assert_eq!(error.class(), ErrorClass::Gap, "{length}: {error}");
+        assert!(error.to_string().contains("store.sqlite is damaged"), "{length}: {error}");
+    }
+}
+
+#[tokio::test]
+async fn a_store_that_has_vanished_or_is_anothers_is_no_new_one() {
+    let (image, other) = (killed().await, killed().await);
+    std::fs::remove_file(file(&image)).unwrap();
+    std::fs::remove_file(image.path().join("store.sqlite-wal")).unwrap();
+    let error = refused(&image);
+    assert!(matches!(error, Error::Damaged { .. }), "{error}");
+    assert!(error.to_string().contains("it is empty, but the folder belongs to installation"), "{error}");
+
+    std::fs::copy(image.path().join("installation"), other.path().join("installation")).unwrap();
+    let error = refused(&other);
+    assert!(error.to_string().contains("it belongs to installation"), "{error}");
+}
+
+#[tokio::test]
+async fn a_folder_has_one_worker_and_its_identity_can_be_read_meanwhile() {
+    let folder = tempfile::tempdir().unwrap();
+    assert_eq!(SqliteStore::installation_of(folder.path()).unwrap(), None);
+    let store = SqliteStore::open(folder.path()).unwrap();
+    let error = refused(&folder);
+    assert_eq!(error.class(), ErrorClass::Fatal);
+    let expected = format!("is in use by another worker (process {})", std::process::id());
+    assert!(error.to_string().contains(&expected), "{error}");
+    let installation = store.installation().await.unwrap();
+    assert_eq!(SqliteStore::installation_of(folder.path()).unwrap(), Some(installation.clone()));
+    drop(store);
+    let again = SqliteStore::open(folder.path()).unwrap();
+    assert_eq!(again.installation().await.unwrap(), installation);
+}
+
+#[tokio::test]
+async fn only_the_owner_can_read_the_folder() {
+    let outer = tempfile::tempdir().unwrap();
+    let folder = outer.path().join("a").join("b");
+    let store = SqliteStore::open(&folder).unwrap();
+    store.save_checkpoint(&capture("customers"), &checkpoint(1)).await.unwrap();
+    let mode = |path: &Path| std::fs::metadata(path).unwrap().permissions().mode() & 0o777;
+    assert_eq!(mode(&folder), 0o700);
+    for entry in std::fs::read_dir(&folder).unwrap() {
+        let path = entry.unwrap().path();
+        assert_eq!(mode(&path), 0o600, "{}", path.display());
+    }
+}
+
+#[tokio::test]
+async fn a_newer_format_is_left_alone() {
+    let folder = tempfile::tempdir().unwrap();
+    drop(SqliteStore::open(folder.path()).unwrap());
+    let connection = rusqlite::Connection::open(file(&folder)).unwrap();
+    connection.pragma_update(None, "user_version", 99).unwrap();
+    drop(connection);
+    let error = refused(&folder);
+    assert!(matches!(error, Error::Newer { found: 99, .. }), "{error}");
+}
+
+#[test]
+fn a_path_that_can_not_be_is_named() {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("file"), "").unwrap();
+    let error = match SqliteStore::open(&folder.path().join("file")) {
+        Ok(_) => panic!("the store was opened"),
+        Err(error) => sync_worker_core::error::Error::from(error).chain(),
+    };
+    assert!(error.contains("file: making the state folder failed"), "{error}");
+}

@@ -1,0 +1,245 @@
+//! What every [`Store`] and [`RetryQueue`] must do.
+
+use std::future::Future;
+use std::sync::Arc;
+use sync_worker_core::change::{Change, Op};
+use sync_worker_core::error::ErrorClass;
+use sync_worker_core::name::{DatabaseName, PipelineName, TableName};
+use sync_worker_core::position::{Checkpoint, Epoch};
+use sync_worker_core::reader::KeyRange;
+use sync_worker_core::record::{Offset, Partition};
+use sync_worker_core::row::{Key, Row, RowBuilder};
+use sync_worker_core::schema::{Column, Schema};
+use sync_worker_core::store::{CaptureId, ChunkState, Deferred, RetryQueue, Store, StoredCheckpoint, TargetId};
+use sync_worker_core::types::{ColumnType, Engine, TextLimit};
+use sync_worker_core::value::{Cell, Value};
+
+/// A store under test. `reopened` must hand out the same data, as after a restart of the worker.
+pub trait Fixture {
+    type Store: Store + RetryQueue;
+
+    fn store(&self) -> &Self::Store;
+
+    fn reopened(self) -> impl Future<Output = Self>;
+}
+
+/// Runs the whole contract on a store that is empty.
+pub async fn holds<F: Fixture>(fixture: F) -> F {
+    let fixture = captures(fixture).await;
+    let fixture = chunks(fixture).await;
+    let fixture = retries(fixture).await;
+    let fixture = fidelity(fixture).await;
+    scopes(&fixture).await;
+    fixture
+}
+
+async fn captures<F: Fixture>(fixture: F) -> F {
+    let (crm, shop) = (capture("customers", "crm"), capture("customers", "shop"));
+    let store = fixture.store();
+    let installation = store.installation().await.unwrap();
+    assert_eq!(store.installation().await.unwrap(), installation);
+    assert_eq!(store.checkpoint(&crm).await.unwrap(), None);
+
+    store.save_checkpoint(&crm, &checkpoint("0/10", 5)).await.unwrap();
+    store.save_checkpoint(&shop, &checkpoint("000003:157", 6)).await.unwrap();
+    store.save_checkpoint(&crm, &checkpoint("16/B374D848+3", u64::from(u32::MAX) * 7)).await.unwrap();
+
+    let fixture = fixture.reopened().await;
+    let store = fixture.store();
+    assert_eq!(store.installation().await.unwrap(), installation);
+    let expected = checkpoint("16/B374D848+3", u64::from(u32::MAX) * 7);
+    assert_eq!(store.checkpoint(&crm).await.unwrap(), Some(expected));
+    assert_eq!(store.checkpoint(&shop).await.unwrap(), Some(checkpoint("000003:157", 6)));
+    assert_eq!(store.checkpoint(&capture("orders", "crm")).await.unwrap(), None);
+
+    store.forget_capture(&crm).await.unwrap();
+    assert_eq!(store.checkpoint(&crm).await.unwrap(), None);
+    assert!(store.checkpoint(&shop).await.unwrap().is_some(), "another capture was forgotten, too");
+    fixture
+}
+
+async fn chunks<F: Fixture>(fixture: F) -> F {
+    let (crm, shop) = (capture("customers", "crm"), capture("customers", "shop"));
+    let store = fixture.store();
+    assert_eq!(store.chunks(&crm).await.unwrap(), vec![]);
+    let planned = [chunk("customer", 1, false), chunk("customer", 0, false), chunk("address", 0, true)];
+    store.save_chunks(&crm, &planned).await.unwrap();
+    store.save_chunks(&crm, &[]).await.unwrap();
+    let done = ChunkState { rows: 7, ..chunk("customer", 0, true) };
+    store.save_chunks(&crm, std::slice::from_ref(&done)).await.unwrap();
+
+    let fixture = fixture.reopened().await;
+    let store = fixture.store();
+    let expected = vec![chunk("address", 0, true), done, chunk("customer", 1, false)];
+    assert_eq!(store.chunks(&crm).await.unwrap(), expected);
+    assert_eq!(store.chunks(&shop).await.unwrap(), vec![]);
+    store.forget_capture(&crm).await.unwrap();
+    assert_eq!(store.chunks(&crm).await.unwrap(), vec![]);
+    fixture
+}
+
+async fn retries<F: Fixture>(fixture: F) -> F {
+    let target = target("shop", 0);
+    let queue = fixture.store();
+    assert_eq!(queue.next_due(&target).await.unwrap(), None);
+    queue.defer(vec![]).await.unwrap();
+    let dead = Deferred { dead: true, due: 10, ..deferred(&target, 4, 40) };
+    let (late, early) = (Deferred { due: 300, ..deferred(&target, 1, 30) }, deferred(&target, 2, 20));
+    queue.defer(vec![late, dead, early]).await.unwrap();
+    queue.defer(vec![deferred(&target, 3, 10)]).await.unwrap();
+
+    let fixture = fixture.reopened().await;
+    let queue = fixture.store();
+    let offsets = |found: Vec<Deferred>| found.iter().map(|one| one.offset.0).collect::<Vec<_>>();
+    assert_eq!(queue.next_due(&target).await.unwrap(), Some(10), "dead letters are never due");
+    assert_eq!(offsets(queue.due(&target, 9, 100).await.unwrap()), []);
+    assert_eq!(offsets(queue.due(&target, 20, 100).await.unwrap()), [10, 20]);
+    assert_eq!(offsets(queue.due(&target, i64::MAX, 2).await.unwrap()), [10, 20]);
+    assert_eq!(offsets(queue.list(&target, false, usize::MAX).await.unwrap()), [10, 20, 30]);
+    assert_eq!(offsets(queue.list(&target, false, 1).await.unwrap()), [10]);
+    assert_eq!(offsets(queue.list(&target, true, usize::MAX).await.unwrap()), [40]);
+
+    // A newer version takes the place of the one that waits, and its removal is not that of another version.
+    let table = TableName::new("customer");
+    queue.defer(vec![Deferred { attempts: 9, ..deferred(&target, 2, 50) }]).await.unwrap();
+    assert_eq!(offsets(queue.list(&target, false, usize::MAX).await.unwrap()), [10, 30, 50]);
+    assert!(!queue.remove(&target, &table, &key(2), Offset(20)).await.unwrap());
+    let waiting = queue.get(&target, &table, &key(2)).await.unwrap().unwrap();
+    assert_eq!((waiting.offset, waiting.attempts), (Offset(50), 9));
+    assert!(queue.remove(&target, &table, &key(2), Offset(50)).await.unwrap());
+    assert!(!queue.remove(&target, &table, &key(2), Offset(50)).await.unwrap());
+    assert!(queue.get(&target, &table, &key(2)).await.unwrap().is_none());
+    assert!(queue.get(&target, &table, &key(4)).await.unwrap().unwrap().dead, "dead ones can be asked for by key");
+
+    let fixture = fixture.reopened().await;
+    let queue = fixture.store();
+    assert_eq!(offsets(queue.list(&target, false, usize::MAX).await.unwrap()), [10, 30]);
+    for (number, offset) in [(3, 10), (1, 30), (4, 40)] {
+        assert!(queue.remove(&target, &table, &key(number), Offset(offset)).await.unwrap());
+    }
+    fixture
+}
+
+/// Every field comes back as it was, of every operation.
+async fn fidelity<F: Fixture>(fixture: F) -> F {
+    let target = target("shop", 3);
+    let partial = row(&[Cell::Present(Value::Int(7)), Cell::Unchanged]);
+    let full = row(&[Cell::Present(Value::Int(7)), Cell::Present(Value::Text("\0'ž"))]);
+    let cases = [
+        (Op::Create, None, Some(full.clone()), ErrorClass::Dependency),
+        (Op::Read, None, Some(full.clone()), ErrorClass::Poison),
+        (Op::Update, Some(full.clone()), Some(partial), ErrorClass::Dependency),
+        (Op::Delete, Some(full), None, ErrorClass::Poison),
+    ];
+    for (number, (op, before, after, class)) in (0i64..).zip(cases) {
+        let change = Change { schema: schema(), op, before, after };
+        let reason = "violates \"customer_email_key\"".to_owned();
+        let version = Deferred { change, class, reason, attempts: 3, due: -1, ..deferred(&target, number, 8) };
+        fixture.store().defer(vec![version]).await.unwrap();
+    }
+    let before = fixture.store().list(&target, false, usize::MAX).await.unwrap();
+    let fixture = fixture.reopened().await;
+    let after = fixture.store().list(&target, false, usize::MAX).await.unwrap();
+    assert_eq!(after.len(), 4);
+    for (one, other) in before.iter().zip(&after) {
+        assert_eq!(one.target, other.target);
+        assert_eq!(one.key, other.key);
+        assert!(*one.change.schema == *schema() && one.change.schema == other.change.schema);
+        assert_eq!(one.change.op, other.change.op);
+        assert_eq!(one.change.before, other.change.before);
+        assert_eq!(one.change.after, other.change.after);
+        assert_eq!((one.class, &one.reason, one.attempts), (other.class, &other.reason, other.attempts));
+        assert_eq!((one.offset, one.due, one.dead), (other.offset, other.due, other.dead));
+    }
+    let ops: Vec<Op> = after.iter().map(|one| one.change.op).collect();
+    assert_eq!(ops.len(), 4);
+    for one in after {
+        fixture.store().remove(&target, one.change.table(), &one.key, one.offset).await.unwrap();
+    }
+    fixture
+}
+
+/// One key at two tables, partitions, targets and pipelines is four keys.
+async fn scopes<F: Fixture>(fixture: &F) {
+    let queue = fixture.store();
+    let elsewhere = TargetId { pipeline: PipelineName::new("orders"), ..target("shop", 0) };
+    let targets = [target("shop", 0), target("shop", 1), target("crm", 0), elsewhere];
+    for (offset, target) in (1u64..).zip(&targets) {
+        queue.defer(vec![deferred(target, 1, offset)]).await.unwrap();
+    }
+    for (offset, target) in (1u64..).zip(&targets) {
+        let found = queue.list(target, false, usize::MAX).await.unwrap();
+        assert_eq!(found.iter().map(|one| one.offset.0).collect::<Vec<_>>(), [offset]);
+        assert_eq!(found[0].target, *target);
+    }
+    for (offset, target) in (1u64..).zip(&targets) {
+        assert!(queue.get(target, &TableName::new("address"), &key(1)).await.unwrap().is_none());
+        assert!(queue.remove(target, &TableName::new("customer"), &key(1), Offset(offset)).await.unwrap());
+    }
+}
+
+fn capture(pipeline: &str, database: &str) -> CaptureId {
+    CaptureId { pipeline: PipelineName::new(pipeline), database: DatabaseName::new(database) }
+}
+
+fn target(database: &str, partition: u32) -> TargetId {
+    TargetId {
+        pipeline: PipelineName::new("customers"),
+        database: DatabaseName::new(database),
+        partition: Partition(partition),
+    }
+}
+
+fn checkpoint(position: &str, next: u64) -> StoredCheckpoint {
+    let resume = "3e11fa47-71ca-11e1-9e33-c80aa9429562:1-5:8,\n4e11fa47-71ca-11e1-9e33-c80aa9429562:1".to_owned();
+    let epoch = Epoch("7301234567890123456/1".to_owned());
+    let checkpoint = Checkpoint { epoch, position: position.parse().unwrap(), resume };
+    StoredCheckpoint { checkpoint, log: "01890a5d".to_owned(), next: Offset(next) }
+}
+
+fn chunk(table: &str, number: u64, done: bool) -> ChunkState {
+    let range = KeyRange { after: (number > 0).then(|| key(number.cast_signed())), up_to: None };
+    ChunkState { table: TableName::new(table), number, range, done, rows: 0 }
+}
+
+/// A version of a key that is due at its offset.
+fn deferred(target: &TargetId, number: i64, offset: u64) -> Deferred {
+    let after = Some(row(&[Cell::Present(Value::Int(number)), Cell::Present(Value::Text("name"))]));
+    Deferred {
+        target: target.clone(),
+        key: key(number),
+        change: Change { schema: schema(), op: Op::Update, before: None, after },
+        offset: Offset(offset),
+        class: ErrorClass::Dependency,
+        reason: "refused".to_owned(),
+        attempts: 1,
+        due: offset.cast_signed(),
+        dead: false,
+    }
+}
+
+fn schema() -> Arc<Schema> {
+    let column = |name: &str, kind, type_name: &str, nullable| Column {
+        name: name.to_owned(),
+        kind,
+        type_name: type_name.to_owned(),
+        nullable,
+        generated: false,
+    };
+    let text = ColumnType::Text { limit: TextLimit::Characters(20), padded: true };
+    let columns = vec![
+        column("id", ColumnType::Int { bits: 64, unsigned: true }, "bigint unsigned", false),
+        column("\"name\"", text, "char(20)", true),
+    ];
+    Arc::new(Schema::new(TableName::new("customer"), Engine::Mysql, columns, vec![0]))
+}
+
+fn key(number: i64) -> Key {
+    Key::from_bytes(row(&[Cell::Present(Value::Int(number))]).as_bytes().clone())
+}
+
+fn row(cells: &[Cell<'_>]) -> Row {
+    let mut builder = RowBuilder::default();
+    cells.iter().for_each(|cell| builder.push(*cell));
+    builder.finish()
+}

@@ -1,0 +1,31 @@
+//! `sync-worker schema`: the DDL that a target still lacks.
+
+use crate::commands::scope_of;
+use crate::config::Configuration;
+use crate::outcome::Outcome;
+use crate::wiring;
+use sync_worker_core::database::Role;
+
+/// Ends with problems when something is lacking, so that a script can tell.
+pub async fn schema(config: &Configuration) -> anyhow::Result<Outcome> {
+    let databases = wiring::databases(config)?;
+    let mut lacking = false;
+    for plan in &config.pipelines {
+        let (Some(source), scope) = (databases.get(&plan.from), scope_of(config, plan, &plan.from)) else { continue };
+        let place = |name: &dyn std::fmt::Display, error| anyhow::anyhow!("databases.{name}: {error}");
+        let source = source.inspect(&scope, Role::Source).await.map_err(|error| place(&plan.from, error))?;
+        for target in &plan.to {
+            let (Some(database), scope) = (databases.get(target), scope_of(config, plan, target)) else { continue };
+            let inspection = database.inspect(&scope, Role::Target).await.map_err(|error| place(target, error))?;
+            for at in &scope.tables {
+                let Some(wanted) = source.tables.iter().find(|schema| schema.table == at.table) else { continue };
+                let have = inspection.tables.iter().find(|schema| schema.table == at.table);
+                if let Some(ddl) = database.ddl(&at.name, wanted, have.map(|schema| &**schema)) {
+                    println!("-- {target}: table {} of pipeline {}\n{ddl}", at.table, plan.name);
+                    lacking = true;
+                }
+            }
+        }
+    }
+    Ok(if lacking { Outcome::Problems } else { Outcome::Done })
+}

@@ -1,0 +1,43 @@
+//! `sync-worker status`: what every task of the running worker is doing.
+
+use crate::client::Client;
+use crate::outcome::Outcome;
+use sync_worker_api::wire::Status;
+use sync_worker_engine::status::TaskStatus;
+
+/// Ends with problems when a task has stopped for good.
+pub async fn status(client: &Client, json: bool) -> anyhow::Result<Outcome> {
+    let status: Status = client.get("/sync/status", &()).await?;
+    if json {
+        println!("{}", serde_json::to_string_pretty(&status)?);
+    } else {
+        status.tasks.iter().for_each(|task| println!("{}", line(task)));
+    }
+    Ok(if status.tasks.iter().any(|task| task.state.is_final()) { Outcome::Problems } else { Outcome::Done })
+}
+
+fn line(task: &TaskStatus) -> String {
+    let mut line = format!("{:<16} {:<8} {:<16} {:<10}", task.pipeline, task.task.as_str(), task.database, task.state.as_str());
+    if let Some(snapshot) = task.snapshot.as_ref().filter(|snapshot| !snapshot.done) {
+        line.push_str(&format!(" {} of about {} rows", snapshot.rows, snapshot.estimate));
+    }
+    if !task.position.is_empty() {
+        line.push_str(&format!(" at {}", task.position));
+    }
+    if let Some(offset) = task.offset {
+        line.push_str(&format!(" offset {offset}"));
+    }
+    if task.behind > 0 {
+        line.push_str(&format!(" {} behind", task.behind));
+    }
+    if let Some(lag) = task.lag_ms {
+        line.push_str(&format!(" lag {lag:.1} ms"));
+    }
+    if task.parked > 0 {
+        line.push_str(&format!(" {} keys parked", task.parked));
+    }
+    if !task.reason.is_empty() {
+        line.push_str(&format!(": {}", task.reason));
+    }
+    line
+}

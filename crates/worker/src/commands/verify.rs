@@ -1,0 +1,129 @@
+//! `sync-worker verify`: source and targets compared in full, and repaired through the running worker.
+
+use crate::client::Client;
+use crate::commands::scope_of;
+use crate::config::Configuration;
+use crate::outcome::Outcome;
+use crate::wiring;
+use indicatif::ProgressBar;
+use serde_json::json;
+use std::io::IsTerminal;
+use sync_worker_api::wire::{Count, Repair, to_hex};
+use sync_worker_core::name::{DatabaseName, PipelineName};
+use sync_worker_engine::envelope;
+use sync_worker_engine::pipeline::Plan;
+use sync_worker_engine::verify::{Side, TableReport, VerifySettings, verify as compare};
+
+/// Keys shown per table.
+const SHOWN: usize = 20;
+
+/// Keys in one request to the worker.
+const REPAIRED_AT_A_TIME: usize = 10_000;
+
+pub struct Options {
+    /// All pipelines when None.
+    pub pipeline: Option<String>,
+    pub repair: bool,
+    pub json: bool,
+}
+
+pub async fn verify(config: &Configuration, options: &Options) -> anyhow::Result<Outcome> {
+    let databases = wiring::databases(config)?;
+    let plans = &config.pipelines;
+    if let Some(name) = &options.pipeline
+        && !plans.iter().any(|plan| plan.name.as_str() == name)
+    {
+        anyhow::bail!("there is no pipeline {name:?}");
+    }
+    let client = Client::new(config.http);
+    let mut equal = true;
+    let mut items = Vec::new();
+    for plan in plans.iter().filter(|plan| options.pipeline.as_deref().is_none_or(|name| plan.name.as_str() == name)) {
+        for target in &plan.to {
+            let (Some(here), Some(there)) = (databases.get(&plan.from), databases.get(target)) else { continue };
+            let source = Side { database: here.as_ref(), scope: scope_of(config, plan, &plan.from) };
+            let target_side = Side { database: there.as_ref(), scope: scope_of(config, plan, target) };
+            let mut reports = look(plan, &source, &target_side, options).await?;
+            if options.repair && reports.iter().any(|report| !report.differing.is_empty()) {
+                for report in reports.iter().filter(|report| !report.differing.is_empty()) {
+                    let repaired = repair(&client, &plan.name, report).await?;
+                    eprintln!("{} {}: {repaired} keys put on the bus again", plan.name, report.table);
+                }
+                reports = look(plan, &source, &target_side, options).await?;
+            }
+            for report in &reports {
+                equal &= report.is_equal();
+                if options.json {
+                    items.push(as_json(plan, target, report)?);
+                } else {
+                    print(plan, target, report)?;
+                }
+            }
+        }
+    }
+    if options.json {
+        println!("{}", serde_json::to_string_pretty(&items)?);
+    }
+    Ok(if equal { Outcome::Done } else { Outcome::Problems })
+}
+
+async fn look(
+    plan: &Plan,
+    source: &Side<'_>,
+    target: &Side<'_>,
+    options: &Options,
+) -> anyhow::Result<Vec<TableReport>> {
+    let bar = match std::io::stderr().is_terminal() && !options.json {
+        true => ProgressBar::new_spinner(),
+        false => ProgressBar::hidden(),
+    };
+    let mut progress = |table: &sync_worker_core::name::TableName, rows: u64| {
+        bar.set_message(format!("{} {table}: {rows} rows compared", plan.name));
+        bar.tick();
+    };
+    let reports = compare(plan, source, target, &VerifySettings::default(), &mut progress).await;
+    bar.finish_and_clear();
+    reports.map_err(|error| anyhow::anyhow!("pipeline {}: {error}", plan.name))
+}
+
+async fn repair(client: &Client, pipeline: &PipelineName, report: &TableReport) -> anyhow::Result<u64> {
+    let mut count = 0;
+    for keys in report.differing.chunks(REPAIRED_AT_A_TIME) {
+        let keys = keys.iter().map(|key| to_hex(key.as_bytes())).collect();
+        let asked = Repair { pipeline: pipeline.to_string(), table: report.table.to_string(), keys };
+        count += client.post::<Count>("/sync/repair", &asked).await?.count;
+    }
+    Ok(count)
+}
+
+fn print(plan: &Plan, target: &DatabaseName, report: &TableReport) -> anyhow::Result<()> {
+    let place = format!("{} {} {} -> {target}", plan.name, report.table, plan.from);
+    if report.is_equal() {
+        println!("{place}: equal, {} rows ({} were in flight)", report.rows, report.in_flight);
+        return Ok(());
+    }
+    let differing = report.differing.len() as u64 + report.more;
+    println!("{place}: {differing} keys differ among {} rows", report.rows);
+    for key in report.differing.iter().take(SHOWN) {
+        println!("  {}", envelope::key(&report.schema, key)?);
+    }
+    if differing > SHOWN as u64 {
+        println!("  and {} more", differing - SHOWN as u64);
+    }
+    Ok(())
+}
+
+fn as_json(plan: &Plan, target: &DatabaseName, report: &TableReport) -> anyhow::Result<serde_json::Value> {
+    let keys = report.differing.iter().map(|key| envelope::key(&report.schema, key)).collect::<Result<Vec<_>, _>>()?;
+    Ok(json!({
+        "pipeline": plan.name.as_str(),
+        "table": report.table.as_str(),
+        "source": plan.from.as_str(),
+        "target": target.as_str(),
+        "rows": report.rows,
+        "in_flight": report.in_flight,
+        "equal": report.is_equal(),
+        "differing": keys,
+        "more": report.more,
+    }))
+}
