@@ -82,7 +82,8 @@ impl Consumers {
     /// Blocks on the disk.
     pub fn write(&self) -> Result<()> {
         let _writing = lock(&self.writing);
-        let current: Vec<_> = lock(&self.positions).iter().map(|(key, position)| (key.clone(), position.current)).collect();
+        let current: Vec<_> =
+            lock(&self.positions).iter().map(|(key, position)| (key.clone(), position.current)).collect();
         let mut consumers: Vec<_> = current
             .iter()
             .map(|((partition, name), from)| Entry { partition: partition.0, name: name.clone(), from: from.0 })
@@ -103,6 +104,8 @@ impl Consumers {
     pub fn slowest(&self, partition: Partition) -> Option<Offset> {
         let positions = lock(&self.positions);
         let of_partition = positions.iter().filter(|((one, _), _)| *one == partition);
-        of_partition.map(|(_, position)| position.stored.map_or(position.current, |stored| stored.min(position.current))).min()
+        of_partition
+            .map(|(_, position)| position.stored.map_or(position.current, |stored| stored.min(position.current)))
+            .min()
     }
 }

@@ -2,12 +2,16 @@
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use std::fs::{self, File};
+use std::fs::{self, DirBuilder, File};
 use std::io::{self, ErrorKind, Write};
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
 use std::path::Path;
 
 use crate::error::{Error, Result};
+
+/// Rows stand in here: nobody else may read them.
+pub const FILE_MODE: u32 = 0o600;
+const FOLDER_MODE: u32 = 0o700;
 
 pub trait Disk: Send + Sync {
     fn write_all_at(&self, file: &File, bytes: &[u8], at: u64) -> io::Result<()>;
@@ -29,6 +33,11 @@ impl Disk for RealDisk {
     }
 }
 
+/// Makes a folder, and those above it, where they are missing.
+pub fn make_folder(path: &Path) -> Result<()> {
+    DirBuilder::new().recursive(true).mode(FOLDER_MODE).create(path).map_err(Error::io("make the folder", path))
+}
+
 /// Makes names in a folder durable.
 pub fn sync_folder(path: &Path) -> Result<()> {
     File::open(path).and_then(|folder| folder.sync_all()).map_err(Error::io("sync the folder", path))
@@ -37,7 +46,8 @@ pub fn sync_folder(path: &Path) -> Result<()> {
 /// Puts a file in place whole and durable, or not at all.
 pub fn replace(path: &Path, bytes: &[u8]) -> Result<()> {
     let new = path.with_extension("new");
-    let written = File::create(&new).and_then(|mut file| {
+    let opened = File::options().write(true).create(true).truncate(true).mode(FILE_MODE).open(&new);
+    let written = opened.and_then(|mut file| {
         file.write_all(bytes)?;
         file.sync_all()
     });

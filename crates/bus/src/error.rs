@@ -20,6 +20,8 @@ pub enum Error {
     Locked(PathBuf),
     #[error("{} is damaged at byte {byte}: {what}; {}", path.display(), put_back!())]
     Damaged { path: PathBuf, byte: u64, what: &'static str },
+    #[error("the record at offset {offset} in {} can't be read: {what}; {}", path.display(), put_back!())]
+    Record { path: PathBuf, offset: Offset, what: &'static str },
     #[error("{} is missing; {}", .0.display(), put_back!())]
     Missing(PathBuf),
     #[error("{} belongs to another log; {}", .0.display(), put_back!())]
@@ -73,7 +75,11 @@ impl Classified for Error {
         match self {
             Error::Io { source, .. } if is_full(source.kind()) => ErrorClass::Transient,
             Error::Full { .. } | Error::Unseen(_) | Error::Closed(_) => ErrorClass::Transient,
-            Error::Damaged { .. } | Error::Missing(_) | Error::Foreign(_) | Error::Outside { .. } => ErrorClass::Gap,
+            Error::Damaged { .. }
+            | Error::Record { .. }
+            | Error::Missing(_)
+            | Error::Foreign(_)
+            | Error::Outside { .. } => ErrorClass::Gap,
             Error::Io { .. }
             | Error::Locked(_)
             | Error::Version { .. }

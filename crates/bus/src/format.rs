@@ -117,6 +117,11 @@ fn put_text(out: &mut BytesMut, text: &str) {
     out.put_slice(text.as_bytes());
 }
 
+/// Whether a record announces a schema.
+pub fn is_schema(bytes: &[u8]) -> bool {
+    bytes.first().is_some_and(|flags| flags & BODY == BODY_SCHEMA)
+}
+
 /// Why a record can't be decoded.
 #[derive(Debug)]
 pub enum Undecodable {

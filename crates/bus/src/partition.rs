@@ -226,7 +226,8 @@ impl Shared {
     /// The length of all files.
     pub fn bytes(&self) -> u64 {
         let segments = lock(&self.segments);
-        let closed: u64 = segments.iter().skip(1).filter_map(|segment| segment.previous).map(|previous| previous.length).sum();
+        let closed: u64 =
+            segments.iter().skip(1).filter_map(|segment| segment.previous).map(|previous| previous.length).sum();
         closed + self.written.load(Ordering::Relaxed)
     }
 

@@ -11,8 +11,8 @@ use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 use sync_worker_core::record::Offset;
 
-/// One read. Large enough that reading is bound by the disk, small enough to hold two of them.
-const BLOCK: usize = 2 << 20;
+/// One read: four full frames and a little, so that not much is read twice. A reader holds two of them.
+const BLOCK: usize = 4 * frame::TARGET + (256 << 10);
 
 /// Reads a partition forward, segment after segment.
 pub struct Reader {
@@ -49,7 +49,7 @@ impl Reader {
             }
             if open.ended()? {
                 let next = self.seek(open.next)?;
-                if next.segment.base != open.next {
+                if next.segment.base != open.next || Arc::ptr_eq(&next.segment, &open.segment) {
                     return Err(Error::damaged(&open.segment.path, open.at, "its last records are missing"));
                 }
                 open = next;
@@ -87,8 +87,8 @@ impl Open {
                 break;
             }
             let path = &self.segment.path;
-            let header = frame::check(rest, self.segment.seed)
-                .ok_or_else(|| Error::damaged(path, self.at, "a bad frame"))?;
+            let header =
+                frame::check(rest, self.segment.seed).ok_or_else(|| Error::damaged(path, self.at, "a bad frame"))?;
             if header.base != self.next {
                 return Err(Error::damaged(path, self.at, "records are missing"));
             }

@@ -42,9 +42,9 @@ struct Entries {
 /// What stands in the file of an existing log.
 pub struct Stored {
     pub schemas: Vec<Arc<Schema>>,
-    /// There is more behind them, that is not sound.
+    /// There is more behind them that is not sound, or no sound file at all.
     pub damaged: bool,
-    length: u64,
+    pub length: u64,
 }
 
 impl Schemas {

@@ -1,6 +1,6 @@
 //! Segment files: a header that names the log and the segment before, then frames.
 
-use crate::disk::{self, Disk};
+use crate::disk;
 use crate::error::{Error, Result};
 use crate::format::VERSION;
 use crate::frame::{self, HEADER};
@@ -35,6 +35,8 @@ pub struct Segment {
     /// What the CRC of its frames starts from.
     pub seed: u32,
     pub previous: Option<Previous>,
+    /// Schemas that the log knew when this was made.
+    schemas: u32,
     /// Offsets of some frames, and where they start.
     index: Mutex<BTreeMap<u64, u64>>,
 }
@@ -79,6 +81,7 @@ impl Segment {
         partition: u32,
         base: Offset,
         previous: Option<Previous>,
+        schemas: u32,
     ) -> Result<Self> {
         let mut header = Vec::with_capacity(64);
         header.extend_from_slice(&MAGIC);
@@ -88,12 +91,12 @@ impl Segment {
         header.extend_from_slice(&base.0.to_le_bytes());
         header.extend_from_slice(&previous.map_or(u64::MAX, |previous| previous.base.0).to_le_bytes());
         header.extend_from_slice(&previous.map_or(0, |previous| previous.length).to_le_bytes());
-        header.extend_from_slice(&[0; 4]);
+        header.extend_from_slice(&schemas.to_le_bytes());
         let seed = crc32fast::hash(&header);
         header.extend_from_slice(&seed.to_le_bytes());
         let path = Self::path(folder, base);
         disk::replace(&path, &header)?;
-        Ok(Self { path, base, seed, previous, index: Mutex::default() })
+        Ok(Self { path, base, seed, previous, schemas, index: Mutex::default() })
     }
 
     /// Reads the header of an existing segment. Also returns the file's length.
@@ -123,19 +126,22 @@ impl Segment {
             return Err(Error::Foreign(path.to_owned()));
         }
         let previous = (previous != u64::MAX).then(|| Previous { base: Offset(previous), length: long(48) });
-        Ok((Self { path: path.to_owned(), base, seed, previous, index: Mutex::default() }, length))
+        let path = path.to_owned();
+        Ok((Self { path, base, seed, previous, schemas: word(56), index: Mutex::default() }, length))
     }
 
-    /// Reads all frames. A bad one with nothing sound behind it is a torn write; any other damage is an error.
-    pub fn scan(&self, file: &File) -> Result<Scanned> {
+    /// Reads all frames and shows their payloads. A bad one with nothing sound behind it is a torn write; any other
+    /// damage is an error.
+    pub fn scan(&self, file: &File, mut show: impl FnMut(&[u8])) -> Result<Scanned> {
         let length = file.metadata().map_err(Error::io("read", &self.path))?.len();
-        let mut scanned = Scanned { end: START, next: self.base, schemas: 0, torn: 0 };
+        let mut scanned = Scanned { end: START, next: self.base, schemas: self.schemas, torn: 0 };
         let mut window = Window::default();
         while scanned.end < length {
             let bytes = window.at(file, scanned.end, length).map_err(Error::io("read", &self.path))?;
             match frame::check(bytes, self.seed) {
                 Some(header) if header.base == scanned.next => {
                     self.note(header.base, scanned.end);
+                    show(&bytes[HEADER..header.frame_length()]);
                     scanned.end += header.frame_length() as u64;
                     scanned.next = header.end();
                     scanned.schemas = header.schemas;

@@ -48,38 +48,43 @@ impl LogSubscription {
     /// Decodes what is at hand until there are about `bytes` bytes.
     fn decode(&mut self, bytes: usize, out: &mut Vec<Delivered>) -> Result<()> {
         let mut taken = 0;
-        while taken < bytes.max(1) {
-            let Some(current) = self.frame() else { return Ok(()) };
-            let damaged = |what| Error::damaged(&self.shared.folder, current.offset.0, what);
-            let (record, end) = current.frame.record(current.at).map_err(|error| damaged(error.0))?;
-            if current.offset >= self.next {
-                let schemas = &self.shared.schemas;
-                let decoded = self.decoder.decode(&record, |id| schemas.get(id)).map_err(|error| match error {
-                    Undecodable::Damaged(error) => damaged(error.0),
-                    Undecodable::Schema(_) => damaged("a change whose schema is unknown"),
-                })?;
-                taken += record.len();
-                out.push(Delivered { offset: current.offset, record: decoded, bytes: record });
-                self.next = current.offset.next();
+        while taken < bytes.max(1) && self.find_frame() {
+            let Some(current) = &mut self.current else { return Ok(()) };
+            let schemas = &self.shared.schemas;
+            while taken < bytes.max(1) && current.offset < current.frame.end() {
+                let offset = current.offset;
+                let unreadable = |what| Error::Record { path: self.shared.folder.clone(), offset, what };
+                let (record, end) = current.frame.record(current.at).map_err(|error| unreadable(error.0))?;
+                if offset >= self.next {
+                    let decoded = self.decoder.decode(&record, |id| schemas.get(id)).map_err(|error| match error {
+                        Undecodable::Damaged(error) => unreadable(error.0),
+                        Undecodable::Schema(_) => unreadable("its schema is unknown"),
+                    })?;
+                    taken += record.len();
+                    out.push(Delivered { offset, record: decoded, bytes: record });
+                    self.next = offset.next();
+                }
+                current.at = end;
+                current.offset = offset.next();
             }
-            let (offset, frame_end) = (current.offset.next(), current.frame.end());
-            let current = (offset < frame_end).then(|| self.current.take()).flatten();
-            self.current = current.map(|current| Current { offset, at: end, ..current });
+            if current.offset >= current.frame.end() {
+                self.current = None;
+            }
         }
         Ok(())
     }
 
-    /// The frame with the next record, if no file has to be read for it.
-    fn frame(&mut self) -> Option<&Current> {
+    /// Makes the frame with the next record the current one, if no file has to be read for it.
+    fn find_frame(&mut self) -> bool {
         if self.current.is_none() {
             let wanted = self.next;
             while self.read.front().is_some_and(|frame| frame.end() <= wanted) {
                 self.read.pop_front();
             }
-            let frame = self.read.pop_front().or_else(|| self.shared.cached(wanted))?;
-            self.current = Some(Current { offset: frame.base, frame, at: 0 });
+            let frame = self.read.pop_front().or_else(|| self.shared.cached(wanted));
+            self.current = frame.map(|frame| Current { offset: frame.base, frame, at: 0 });
         }
-        self.current.as_ref()
+        self.current.is_some()
     }
 
     /// Starts a read of what follows the frames at hand, if there is more in the files and no read under way.

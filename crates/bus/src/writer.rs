@@ -70,7 +70,10 @@ impl Writer {
     /// Writes a group as one frame, durable when it returns.
     fn store(&mut self, group: &mut [Pending]) -> Result<Frame, Failure> {
         for pending in group.iter() {
-            self.shared.schemas.add(&pending.schemas, &*self.disk).map_err(|error| failure(&self.shared.folder, error))?;
+            self.shared
+                .schemas
+                .add(&pending.schemas, &*self.disk)
+                .map_err(|error| failure(&self.shared.folder, error))?;
         }
         let count = group.iter().map(|pending| pending.count).sum();
         let mut frame = assemble(group);
@@ -104,14 +107,20 @@ impl Writer {
     /// Starts the next segment.
     fn roll(&mut self) -> Result<(), Error> {
         let previous = Some(Previous { base: self.segment.base, length: self.end });
-        let folder = &self.shared.folder;
-        let segment = Segment::create(folder, self.identity, self.shared.partition.0, self.next, previous)?;
+        // The length that the next header will state, also where a failed write has been taken back.
+        self.disk.sync(&self.file).map_err(|error| self.broken(&error))?;
+        let (folder, schemas) = (&self.shared.folder, self.shared.schemas.count());
+        let segment = Segment::create(folder, self.identity, self.shared.partition.0, self.next, previous, schemas)?;
         self.file = File::options().write(true).open(&segment.path).map_err(Error::io("open", &segment.path))?;
         self.end = START;
         self.shared.written.store(self.end, Ordering::Relaxed);
         self.segment = Arc::new(segment);
         self.shared.add_segment(self.segment.clone());
         Ok(())
+    }
+
+    fn broken(&self, error: &io::Error) -> Error {
+        Error::Broken { path: self.segment.path.clone(), reason: error.to_string() }
     }
 
     /// Retention: the oldest segments go when the log is too large or they are too old, and no consumer needs them.

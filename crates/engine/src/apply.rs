@@ -38,6 +38,9 @@ const PATIENCE_PER_ROW: Duration = Duration::from_millis(2);
 /// Retries taken from the queue at a time.
 const RETRIES_AT_A_TIME: usize = 100;
 
+/// Dead letters that one command acts on; who has more asks again.
+const LETTERS_AT_A_TIME: usize = 10_000;
+
 /// What a person asks of an applier.
 pub enum Command {
     /// Try dead letters again at once: all, or the version at one offset. Replies with how many.
@@ -304,7 +307,7 @@ impl Session {
     }
 
     async fn retry(&mut self, apply: &Apply) -> Result<()> {
-        let (due, superseded) = self.lot.due(RETRIES_AT_A_TIME).await?;
+        let (due, superseded) = self.lot.due(RETRIES_AT_A_TIME, self.marker.offset).await?;
         (0..superseded).for_each(|_| apply.metrics.retried("superseded"));
         for deferred in due {
             let applied = self.write_again(apply, deferred).await?;
@@ -327,7 +330,7 @@ impl Session {
             Command::Drop { offset, reply } => (offset, reply, false),
         };
         let mut outcome = Ok(0);
-        for dead in self.lot.queue.list(&apply.id, true, usize::MAX).await? {
+        for dead in self.lot.queue.list(&apply.id, true, LETTERS_AT_A_TIME).await? {
             if offset.is_some_and(|offset| offset != dead.offset) {
                 continue;
             }

@@ -97,6 +97,7 @@ impl Capture {
         let (tail, resume) = match stored {
             Some(stored) => (self.tail(stored.next, stored.checkpoint.position).await?, stored),
             None => {
+                self.refuse_forgotten().await?;
                 let next = self.bus.bounds(PARTITION).await?.next;
                 let stored = StoredCheckpoint { checkpoint: start.clone(), log: self.bus.identity().to_owned(), next };
                 self.store.save_checkpoint(&self.id, &stored).await?;
@@ -155,6 +156,30 @@ impl Capture {
             return Err(EngineError::Gap(text).into());
         }
         Ok(Some(stored))
+    }
+
+    /// A log that holds records of this database while the store has no position of it: the store was lost, and a fresh
+    /// start would leave a hole (invariant 8).
+    async fn refuse_forgotten(&self) -> Result<()> {
+        let bounds = self.bus.bounds(PARTITION).await?;
+        if bounds.first == bounds.next {
+            return Ok(());
+        }
+        let mut subscription = self.bus.subscribe(PARTITION, bounds.first).await?;
+        loop {
+            for delivered in subscription.next(4 << 20).await? {
+                if delivered.record.origin == self.id.database {
+                    let (pipeline, database) = (&self.id.pipeline, &self.id.database);
+                    let text = format!(
+                        "the log of pipeline {pipeline} holds changes of {database}, but the position that goes with them is lost; put the store back, or remove the pipeline's state and take a new snapshot"
+                    );
+                    return Err(EngineError::Gap(text).into());
+                }
+                if delivered.offset.next() >= bounds.next {
+                    return Ok(());
+                }
+            }
+        }
     }
 
     /// What was published after the stored position.

@@ -37,6 +37,9 @@ impl Default for RetryPolicy {
 /// Keys that failed together do not come back together.
 const JITTER: f64 = 0.2;
 
+/// A version that is due and can't be tried yet is looked at again after this.
+const SHORTEST_WAIT: Duration = Duration::from_millis(50);
+
 impl RetryPolicy {
     fn delay(&self, attempts: u32) -> Duration {
         let doubled = self.first_delay.saturating_mul(1 << attempts.saturating_sub(1).min(16));
@@ -128,7 +131,10 @@ impl ParkingLot {
     }
 
     /// Versions that are due and still the ones that wait. Superseded ones are dropped and counted by the caller.
-    pub async fn due(&mut self, limit: usize) -> Result<(Vec<Deferred>, usize)> {
+    ///
+    /// A version above the marker stands in the queue of a transaction that never committed. It stays there: the bus will
+    /// bring it again, and what it was merged with may be nowhere else.
+    pub async fn due(&mut self, limit: usize, marker: Option<Offset>) -> Result<(Vec<Deferred>, usize)> {
         let due = self.queue.due(&self.target, now_micros(), limit).await?;
         let (mut live, mut superseded) = (Vec::new(), 0);
         for deferred in due {
@@ -138,6 +144,7 @@ impl ParkingLot {
                     parked.attempts = deferred.attempts;
                     live.push(deferred);
                 }
+                _ if Some(deferred.offset) > marker => {}
                 Some(_) | None => {
                     superseded += 1;
                     self.queue.remove(&self.target, &name.0, &name.1, deferred.offset).await?;
@@ -153,7 +160,8 @@ impl ParkingLot {
             return Ok(None);
         }
         let due = self.queue.next_due(&self.target).await?;
-        Ok(due.map(|due| Duration::from_micros(u64::try_from(due - now_micros()).unwrap_or(0))))
+        let until = |due: i64| Duration::from_micros(u64::try_from(due - now_micros()).unwrap_or(0));
+        Ok(due.map(|due| until(due).max(SHORTEST_WAIT)))
     }
 
     /// How often this version of the key has been refused, this time included.

@@ -63,6 +63,9 @@ pub enum Error {
     Tls { host: String, problem: String },
     #[error("MySQL refuses {doing}")]
     Server { doing: &'static str, source: ServerError },
+    /// A table that can't be written at all.
+    #[error("MySQL refuses to write table {table}; look at its definition and the user's privileges")]
+    Table { table: String, source: ServerError },
     #[error("the connection to MySQL was lost during {doing}")]
     Lost { doing: &'static str, source: io::Error },
     /// Nothing came although something had to.
@@ -116,7 +119,7 @@ impl Error {
     /// The server's code, where this is an answer of the server.
     pub fn code(&self) -> Option<u16> {
         match self {
-            Error::Server { source, .. } | Error::Denied { source, .. } => Some(source.code),
+            Error::Server { source, .. } | Error::Denied { source, .. } | Error::Table { source, .. } => Some(source.code),
             _ => None,
         }
     }
@@ -133,7 +136,9 @@ impl Classified for Error {
             | Error::Driver { .. }
             | Error::CommitUnknown(_)
             | Error::Spill(_) => ErrorClass::Transient,
-            Error::Denied { source, .. } | Error::Server { source, .. } => server_class(source.code),
+            Error::Denied { source, .. } | Error::Server { source, .. } | Error::Table { source, .. } => {
+                server_class(source.code)
+            }
             Error::Gap(_) => ErrorClass::Gap,
             Error::Superseded(_) => ErrorClass::Superseded,
             Error::Damaged(_) => ErrorClass::Fatal,

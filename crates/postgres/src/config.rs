@@ -110,7 +110,7 @@ pub struct Address {
 }
 
 /// How long reaching one server may take, from the first packet to the end of authentication.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(4);
+const CONNECT_TIMEOUT: Duration = Duration::from_millis(2500);
 
 impl Config {
     pub fn new(url: impl Into<String>) -> Self {

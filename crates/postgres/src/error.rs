@@ -31,6 +31,21 @@ impl ServerError {
         }
     }
 
+    /// Takes a field of an ErrorResponse message.
+    pub fn set(&mut self, field: u8, value: &[u8]) {
+        let value = String::from_utf8_lossy(value).into_owned();
+        match field {
+            b'C' => self.code = value,
+            b'M' => self.message = value,
+            b's' => self.schema = Some(value),
+            b't' => self.table = Some(value),
+            b'c' => self.column = Some(value),
+            b'n' => self.constraint = Some(value),
+            // Severity, position, and DETAIL, which quotes rows.
+            _ => {}
+        }
+    }
+
     pub fn class(&self) -> ErrorClass {
         let code = self.code.as_str();
         match code {

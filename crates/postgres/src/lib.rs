@@ -10,6 +10,7 @@ pub mod error;
 mod ddl;
 mod inspect;
 pub(crate) mod sink;
+mod source;
 mod tls;
 
 pub use config::Config;

@@ -1,3 +1,4 @@
 //! Development only: contract suites that every adapter must pass, and what tests share.
 
 pub mod contract;
+pub mod records;

@@ -43,7 +43,9 @@ impl Client {
     async fn send(&self, request: reqwest::RequestBuilder) -> anyhow::Result<reqwest::Response> {
         let base = &self.base;
         let response = request.send().await.map_err(|_| {
-            anyhow::anyhow!("no worker answers at {base}: start one with `sync-worker run`, or set http.listen to where it is")
+            anyhow::anyhow!(
+                "no worker answers at {base}: start one with `sync-worker run`, or set http.listen to where it is"
+            )
         })?;
         if response.status().is_success() {
             return Ok(response);

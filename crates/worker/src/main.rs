@@ -1,5 +1,109 @@
 //! `sync-worker`: keeps tables of databases in sync from their own change logs.
+//!
+//! A start, in order: command line, configuration, logs, then the command. `run` opens the state, listens, looks at every
+//! database, starts the pipelines, and drains on a signal.
 
+mod cli;
+mod client;
+mod commands;
 mod config;
+mod outcome;
+mod progress;
+mod telemetry;
+mod wiring;
 
-fn main() {}
+use clap::Parser;
+use cli::{Cli, Command, LetterAction};
+use client::Client;
+use commands::{check, dead_letters, run, schema, status, tail, verify};
+use config::Configuration;
+use outcome::Outcome;
+use std::process::ExitCode;
+use telemetry::Format;
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    // The first to come stays; a second one would be this program's own mistake.
+    if rustls::crypto::aws_lc_rs::default_provider().install_default().is_err() {
+        return failed(Outcome::Problems, "TLS is set up already");
+    }
+    let config = match Configuration::load(cli.config.as_deref(), cli.command.purpose()) {
+        Ok(config) => config,
+        Err(invalid) => return failed(Outcome::Usage, invalid),
+    };
+    if let Err(error) = start_logs(&cli.command, &config) {
+        return failed(Outcome::Usage, format!("{error:#}"));
+    }
+    let running = cli.command == Command::Run;
+    let runtime = match tokio::runtime::Runtime::new() {
+        Ok(runtime) => runtime,
+        Err(error) => return failed(Outcome::Problems, format!("can't start: {error}")),
+    };
+    match runtime.block_on(command(cli, config)) {
+        Ok(outcome) => outcome.into(),
+        Err(error) if running => {
+            tracing::error!(error = %one_line(&error), "sync-worker has stopped");
+            Outcome::Problems.into()
+        }
+        Err(error) => failed(Outcome::Problems, one_line(&error)),
+    }
+}
+
+/// The long-lived worker logs as it is configured; the other commands speak for themselves and only warn.
+fn start_logs(command: &Command, config: &Configuration) -> anyhow::Result<()> {
+    let wanted = std::env::var("RUST_LOG").ok().filter(|level| !level.is_empty());
+    match command {
+        Command::Run => telemetry::start(wanted.as_deref().unwrap_or(&config.log.level), config.log.format)?,
+        Command::Check
+        | Command::Verify { .. }
+        | Command::Status
+        | Command::Tail { .. }
+        | Command::Schema
+        | Command::DeadLetters { .. } => telemetry::start(wanted.as_deref().unwrap_or("error"), Format::Text)?,
+    }
+    for warning in &config.warnings {
+        match command {
+            Command::Run => tracing::warn!("{warning}"),
+            Command::Check => eprintln!("warning: {warning}"),
+            Command::Verify { .. }
+            | Command::Status
+            | Command::Tail { .. }
+            | Command::Schema
+            | Command::DeadLetters { .. } => {}
+        }
+    }
+    Ok(())
+}
+
+async fn command(cli: Cli, config: Configuration) -> anyhow::Result<Outcome> {
+    let json = cli.json;
+    match cli.command {
+        Command::Run => run::run(config).await,
+        Command::Check => check::check(&config, json).await,
+        Command::Verify { pipeline, repair } => {
+            verify::verify(&config, &verify::Options { pipeline, repair, json }).await
+        }
+        Command::Schema => schema::schema(&config, json).await,
+        Command::Status => status::status(&Client::new(config.http), json).await,
+        Command::Tail { pipeline, from } => tail::tail(&config, pipeline, from).await,
+        Command::DeadLetters { action } => match action {
+            None => dead_letters::list(&config, &dead_letters::Filter::default(), json).await,
+            Some(LetterAction::List { pipeline, database, waiting }) => {
+                dead_letters::list(&config, &dead_letters::Filter { pipeline, database, waiting }, json).await
+            }
+            Some(LetterAction::Retry(letters)) => dead_letters::retry(&config, letters, json).await,
+            Some(LetterAction::Drop(letters)) => dead_letters::give_up(&config, letters, json).await,
+        },
+    }
+}
+
+fn failed(outcome: Outcome, error: impl std::fmt::Display) -> ExitCode {
+    for line in error.to_string().lines() {
+        eprintln!("error: {line}");
+    }
+    outcome.into()
+}
+
+fn one_line(error: &anyhow::Error) -> String {
+    format!("{error:#}").replace('\n', " ")
+}

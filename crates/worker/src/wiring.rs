@@ -57,7 +57,8 @@ pub async fn start(
 ) -> anyhow::Result<Running> {
     let metrics = Metrics::new()?;
     let board = Board::new(metrics.clone());
-    let member = |database: &Arc<dyn Database>| Member { database: database.clone(), breaker: Arc::new(Breaker::default()) };
+    let member =
+        |database: &Arc<dyn Database>| Member { database: database.clone(), breaker: Arc::new(Breaker::default()) };
     let members: BTreeMap<_, _> = databases.iter().map(|(name, database)| (name.clone(), member(database))).collect();
     let mut tasks = JoinSet::new();
     let mut pipelines = BTreeMap::new();
@@ -77,7 +78,8 @@ pub async fn start(
             spill: spill(config),
             shutdown: shutdown.clone(),
         };
-        let pipeline = Pipeline::start(plan.clone(), parts, &mut tasks).await.map_err(|error| anyhow::anyhow!("{error}"))?;
+        let pipeline =
+            Pipeline::start(plan.clone(), parts, &mut tasks).await.map_err(|error| anyhow::anyhow!("{error}"))?;
         pipelines.insert(plan.name.clone(), pipeline);
     }
     Ok(Running { pipelines, board, metrics, tasks })

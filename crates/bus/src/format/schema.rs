@@ -53,7 +53,13 @@ pub fn decode_schema(mut bytes: &[u8]) -> Result<Schema, Damaged> {
         let kind = take_text(&mut bytes)?.parse().map_err(|_| Damaged("unknown column type"))?;
         let type_name = take_text(&mut bytes)?.to_owned();
         let flags = take_byte(&mut bytes)?;
-        columns.push(Column { name, kind, type_name, nullable: flags & NULLABLE != 0, generated: flags & GENERATED != 0 });
+        columns.push(Column {
+            name,
+            kind,
+            type_name,
+            nullable: flags & NULLABLE != 0,
+            generated: flags & GENERATED != 0,
+        });
     }
     if !bytes.is_empty() {
         return Err(Damaged("bytes after its end"));

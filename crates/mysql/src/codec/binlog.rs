@@ -6,7 +6,11 @@ use sync_worker_core::value::Value;
 use temporal::Moment;
 
 /// Reads one value that is not NULL from the front of `bytes` and moves past it.
-pub fn decode<'a>(format: &Format, bytes: &mut &'a [u8], scratch: &'a mut Scratch) -> Result<Value<'a>, Invalid> {
+pub fn decode<'a, 'b: 'a>(
+    format: &Format,
+    bytes: &mut &'b [u8],
+    scratch: &'a mut Scratch,
+) -> Result<Value<'a>, Invalid> {
     Ok(match format {
         Format::Int { width, unsigned } => int(*width, *unsigned, bytes)?,
         Format::Float { literal } => float(f32::from_le_bytes(take(bytes)?), *literal, scratch),
@@ -46,7 +50,11 @@ pub fn decode<'a>(format: &Format, bytes: &mut &'a [u8], scratch: &'a mut Scratc
             if stored.len() >= *padded {
                 return Ok(Value::Bytes(stored));
             }
-            pad(stored, *padded)
+            // `binary(n)`: the binlog leaves its trailing zeros out.
+            scratch.bytes.clear();
+            scratch.bytes.extend_from_slice(stored);
+            scratch.bytes.resize(*padded, 0);
+            Value::Bytes(&scratch.bytes)
         }
         Format::Enum { width, labels } => {
             let index = usize::try_from(little(take_slice(bytes, usize::from(*width))?)).unwrap_or(usize::MAX);
@@ -155,9 +163,4 @@ fn time(digits: u8, bytes: &mut &[u8]) -> Result<i64, Invalid> {
 pub fn prefixed<'a>(prefix: u8, bytes: &mut &'a [u8]) -> Result<&'a [u8], Invalid> {
     let length = little(take_slice(bytes, usize::from(prefix))?);
     take_slice(bytes, usize::try_from(length).map_err(|_| CUT)?)
-}
-
-/// `binary(n)` has at most 255 bytes, and the binlog leaves its trailing zeros out.
-fn pad<'a>(stored: &'a [u8], length: usize) -> Value<'a> {
-    todo_pad(stored, length)
 }

@@ -25,6 +25,7 @@ pub struct Invalid(pub &'static str);
 #[derive(Default)]
 pub struct Scratch {
     text: String,
+    bytes: Vec<u8>,
 }
 
 /// How the values of one column are stored. `prefix` is the number of bytes of a length in the binlog.

@@ -139,7 +139,11 @@ impl Element {
             }),
             (Element::Time, Value::Time(micros)) => match micros {
                 0..=DAY_MICROS => out.put_i64(micros),
-                _ => return Err(Refusal("a time below 0 or above 24 hours, which PostgreSQL's time does not hold".into())),
+                _ => {
+                    return Err(Refusal(
+                        "a time below 0 or above 24 hours, which PostgreSQL's time does not hold".into(),
+                    ));
+                }
             },
             (Element::Timestamp, Value::Timestamp(micros)) | (Element::TimestampTz, Value::TimestampTz(micros)) => {
                 out.put_i64(match micros {
@@ -260,11 +264,13 @@ pub struct Array {
     count: i32,
     nulls: bool,
     body: BytesMut,
+    /// Where the last element starts.
+    last: usize,
 }
 
 impl Array {
     pub fn new(element: Element) -> Self {
-        Self { element, count: 0, nulls: false, body: BytesMut::new() }
+        Self { element, count: 0, nulls: false, body: BytesMut::new(), last: 0 }
     }
 
     /// Appends a value, or refuses it and stays as it was.
@@ -284,25 +290,29 @@ impl Array {
             return Err(Refusal("a value above 2 GB".into()));
         };
         self.body[start..start + 4].copy_from_slice(&length.to_be_bytes());
+        self.last = start;
         self.count += 1;
         Ok(())
     }
 
     pub fn push_null(&mut self) {
+        self.last = self.body.len();
         self.body.put_i32(-1);
         self.nulls = true;
         self.count += 1;
     }
 
-    /// Where it ends now, for [`Array::truncate`].
-    pub fn mark(&self) -> (usize, i32) {
-        (self.body.len(), self.count)
+    pub fn len(&self) -> i32 {
+        self.count
     }
 
-    /// Takes back what was pushed since the mark. That an array is said to hold nulls and does not is allowed.
-    pub fn truncate(&mut self, (length, count): (usize, i32)) {
-        self.body.truncate(length);
-        self.count = count;
+    /// Takes back the last element, if there are more than `count`. That an array is said to hold nulls and does not is
+    /// allowed.
+    pub fn truncate_to(&mut self, count: i32) {
+        if self.count > count {
+            self.body.truncate(self.last);
+            self.count -= 1;
+        }
     }
 
     pub fn size(&self) -> usize {
@@ -373,10 +383,13 @@ mod tests {
     fn a_refused_value_leaves_the_array_as_it_was() {
         let mut array = Array::new(Element::Int2);
         array.push(Value::Int(1)).unwrap();
-        let before = array.mark();
         assert!(array.push(Value::Int(40_000)).is_err());
         assert!(array.push(Value::Text("1")).is_err());
-        assert_eq!(array.mark(), before);
+        assert_eq!((array.len(), array.size()), (1, 6));
+        array.push(Value::Int(2)).unwrap();
+        array.truncate_to(1);
+        array.truncate_to(1);
+        assert_eq!((array.len(), array.size()), (1, 6));
     }
 
     #[test]

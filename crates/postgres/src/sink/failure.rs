@@ -62,6 +62,11 @@ impl Failure {
         self.code() == "25P02"
     }
 
+    /// No answer of the server.
+    pub fn is_connection(&self) -> bool {
+        matches!(self.cause, Cause::Connection(_))
+    }
+
     /// The unique index that was hit, where one was.
     pub fn unique_index(&self) -> Option<&str> {
         match &self.cause {

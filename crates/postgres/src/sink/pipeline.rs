@@ -17,6 +17,8 @@ pub enum Reply {
     Rows(Vec<Row>),
 }
 
+pub type Parameter = Box<dyn ToSql + Sync + Send>;
+
 type Answer<'a> = Pin<Box<dyn Future<Output = Result<Reply, Error>> + Send + 'a>>;
 
 /// Statements under way. Each is on its way to the server when its `send` returns; the server runs them in that order.
@@ -32,6 +34,11 @@ impl<'a> Pipeline<'a> {
         Self { client, answers: Vec::new(), broken: false }
     }
 
+    /// How many statements have been sent.
+    pub fn len(&self) -> usize {
+        self.answers.len()
+    }
+
     /// Sends statements without parameters.
     pub async fn send(&mut self, sql: &'a str) {
         let client = self.client;
@@ -39,21 +46,22 @@ impl<'a> Pipeline<'a> {
     }
 
     /// Sends a statement that answers with a number of rows.
-    pub async fn execute(&mut self, statement: Statement, arrays: &'a [Array]) {
+    pub async fn execute(&mut self, statement: &'a Statement, arrays: &'a [Array]) {
         let client = self.client;
-        self.start(Box::pin(async move { client.execute_raw(&statement, arrays).await.map(Reply::Count) })).await;
+        self.start(Box::pin(async move { client.execute_raw(statement, arrays).await.map(Reply::Count) })).await;
     }
 
-    /// Sends a statement with single parameters.
-    pub async fn execute_with(&mut self, statement: Statement, parameters: &'a [&'a (dyn ToSql + Sync)]) {
-        let client = self.client;
-        self.start(Box::pin(async move { client.execute(&statement, parameters).await.map(Reply::Count) })).await;
+    /// Sends a statement with parameters of its own.
+    pub async fn execute_with(&mut self, statement: &Statement, parameters: Vec<Parameter>) {
+        let (client, statement) = (self.client, statement.clone());
+        self.start(Box::pin(async move { client.execute_raw(&statement, parameters).await.map(Reply::Count) })).await;
     }
 
-    pub async fn query(&mut self, statement: Statement, arrays: &'a [Array]) {
+    /// Sends a statement that answers with rows.
+    pub async fn query(&mut self, statement: &'a Statement, arrays: &'a [Array]) {
         let client = self.client;
         let answer = async move {
-            let rows = client.query_raw(&statement, arrays).await?;
+            let rows = client.query_raw(statement, arrays).await?;
             rows.try_collect().await.map(Reply::Rows)
         };
         self.start(Box::pin(answer)).await;

@@ -88,10 +88,12 @@ impl Plan {
         }
         let key_names = schema.key.iter().map(|&at| columns[at].name.as_str()).collect::<Vec<_>>();
         let over_key = |index: &&crate::catalog::UniqueIndex| {
-            index.columns.len() == key_names.len() && key_names.iter().all(|name| index.columns.iter().any(|c| c == name))
+            index.columns.len() == key_names.len()
+                && key_names.iter().all(|name| index.columns.iter().any(|c| c == name))
         };
         let indexes = table.unique_indexes.iter().filter(over_key).collect::<Vec<_>>();
-        if !indexes.iter().any(|index| index.fit || index.deferrable) || schema.key.iter().any(|&at| columns[at].generated)
+        if !indexes.iter().any(|index| index.fit || index.deferrable)
+            || schema.key.iter().any(|&at| columns[at].generated)
         {
             let names = key_names.iter().map(|name| identifier(name)).collect::<Vec<_>>().join(", ");
             return Err(fatal(format!(
@@ -124,9 +126,8 @@ impl Plan {
 
     /// Indexes of the columns that a statement with this mask is about.
     pub fn included(&self, mask: &Mask) -> impl Iterator<Item = usize> {
-        (0..self.columns.len()).filter(move |&at| {
-            !self.columns[at].generated && mask.as_ref().is_none_or(|mask| mask[at])
-        })
+        (0..self.columns.len())
+            .filter(move |&at| !self.columns[at].generated && mask.as_ref().is_none_or(|mask| mask[at]))
     }
 
     pub fn arrays(&self, kind: Kind, mask: &Mask) -> Vec<Array> {
@@ -134,7 +135,9 @@ impl Plan {
         let key = || self.key.iter().copied().map(array);
         match kind {
             Kind::Delete => key().collect(),
-            Kind::Insert | Kind::Upsert | Kind::UpdateAll | Kind::UpdateFound => self.included(mask).map(array).collect(),
+            Kind::Insert | Kind::Upsert | Kind::UpdateAll | Kind::UpdateFound => {
+                self.included(mask).map(array).collect()
+            }
             Kind::UpdateKeyAll | Kind::UpdateKey => self.included(mask).map(array).chain(key()).collect(),
         }
     }
@@ -157,7 +160,7 @@ impl Plan {
 
     /// Appends a row to the arrays of its included columns: all of it or, where it is refused, nothing.
     pub fn push_row(&self, row: &Row, arrays: &mut [Array], scratch: &mut String) -> Result<(), NotEncoded> {
-        let marks = arrays.first().map(|array| array.mark().1);
+        let marks = arrays.first().map(Array::len);
         let outcome = self.try_push_row(row, arrays, scratch);
         if let (Err(_), Some(count)) = (&outcome, marks) {
             arrays.iter_mut().for_each(|array| array.truncate_to(count));
@@ -181,7 +184,7 @@ impl Plan {
     }
 
     pub fn push_key(&self, key: &Key, arrays: &mut [Array], scratch: &mut String) -> Result<(), NotEncoded> {
-        let marks = arrays.first().map(|array| array.mark().1);
+        let marks = arrays.first().map(Array::len);
         for ((&at, cell), array) in self.key.iter().zip(key.cells()).zip(arrays.iter_mut()) {
             let column = &self.columns[at];
             let Cell::Present(value) = cell? else { return Err(Damaged("a key column is unknown").into()) };
@@ -196,7 +199,12 @@ impl Plan {
     }
 
     /// Prepares a statement on its first use.
-    pub async fn statement(&mut self, client: &Client, kind: Kind, mask: &Mask) -> Result<Statement, tokio_postgres::Error> {
+    pub async fn statement(
+        &mut self,
+        client: &Client,
+        kind: Kind,
+        mask: &Mask,
+    ) -> Result<Statement, tokio_postgres::Error> {
         let name = (kind, mask.clone());
         if let Some(statement) = self.statements.get(&name) {
             return Ok(statement.clone());

@@ -1,34 +1,78 @@
 //! `sync-worker dead-letters`: rows that a target has refused for good, and what a person decides about them.
 
+use crate::cli;
 use crate::client::Client;
+use crate::config::Configuration;
 use crate::outcome::Outcome;
-use sync_worker_api::wire::{Count, LetterList, Letters};
+use serde_json::json;
+use sync_worker_api::wire::{Count, Letter, LetterList, Letters};
+
+/// Which dead letters are listed: all, unless it says otherwise.
+#[derive(Debug, Default)]
+pub struct Filter {
+    pub pipeline: Option<String>,
+    pub database: Option<String>,
+    pub waiting: bool,
+}
 
 /// Ends with problems when there are any.
-pub async fn list(client: &Client, which: Letters, json: bool) -> anyhow::Result<Outcome> {
-    let list: LetterList = client.get("/sync/dead-letters", &which).await?;
-    if json {
-        println!("{}", serde_json::to_string_pretty(&list)?);
-    } else if list.letters.is_empty() {
-        println!("none");
-    } else {
-        for letter in &list.letters {
-            let state = if letter.dead { "dead" } else { "waits" };
-            let (key, reason) = (&letter.key, &letter.reason);
-            println!("offset {} {} {} {key} {state} after {} attempts: {reason}", letter.offset, letter.table, letter.op, letter.attempts);
+pub async fn list(config: &Configuration, filter: &Filter, json: bool) -> anyhow::Result<Outcome> {
+    let client = Client::new(config.http);
+    let targets = targets(config, filter);
+    if targets.is_empty() {
+        anyhow::bail!("no pipeline of the configuration has such a target");
+    }
+    let (mut any, mut items) = (false, Vec::new());
+    for (pipeline, database) in targets {
+        let asked = Letters { pipeline, database, offset: None, waiting: filter.waiting };
+        let list: LetterList = client.get("/sync/dead-letters", &asked).await?;
+        any |= !list.letters.is_empty();
+        if json {
+            items.push(json!({ "pipeline": asked.pipeline, "database": asked.database, "letters": list.letters }));
+        } else {
+            list.letters.iter().for_each(|letter| println!("{} {} {}", asked.pipeline, asked.database, line(letter)));
         }
     }
-    Ok(if list.letters.is_empty() { Outcome::Done } else { Outcome::Problems })
+    if json {
+        println!("{}", serde_json::to_string_pretty(&items)?);
+    } else if !any {
+        println!("none");
+    }
+    Ok(if any { Outcome::Problems } else { Outcome::Done })
 }
 
-pub async fn retry(client: &Client, which: Letters) -> anyhow::Result<Outcome> {
-    let done: Count = client.post("/sync/dead-letters/retry", &which).await?;
-    println!("{} tried again; `sync-worker dead-letters list` shows what was refused once more", done.count);
+/// The targets that the filter leaves, each with its pipeline.
+fn targets(config: &Configuration, filter: &Filter) -> Vec<(String, String)> {
+    let wanted = |filter: &Option<String>, name: &str| filter.as_deref().is_none_or(|filter| filter == name);
+    let pipelines = config.pipelines.iter().filter(|plan| wanted(&filter.pipeline, plan.name.as_str()));
+    let all = pipelines.flat_map(|plan| plan.to.iter().map(|to| (plan.name.to_string(), to.to_string())));
+    all.filter(|(_, database)| wanted(&filter.database, database)).collect()
+}
+
+fn line(letter: &Letter) -> String {
+    let Letter { table, key, op, offset, reason, attempts, .. } = letter;
+    let state = if letter.dead { "dead" } else { "waits" };
+    format!("offset {offset} {table} {op} {key} {state} after {attempts} attempts: {reason}")
+}
+
+pub async fn retry(config: &Configuration, which: cli::Letters, json: bool) -> anyhow::Result<Outcome> {
+    let done: Count = Client::new(config.http).post("/sync/dead-letters/retry", &asked(which)).await?;
+    match json {
+        true => println!("{}", serde_json::to_string(&done)?),
+        false => println!("{} tried again; `sync-worker dead-letters` shows what was refused once more", done.count),
+    }
     Ok(Outcome::Done)
 }
 
-pub async fn give_up(client: &Client, which: Letters) -> anyhow::Result<Outcome> {
-    let done: Count = client.post("/sync/dead-letters/drop", &which).await?;
-    println!("{} given up", done.count);
+pub async fn give_up(config: &Configuration, which: cli::Letters, json: bool) -> anyhow::Result<Outcome> {
+    let done: Count = Client::new(config.http).post("/sync/dead-letters/drop", &asked(which)).await?;
+    match json {
+        true => println!("{}", serde_json::to_string(&done)?),
+        false => println!("{} given up", done.count),
+    }
     Ok(Outcome::Done)
+}
+
+fn asked(which: cli::Letters) -> Letters {
+    Letters { pipeline: which.pipeline, database: which.database, offset: which.offset, waiting: false }
 }

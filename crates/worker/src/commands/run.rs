@@ -22,16 +22,19 @@ const DRAIN: Duration = Duration::from_secs(10);
 
 pub async fn run(config: Configuration) -> anyhow::Result<Outcome> {
     let databases = wiring::databases(&config)?;
-    let store = Arc::new(SqliteStore::open(&config.state).map_err(sync_worker_core::error::Error::from).map_err(plain)?);
+    let store =
+        Arc::new(SqliteStore::open(&config.state).map_err(sync_worker_core::error::Error::from).map_err(plain)?);
     let installation = store.installation().await.map_err(plain)?;
-    let listener = TcpListener::bind(config.http).await.with_context(|| format!("http.listen: can't listen on {}", config.http))?;
+    let listener = TcpListener::bind(config.http)
+        .await
+        .with_context(|| format!("http.listen: can't listen on {}", config.http))?;
     let plans = &config.pipelines;
-    if !preflight_passes(&config, &plans, &databases, &installation).await {
+    if !preflight_passes(&config, plans, &databases, &installation).await {
         return Ok(Outcome::Problems);
     }
 
     let shutdown = CancellationToken::new();
-    let running = wiring::start(&config, &plans, &databases, store, &installation, &shutdown).await?;
+    let running = wiring::start(&config, plans, &databases, store, &installation, &shutdown).await?;
     let wiring::Running { pipelines, board, metrics, mut tasks } = running;
     let worker = Worker { board: board.clone(), metrics, pipelines: Arc::new(pipelines), shutdown: shutdown.clone() };
     let server = tokio::spawn(sync_worker_api::serve(listener, worker));
@@ -52,7 +55,10 @@ pub async fn run(config: Configuration) -> anyhow::Result<Outcome> {
     shutdown.cancel();
     let drained = tokio::time::timeout(DRAIN, async { while tasks.join_next().await.is_some() {} }).await;
     if drained.is_err() {
-        tracing::warn!(seconds = DRAIN.as_secs(), "not everything ended in time; what was under way is repeated at the next start");
+        tracing::warn!(
+            seconds = DRAIN.as_secs(),
+            "not everything ended in time; what was under way is repeated at the next start"
+        );
         tasks.shutdown().await;
     }
     shown.await.unwrap_or_default();

@@ -4,12 +4,13 @@ use crate::commands::scope_of;
 use crate::config::Configuration;
 use crate::outcome::Outcome;
 use crate::wiring;
+use serde_json::json;
 use sync_worker_core::database::Role;
 
 /// Ends with problems when something is lacking, so that a script can tell.
-pub async fn schema(config: &Configuration) -> anyhow::Result<Outcome> {
+pub async fn schema(config: &Configuration, json: bool) -> anyhow::Result<Outcome> {
     let databases = wiring::databases(config)?;
-    let mut lacking = false;
+    let mut lacking = Vec::new();
     for plan in &config.pipelines {
         let (Some(source), scope) = (databases.get(&plan.from), scope_of(config, plan, &plan.from)) else { continue };
         let place = |name: &dyn std::fmt::Display, error| anyhow::anyhow!("databases.{name}: {error}");
@@ -21,11 +22,18 @@ pub async fn schema(config: &Configuration) -> anyhow::Result<Outcome> {
                 let Some(wanted) = source.tables.iter().find(|schema| schema.table == at.table) else { continue };
                 let have = inspection.tables.iter().find(|schema| schema.table == at.table);
                 if let Some(ddl) = database.ddl(&at.name, wanted, have.map(|schema| &**schema)) {
-                    println!("-- {target}: table {} of pipeline {}\n{ddl}", at.table, plan.name);
-                    lacking = true;
+                    if !json {
+                        println!("-- {target}: table {} of pipeline {}\n{ddl}", at.table, plan.name);
+                    }
+                    let (pipeline, database) = (plan.name.as_str(), target.as_str());
+                    let table = at.table.as_str();
+                    lacking.push(json!({ "pipeline": pipeline, "database": database, "table": table, "ddl": ddl }));
                 }
             }
         }
     }
-    Ok(if lacking { Outcome::Problems } else { Outcome::Done })
+    if json {
+        println!("{}", serde_json::to_string_pretty(&lacking)?);
+    }
+    Ok(if lacking.is_empty() { Outcome::Done } else { Outcome::Problems })
 }

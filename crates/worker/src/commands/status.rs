@@ -17,7 +17,8 @@ pub async fn status(client: &Client, json: bool) -> anyhow::Result<Outcome> {
 }
 
 fn line(task: &TaskStatus) -> String {
-    let mut line = format!("{:<16} {:<8} {:<16} {:<10}", task.pipeline, task.task.as_str(), task.database, task.state.as_str());
+    let mut line =
+        format!("{:<16} {:<8} {:<16} {:<10}", task.pipeline, task.task.as_str(), task.database, task.state.as_str());
     if let Some(snapshot) = task.snapshot.as_ref().filter(|snapshot| !snapshot.done) {
         line.push_str(&format!(" {} of about {} rows", snapshot.rows, snapshot.estimate));
     }

@@ -46,8 +46,6 @@ pub const PASSWORD: [Field; 2] = [
 #[derive(Clone, Debug)]
 pub struct DatabaseConfig {
     pub name: DatabaseName,
-    /// The higher one wins ties.
-    pub priority: i64,
     pub adapter: Adapter,
     pub place: Place,
 }
@@ -91,7 +89,8 @@ pub fn read(name: &str, section: &Section<'_>, secrets: bool, warnings: &mut Vec
         section.missing("url", "url = \"postgres://user@host:5432/database\" or one that begins with mysql://");
     }
     let password = password(section, secrets);
-    let priority = if section.has("priority") { section.signed("priority")? } else { 0 };
+    // Checked, so that a file for a later version is read by this one.
+    let _priority = section.signed("priority");
     let (kind, url) = (kind?, url?.value);
     if holds_password(&url) {
         warnings.push(format!(
@@ -111,7 +110,7 @@ pub fn read(name: &str, section: &Section<'_>, secrets: bool, warnings: &mut Vec
         }
     };
     match adapter.place() {
-        Ok(place) => Some(DatabaseConfig { name: DatabaseName::new(name), priority, adapter, place }),
+        Ok(place) => Some(DatabaseConfig { name: DatabaseName::new(name), adapter, place }),
         Err(problem) => {
             section.problem("url", problem.strip_prefix("url: ").unwrap_or(&problem));
             None
@@ -140,13 +139,13 @@ impl Adapter {
 fn password(section: &Section<'_>, secrets: bool) -> Option<Secret> {
     const CURE: &str = "write password = { env = \"NAME\" } or password = { file = \"PATH\" }";
     let entry = section.entries().iter().find(|entry| entry.name == "password")?;
-    if let Some(text) = entry.node.from_environment()
+    if let Some(text) = entry.node.environment_text()
         && !text.trim_start().starts_with('{')
     {
         return Some(Secret::new(text.to_owned()));
     }
     if let Value::Text(_) = entry.node.value
-        && entry.node.from_environment().is_none()
+        && entry.node.environment_text().is_none()
     {
         section.problem("password", format!("does not stand in the file itself; {CURE}"));
         return None;
@@ -161,7 +160,9 @@ fn password(section: &Section<'_>, secrets: bool) -> Option<Secret> {
             Err(std::env::VarError::NotUnicode(_)) => Err(format!("environment variable {} is not UTF-8", env.value)),
         },
         (None, Some(file)) => match std::fs::read_to_string(&file.value) {
-            Ok(text) => Ok(text.strip_suffix('\n').map_or(&*text, |text| text.strip_suffix('\r').unwrap_or(text)).into()),
+            Ok(text) => {
+                Ok(text.strip_suffix('\n').map_or(&*text, |text| text.strip_suffix('\r').unwrap_or(text)).into())
+            }
             Err(error) => Err(format!("can't read {}: {error}", file.value)),
         },
         (Some(_), Some(_)) => Err(format!("names two sources; {CURE}")),
@@ -243,7 +244,7 @@ fn without_value(message: &str) -> String {
 }
 
 fn forms(node: &Node) -> Vec<toml::Value> {
-    let Some(text) = node.from_environment() else { return plain(node).into_iter().collect() };
+    let Some(text) = node.environment_text() else { return plain(node).into_iter().collect() };
     let mut forms = vec![toml::Value::String(text.to_owned())];
     forms.extend(text.parse().ok().map(toml::Value::Integer));
     forms.extend(text.parse().ok().map(toml::Value::Boolean));

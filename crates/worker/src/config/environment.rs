@@ -18,7 +18,11 @@ pub fn overlay(root: &mut Table, variables: &[(String, String)], problems: &Prob
         let place = Place::Environment(Arc::from(name.as_str()));
         let path: Vec<&str> = name[PREFIX.len()..].split("__").collect();
         if path.iter().any(|part| part.is_empty()) {
-            problems.add(&place, "", "names no field: two underscores stand between the levels, SYNC_WORKER__HTTP__LISTEN");
+            problems.add(
+                &place,
+                "",
+                "names no field: two underscores stand between the levels, SYNC_WORKER__HTTP__LISTEN",
+            );
             continue;
         }
         let node = Node { value: Value::Text(value.clone()), place: place.clone() };
@@ -61,10 +65,16 @@ fn set(at: &mut Node, path: &[&str], node: Node, place: &Place, problems: &Probl
             let length = items.len();
             match items.get_mut(index) {
                 Some(item) => set(item, rest, node, place, problems),
-                None => problems.add(place, "", format!("there is no item {index} in a list of {length}; they count from 0")),
+                None => problems.add(
+                    place,
+                    "",
+                    format!("there is no item {index} in a list of {length}; they count from 0"),
+                ),
             }
         }
-        (Value::Array(_), Err(_)) => problems.add(place, "", format!("{first:?} is no place in a list; they count from 0")),
+        (Value::Array(_), Err(_)) => {
+            problems.add(place, "", format!("{first:?} is no place in a list; they count from 0"))
+        }
         (Value::Text(_) | Value::Integer(_) | Value::Boolean(_) | Value::Other(_), _) => {
             // A shorter form in the file gives way to a longer one.
             *at = Node { value: Value::Table(Table::default()), place: place.clone() };

@@ -25,6 +25,7 @@ mod units;
 pub use databases::{Adapter, DatabaseConfig};
 pub use place::Invalid;
 
+use crate::telemetry::Format;
 use environment::PREFIX;
 use place::{Place, Problems};
 use section::{Field, Section};
@@ -116,15 +117,7 @@ pub struct Configuration {
 pub struct LogConfig {
     /// Directives of [`EnvFilter`].
     pub level: String,
-    pub format: LogFormat,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum LogFormat {
-    /// Readable on a terminal, JSON elsewhere.
-    Auto,
-    Json,
-    Text,
+    pub format: Format,
 }
 
 /// What a command does with the configuration.
@@ -143,7 +136,8 @@ impl Configuration {
     /// Reads the file at `path`, or else the first that is found, with this process's environment over it.
     pub fn load(path: Option<&Path>, purpose: Purpose) -> Result<Self, Invalid> {
         // Variables that are no text are none of ours.
-        let texts = std::env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
+        let texts =
+            std::env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
         let variables: Vec<(String, String)> = texts.collect();
         let problems = Problems::default();
         let file = match path {
@@ -246,14 +240,13 @@ fn http(root: &Section<'_>) -> SocketAddr {
 }
 
 fn log(root: &Section<'_>) -> LogConfig {
-    const FORMATS: [(&str, LogFormat); 3] =
-        [("auto", LogFormat::Auto), ("json", LogFormat::Json), ("text", LogFormat::Text)];
+    const FORMATS: [(&str, Format); 3] = [("auto", Format::Auto), ("json", Format::Json), ("text", Format::Text)];
     let log = root.section("log", &LOG);
     let level = log.text("level").map_or_else(|| "info".to_owned(), |level| level.value);
     if let Err(problem) = levels(&level) {
         log.problem("level", problem);
     }
-    LogConfig { level, format: log.choice("format", &FORMATS).unwrap_or(LogFormat::Auto) }
+    LogConfig { level, format: log.choice("format", &FORMATS).unwrap_or(Format::Auto) }
 }
 
 /// A bare word is a level here; the filter itself would take any other for the name of a target.

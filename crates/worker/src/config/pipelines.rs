@@ -138,7 +138,11 @@ fn members(section: &Section<'_>, databases: &Databases) -> Option<(DatabaseName
         if to.contains(&name) {
             section.problem_at(&target.place, "to", format!("names {name} twice"));
         } else if from.as_ref().is_some_and(|from| from.value == target.value) {
-            section.problem_at(&target.place, "to", format!("names {name}, which is the source; a target is another database"));
+            section.problem_at(
+                &target.place,
+                "to",
+                format!("names {name}, which is the source; a target is another database"),
+            );
         } else {
             to.push(name);
         }

@@ -89,6 +89,7 @@ pub fn suggestion<'a>(word: &str, known: impl IntoIterator<Item = &'a str> + Clo
         Some(meant) => format!(", did you mean {meant:?}?"),
         None => match listed(known) {
             known if known.is_empty() => String::new(),
+            known if !known.contains(',') => format!("; there is only {known}"),
             known => format!("; there are {known}"),
         },
     }

@@ -3,12 +3,12 @@
 use crate::config::place::{Place, Problems, suggestion};
 use crate::config::tree::{Entry, Node, Table, Value, parse_value};
 use crate::config::units;
-use std::fmt::Display;
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
 /// A field as the reference lists it.
 #[derive(Clone, Copy, Debug)]
+#[cfg_attr(not(test), expect(dead_code, reason = "only the name is needed for reading; the reference needs the rest"))]
 pub struct Field {
     pub name: &'static str,
     /// What it takes: `text`, `size`, `"initial" or "never"`.
@@ -118,7 +118,7 @@ impl<'a> Section<'a> {
 
     pub fn number(&self, name: &str, range: RangeInclusive<u64>) -> Option<u64> {
         let node = self.node(name)?;
-        let number = match (&node.value, node.from_environment()) {
+        let number = match (&node.value, node.environment_text()) {
             (Value::Integer(number), _) => u64::try_from(*number).ok(),
             (_, Some(text)) => text.trim().parse().ok(),
             (_, None) => {
@@ -131,7 +131,7 @@ impl<'a> Section<'a> {
 
     pub fn signed(&self, name: &str) -> Option<i64> {
         let node = self.node(name)?;
-        let number = match (&node.value, node.from_environment()) {
+        let number = match (&node.value, node.environment_text()) {
             (Value::Integer(number), _) => Some(*number),
             (_, Some(text)) => text.trim().parse().ok(),
             (_, None) => None,
@@ -194,7 +194,7 @@ impl<'a> Section<'a> {
     /// A list of texts. An environment variable may hold them with commas between them.
     pub fn texts(&self, name: &str) -> Option<Vec<At<String>>> {
         let node = self.node(name)?;
-        let separated = node.from_environment().filter(|text| !text.trim_start().starts_with('['));
+        let separated = node.environment_text().filter(|text| !text.trim_start().starts_with('['));
         if let Some(text) = separated {
             let part = |part: &str| At { value: part.trim().to_owned(), place: node.place.clone() };
             return Some(text.split(',').map(part).collect());
@@ -225,7 +225,7 @@ impl<'a> Section<'a> {
     /// A field's value; an environment variable's text is read as TOML.
     fn structured(&self, name: &str) -> Option<Node> {
         let node = self.node(name)?;
-        match (node.from_environment(), &node.place) {
+        match (node.environment_text(), &node.place) {
             (Some(text), Place::Environment(variable)) => Some(parse_value(text, variable).unwrap_or(node.clone())),
             _ => Some(node.clone()),
         }

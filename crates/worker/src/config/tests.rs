@@ -1,6 +1,7 @@
 //! What is understood, and how mistakes are told.
 
-use super::{Adapter, Configuration, Invalid, LogFormat, Purpose};
+use super::{Adapter, Configuration, Invalid, Purpose};
+use crate::telemetry::Format;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 use sync_worker_core::name::DatabaseName;
@@ -77,7 +78,7 @@ fn a_configuration_is_read() {
     assert_eq!(configuration.state, PathBuf::from("/var/x"));
     assert_eq!(configuration.bus.max_bytes, 2 << 30);
     assert_eq!(configuration.http.to_string(), "[::1]:80");
-    assert_eq!(configuration.log.format, LogFormat::Json);
+    assert_eq!(configuration.log.format, Format::Json);
 }
 
 #[test]
@@ -147,7 +148,10 @@ level = "inof"
 #[test]
 fn single_mistakes_are_told() {
     let cases = [
-        (with("from = \"crm\"\nto = [\"shop\"]", "members = [\"crm\", \"shop\"]"), "customers.members: two-way pipelines are not"),
+        (
+            with("from = \"crm\"\nto = [\"shop\"]", "members = [\"crm\", \"shop\"]"),
+            "customers.members: two-way pipelines are not",
+        ),
         (with("to = [\"shop\"]", "to = [\"crm\"]"), "pipelines.customers.to: names crm, which is the source"),
         (with("to = [\"shop\"]", "to = []"), "pipelines.customers.to: names no database"),
         (with("to = [\"shop\"]", "to = \"shop\""), "pipelines.customers.to: must be a list of texts, not text"),
@@ -155,12 +159,27 @@ fn single_mistakes_are_told() {
         (with("kind = \"mysql\"\n", ""), "f.toml:6:12: databases.shop.kind: is missing"),
         (with("mysql://", "postgres://"), "databases.shop.url: does not begin with mysql://"),
         (with("[pipelines.customers]", "[pipelines.\"a/b\"]"), "\"a/b\" can't be a name"),
-        (with("name = \"customer\"\n", "name = \"customer\"\n[[pipelines.customers.tables]]\nname = \"customer\"\n"), "two tables \"customer\""),
-        (with("at = {", "[[pipelines.customers.tables]]\nname = \"other\"\nat = { shop = \"customer\","), "customer and other are both \"customer\" at shop"),
+        (
+            with("name = \"customer\"\n", "name = \"customer\"\n[[pipelines.customers.tables]]\nname = \"customer\"\n"),
+            "two tables \"customer\"",
+        ),
+        (
+            with("at = {", "[[pipelines.customers.tables]]\nname = \"other\"\nat = { shop = \"customer\","),
+            "customer and other are both \"customer\" at shop",
+        ),
         (with("kind = \"postgres\"", "kind = \"postgres\"\nkind = \"mysql\""), "f.toml:4:1: duplicate key"),
-        (with("url = \"mysql", "password = \"hunter2\"\nurl = \"mysql"), "databases.shop.password: does not stand in the file itself"),
-        (with("url = \"mysql", "password = { env = \"SURELY_NOT_SET\" }\nurl = \"mysql"), "databases.shop.password: environment variable SURELY_NOT_SET is not set"),
-        (with("url = \"mysql", "password = { file = \"/nowhere/x\" }\nurl = \"mysql"), "databases.shop.password: can't read /nowhere/x: No such file"),
+        (
+            with("url = \"mysql", "password = \"hunter2\"\nurl = \"mysql"),
+            "databases.shop.password: does not stand in the file itself",
+        ),
+        (
+            with("url = \"mysql", "password = { env = \"SURELY_NOT_SET\" }\nurl = \"mysql"),
+            "databases.shop.password: environment variable SURELY_NOT_SET is not set",
+        ),
+        (
+            with("url = \"mysql", "password = { file = \"/nowhere/x\" }\nurl = \"mysql"),
+            "databases.shop.password: can't read /nowhere/x: No such file",
+        ),
         (with("url = \"mysql", "password = { }\nurl = \"mysql"), "databases.shop.password: names no source"),
         (format!("{GOOD}\n[bus]\nsegment_size = \"2GiB\""), "bus.segment_size: is larger than retention_size"),
         (String::new(), "databases: is missing"),
@@ -255,7 +274,7 @@ fn pipelines_that_lead_back_are_refused() {
     assert_eq!(
         found,
         [concat!(
-            "f.toml:10:12: pipelines.customers: leads back to where it began (crm public.customer -> shop customer, ",
+            "f.toml:10:1: pipelines.customers: leads back to where it began (crm public.customer -> shop customer, ",
             "shop customer -> crm customer): two-way pipelines are not in this version"
         )]
     );

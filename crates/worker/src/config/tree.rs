@@ -48,7 +48,7 @@ impl Node {
     }
 
     /// The text of an environment variable, which may stand for a value of any kind.
-    pub fn from_environment(&self) -> Option<&str> {
+    pub fn environment_text(&self) -> Option<&str> {
         match (&self.value, &self.place) {
             (Value::Text(text), Place::Environment(_)) => Some(text),
             _ => None,

@@ -68,7 +68,9 @@ mod tests {
             assert_eq!(size(text), Some(bytes));
             assert_eq!(show_size(bytes), text);
         }
-        for (text, milliseconds) in [("0ms", 0), ("250ms", 250), ("10s", 10_000), ("90m", 5_400_000), ("7d", 604_800_000)] {
+        for (text, milliseconds) in
+            [("0ms", 0), ("250ms", 250), ("10s", 10_000), ("90m", 5_400_000), ("7d", 604_800_000)]
+        {
             assert_eq!(duration(text), Some(Duration::from_millis(milliseconds)));
             assert_eq!(show_duration(Duration::from_millis(milliseconds)), text);
         }

@@ -1,0 +1,212 @@
+//! Preflight: what keeps a MySQL database from being a source or a target, with the statement that mends it. Changes
+//! nothing.
+
+use crate::catalog::{self, QualifiedName, Table, quoted};
+use crate::client::Client;
+use crate::config::Config;
+use crate::error::Error;
+use mysql_async::prelude::Queryable;
+use std::sync::Arc;
+use sync_worker_core::database::{Finding, Inspection, Role, Scope, TableAt};
+use sync_worker_core::name::DatabaseName;
+
+/// A server's variable, what it must be, and the statement that makes it so.
+const SOURCE_SETTINGS: [(&str, &str, &str); 5] = [
+    ("log_bin", "1", "start the server with --log-bin"),
+    ("binlog_format", "ROW", "SET PERSIST binlog_format = 'ROW'; then reconnect every client"),
+    ("binlog_row_metadata", "FULL", "SET PERSIST binlog_row_metadata = 'FULL';"),
+    ("gtid_mode", "ON", "SET PERSIST enforce_gtid_consistency = ON; then gtid_mode = OFF_PERMISSIVE, ON_PERMISSIVE, ON in turn"),
+    ("enforce_gtid_consistency", "ON", "SET PERSIST enforce_gtid_consistency = ON;"),
+];
+
+/// From this release on a cascade's changes to child rows stand in the log.
+const LOGS_CASCADES: (u32, u32) = (9, 6);
+
+pub async fn inspect(config: &Config, name: &DatabaseName, scope: &Scope, role: Role) -> Result<Inspection, Error> {
+    let mut client = Client::connect(config).await?;
+    let default = config.address()?.database;
+    let mut look = Look { client: &mut client, place: format!("databases.{name}"), grants: Vec::new(), found: Inspection::default() };
+    look.grants = look.rows("SHOW GRANTS").await?.into_iter().map(|grant| grant.to_uppercase()).collect();
+    match role {
+        Role::Source => look.source().await?,
+        Role::Target => look.target().await?,
+    }
+    for at in &scope.tables {
+        look.table(at, role, default.as_deref()).await?;
+    }
+    Ok(look.found)
+}
+
+struct Look<'a> {
+    client: &'a mut Client,
+    place: String,
+    /// As `SHOW GRANTS` prints them, in upper case.
+    grants: Vec<String>,
+    found: Inspection,
+}
+
+impl Look<'_> {
+    /// The first column of every row.
+    async fn rows(&mut self, sql: &str) -> Result<Vec<String>, Error> {
+        let query = self.client.conn.query::<String, _>(sql);
+        self.client.liveness.watch("a look at the server", query).await
+    }
+
+    async fn variable(&mut self, name: &str) -> Result<Option<String>, Error> {
+        let sql = format!("SELECT CAST(@@global.{name} AS CHAR)");
+        match self.rows(&sql).await {
+            Ok(rows) => Ok(rows.into_iter().next()),
+            // An unknown variable: this server has no such setting.
+            Err(error) if error.code() == Some(1193) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    fn find(&mut self, table: Option<&QualifiedName>, problem: impl Into<String>, cure: impl Into<String>) {
+        self.add(table, problem.into(), cure.into(), false);
+    }
+
+    fn advise(&mut self, table: Option<&QualifiedName>, problem: impl Into<String>, cure: impl Into<String>) {
+        self.add(table, problem.into(), cure.into(), true);
+    }
+
+    fn add(&mut self, table: Option<&QualifiedName>, problem: String, cure: String, advice: bool) {
+        let place = match table {
+            Some(table) => format!("{} table {table}", self.place),
+            None => self.place.clone(),
+        };
+        self.found.findings.push(Finding { place, problem, cure, advice });
+    }
+
+    /// Whether a privilege is granted on everything, on a database or on a table.
+    fn may(&self, privilege: &str, on: Option<&QualifiedName>) -> bool {
+        self.grants.iter().any(|grant| {
+            let Some((privileges, rest)) = grant.strip_prefix("GRANT ").and_then(|grant| grant.split_once(" ON ")) else {
+                return false;
+            };
+            let named = privileges.split(',').any(|one| matches!(one.trim(), "ALL PRIVILEGES" | "ALL") || one.trim() == privilege);
+            let object = rest.split(" TO ").next().unwrap_or_default().replace('`', "");
+            let covers = object == "*.*"
+                || on.is_some_and(|on| {
+                    let database = on.database.to_uppercase();
+                    // A database's name is a pattern in a grant.
+                    let pattern = object.split('.').next().unwrap_or_default().replace("\\_", "_").replace("\\%", "%");
+                    let same = pattern == database || pattern == "%" || pattern.strip_suffix('%').is_some_and(|head| database.starts_with(head));
+                    same && (object.ends_with(".*") || object == format!("{database}.{}", on.table.to_uppercase()))
+                });
+            named && covers
+        })
+    }
+
+    async fn source(&mut self) -> Result<(), Error> {
+        for (name, wanted, cure) in SOURCE_SETTINGS {
+            let is = self.variable(name).await?.unwrap_or_else(|| "not there".to_owned());
+            if !is.eq_ignore_ascii_case(wanted) && !(wanted == "1" && is.eq_ignore_ascii_case("ON")) {
+                let wanted = if wanted == "1" { "ON" } else { wanted };
+                self.find(None, format!("{name} is {is}, it must be {wanted}"), cure);
+            }
+        }
+        for privilege in ["REPLICATION SLAVE", "REPLICATION CLIENT"] {
+            if !self.may(privilege, None) {
+                let cure = format!("GRANT {privilege} ON *.* TO CURRENT_USER(); as an administrator, naming the user");
+                self.find(None, format!("the user lacks {privilege}"), cure);
+            }
+        }
+        Ok(())
+    }
+
+    async fn target(&mut self) -> Result<(), Error> {
+        let bookkeeping = QualifiedName { database: "sync_worker".to_owned(), table: "progress".to_owned() };
+        for privilege in ["CREATE", "SELECT", "INSERT", "UPDATE", "DELETE"] {
+            if !self.may(privilege, Some(&bookkeeping)) {
+                let cure = "GRANT CREATE, SELECT, INSERT, UPDATE, DELETE ON sync_worker.* to this user";
+                self.find(None, format!("the user lacks {privilege} on the database sync_worker"), cure);
+            }
+        }
+        if self.variable("read_only").await?.as_deref() == Some("1") {
+            self.find(None, "the server is read-only", "point to the primary, or SET GLOBAL read_only = OFF;");
+        }
+        Ok(())
+    }
+
+    async fn table(&mut self, at: &TableAt, role: Role, default: Option<&str>) -> Result<(), Error> {
+        let name = QualifiedName::parse(&at.name, default)?;
+        let wanted: &[&str] = match role {
+            Role::Source => &["SELECT"],
+            Role::Target => &["SELECT", "INSERT", "UPDATE", "DELETE"],
+        };
+        let missing: Vec<&str> = wanted.iter().copied().filter(|privilege| !self.may(privilege, Some(&name))).collect();
+        if !missing.is_empty() {
+            let cure = format!("GRANT {} ON {} to this user", missing.join(", "), name.quoted());
+            self.find(Some(&name), format!("the user lacks {}", missing.join(", ")), cure);
+        }
+        let Some(table) = catalog::table(self.client, &name).await? else {
+            let cure = match role {
+                Role::Source => "correct its name in the configuration, or create it",
+                Role::Target => "create it: `sync-worker schema` prints the statement",
+            };
+            self.find(Some(&name), "there is no such table", cure);
+            return Ok(());
+        };
+        match table.storage.as_deref() {
+            Some(storage) if storage.eq_ignore_ascii_case("InnoDB") => {}
+            Some(storage) => {
+                let problem = format!("its engine {storage} has no transactions, so its changes stand in the log outside ours");
+                self.find(Some(&table.name), problem, format!("ALTER TABLE {} ENGINE = InnoDB;", table.name.quoted()));
+            }
+            None => self.find(Some(&table.name), "it is a view", "name the table that it shows"),
+        }
+        match role {
+            Role::Source => self.cascades(&table).await?,
+            Role::Target if !table.triggers.is_empty() => {
+                let problem = format!("its triggers fire for what is written here: {}", table.triggers.join(", "));
+                self.advise(Some(&table.name), problem, "make sure that they do not alter the rows");
+            }
+            Role::Target => {}
+        }
+        self.key(&table);
+        let Some(schema) = table.schema(&at.table) else {
+            let cure = format!("ALTER TABLE {} ADD PRIMARY KEY (...);", table.name.quoted());
+            self.find(Some(&table.name), "it has no primary key and no unique index over columns that are NOT NULL", cure);
+            return Ok(());
+        };
+        self.found.tables.push(Arc::new(schema));
+        self.found.estimates.push(table.rows);
+        Ok(())
+    }
+
+    /// Before 9.6 a foreign key's action changes child rows without a word in the log.
+    async fn cascades(&mut self, table: &Table) -> Result<(), Error> {
+        let acts = |action: &str| !matches!(action, "NO ACTION" | "RESTRICT");
+        let acting = table.foreign_keys.iter().find(|key| acts(&key.on_delete) || acts(&key.on_update));
+        let Some(key) = acting else { return Ok(()) };
+        let version = self.variable("version").await?.unwrap_or_default();
+        let mut numbers = version.split(['.', '-']).filter_map(|part| part.parse::<u32>().ok());
+        let version_number = (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0));
+        let native = self.variable("innodb_native_foreign_keys").await?.is_some_and(|value| value == "1");
+        if version_number < LOGS_CASCADES || version.contains("MariaDB") || native {
+            let problem = format!("foreign key {} changes its rows by an action, which this server ({version}) does not log", key.name);
+            let cure = format!(
+                "ALTER TABLE {} DROP FOREIGN KEY {}; and delete child rows in the application, or upgrade to MySQL 9.6 or later without innodb_native_foreign_keys",
+                table.name.quoted(),
+                quoted(&key.name)
+            );
+            self.find(Some(&table.name), problem, cure);
+        }
+        Ok(())
+    }
+
+    /// Keys that this server takes for equal and others do not.
+    fn key(&mut self, table: &Table) {
+        let Some(key) = &table.key else { return };
+        for name in &key.columns {
+            let Some(column) = table.column(name) else { continue };
+            let folds = column.collation.as_deref().filter(|collation| !collation.ends_with("_bin") && !collation.ends_with("_cs"));
+            if let Some(collation) = folds.filter(|collation| *collation != "binary") {
+                let problem = format!("key column {name} is compared by {collation}: keys that differ elsewhere may be one row here");
+                let cure = format!("ALTER TABLE {} MODIFY {} {} COLLATE utf8mb4_bin NOT NULL;", table.name.quoted(), quoted(name), column.column.type_name);
+                self.advise(Some(&table.name), problem, cure);
+            }
+        }
+    }
+}

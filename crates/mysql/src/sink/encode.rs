@@ -1,0 +1,366 @@
+//! The encoder half of the value codec: canonical values as SQL literals.
+//!
+//! A literal means the value exactly in a strict session of ours, whatever the row's other values are; what the column
+//! can't hold is refused here with a reason, before anything is sent (invariant 7). What only the server can know (a
+//! text outside the column's character set, a number out of range) the strict session refuses.
+
+use crate::sink::target::{RawForm, TargetColumn};
+use std::io::Write;
+use sync_worker_core::convert::Refusal;
+use sync_worker_core::types::ColumnType;
+use sync_worker_core::value::Value;
+
+const DAY_MICROS: i64 = 86_400_000_000;
+const SECOND_MICROS: i64 = 1_000_000;
+
+/// 838:59:59, the longest TIME.
+const LONGEST_TIME: i64 = (838 * 3600 + 59 * 60 + 59) * SECOND_MICROS;
+
+/// 1970-01-01 00:00:01 to 2038-01-19 03:14:07.999999, the range of a TIMESTAMP.
+const FIRST_TIMESTAMP: i64 = SECOND_MICROS;
+const LAST_TIMESTAMP: i64 = 2_147_483_648 * SECOND_MICROS - 1;
+
+/// Above this, bytes are sent as they are rather than in hexadecimal digits.
+const HEX_BYTES: usize = 256;
+
+/// Appends a value, already converted to the column's type. `typed`: the literal must have the column's type by itself,
+/// for it will be compared as the column of a derived table.
+pub fn literal(out: &mut Vec<u8>, value: Value<'_>, column: &TargetColumn, typed: bool) -> Result<(), Refusal> {
+    match value {
+        Value::Null => out.extend_from_slice(b"NULL"),
+        Value::Bool(value) => out.push(if value { b'1' } else { b'0' }),
+        Value::Int(value) => {
+            if column.kind == ColumnType::Year && value != 0 && !(1901..=2155).contains(&value) {
+                return refuse("a YEAR holds 0 and 1901 to 2155");
+            }
+            out.extend_from_slice(itoa::Buffer::new().format(value).as_bytes());
+        }
+        Value::UInt(value) => out.extend_from_slice(itoa::Buffer::new().format(value).as_bytes()),
+        // The exact value as a double: what a FLOAT column compares and stores without rounding.
+        Value::Float32(value) => float(out, f64::from(value))?,
+        Value::Float64(value) => float(out, value)?,
+        Value::Decimal(digits) => decimal(out, digits, &column.kind)?,
+        Value::Text(text) => {
+            if let Some(labels) = &column.labels {
+                labels.check(text)?;
+            }
+            quoted(out, text.as_bytes());
+        }
+        Value::Bytes(bytes) => binary(out, bytes),
+        Value::Date(days) => {
+            let (year, month, day) = civil(i64::from(days), column)?;
+            date(out, if typed { "DATE'" } else { "'" }, year, month, day);
+            out.push(b'\'');
+        }
+        Value::Time(micros) => time(out, micros, typed)?,
+        Value::Timestamp(micros) => moment(out, micros, column, typed)?,
+        Value::TimestampTz(micros) => {
+            if !(FIRST_TIMESTAMP..=LAST_TIMESTAMP).contains(&micros) && column.data_type == "timestamp" {
+                return refuse("a TIMESTAMP holds 1970-01-01 00:00:01 to 2038-01-19 03:14:07.999999 UTC");
+            }
+            moment(out, micros, column, typed)?;
+        }
+        Value::Uuid(_) => return refuse("a uuid is written as text or bytes, which this column is not"),
+        Value::Json(text) => {
+            check_json_numbers(text)?;
+            quoted(out, text.as_bytes());
+        }
+        Value::Bits(digits) => {
+            let number = u64::from_str_radix(digits, 2).map_err(|_| Refusal("a BIT holds 1 to 64 bits".into()))?;
+            out.extend_from_slice(itoa::Buffer::new().format(number).as_bytes());
+        }
+        Value::Raw(bytes) => match column.raw {
+            RawForm::Text => quoted(out, bytes),
+            RawForm::Binary => binary(out, bytes),
+        },
+    }
+    Ok(())
+}
+
+fn refuse<T>(reason: &str) -> Result<T, Refusal> {
+    Err(Refusal(reason.to_owned()))
+}
+
+/// A string literal in a session without NO_BACKSLASH_ESCAPES, which ours are.
+pub fn quoted(out: &mut Vec<u8>, bytes: &[u8]) {
+    out.push(b'\'');
+    let mut from = 0;
+    for at in memchr::memchr2_iter(b'\'', b'\\', bytes) {
+        out.extend_from_slice(&bytes[from..at]);
+        out.push(b'\\');
+        from = at;
+    }
+    out.extend_from_slice(&bytes[from..]);
+    out.push(b'\'');
+}
+
+pub fn binary(out: &mut Vec<u8>, bytes: &[u8]) {
+    if bytes.len() > HEX_BYTES {
+        out.extend_from_slice(b"_binary");
+        quoted(out, bytes);
+        return;
+    }
+    out.extend_from_slice(b"x'");
+    for byte in bytes {
+        out.push(HEX[usize::from(byte >> 4)]);
+        out.push(HEX[usize::from(byte & 15)]);
+    }
+    out.push(b'\'');
+}
+
+const HEX: &[u8; 16] = b"0123456789abcdef";
+
+/// The shortest digits that read back as the same number. The exponent makes it a DOUBLE literal.
+fn float(out: &mut Vec<u8>, value: f64) -> Result<(), Refusal> {
+    if !value.is_finite() {
+        return refuse("MySQL has no NaN and no infinity");
+    }
+    // A Vec takes everything.
+    let _written = write!(out, "{value:e}");
+    Ok(())
+}
+
+fn decimal(out: &mut Vec<u8>, digits: &str, kind: &ColumnType) -> Result<(), Refusal> {
+    let unsigned = digits.strip_prefix(['-', '+']).unwrap_or(digits);
+    let (whole, fraction) = unsigned.split_once('.').unwrap_or((unsigned, ""));
+    let plain = |text: &str| text.bytes().all(|byte| byte.is_ascii_digit());
+    if !plain(whole) || !plain(fraction) || (whole.is_empty() && fraction.is_empty()) {
+        return refuse("MySQL has no NaN and no infinity");
+    }
+    let (whole, fraction) = (whole.trim_start_matches('0'), fraction.trim_end_matches('0'));
+    if let ColumnType::Decimal { precision: Some(precision), scale } = kind {
+        let scale = usize::try_from(*scale).unwrap_or(0);
+        if fraction.len() > scale {
+            return Err(Refusal(format!("has more than {scale} digits after the point")));
+        }
+        if whole.len() > usize::from(*precision).saturating_sub(scale) {
+            return Err(Refusal(format!("has more than {} digits before the point", usize::from(*precision) - scale)));
+        }
+    }
+    if digits.starts_with('-') {
+        out.push(b'-');
+    }
+    out.extend_from_slice(if whole.is_empty() { b"0" } else { whole.as_bytes() });
+    if !fraction.is_empty() {
+        out.push(b'.');
+        out.extend_from_slice(fraction.as_bytes());
+    }
+    Ok(())
+}
+
+/// Two digits.
+fn two(out: &mut Vec<u8>, number: i64) {
+    out.push(b'0' + u8::try_from(number / 10 % 10).unwrap_or(0));
+    out.push(b'0' + u8::try_from(number % 10).unwrap_or(0));
+}
+
+/// Year, month and day of a day counted from 1970-01-01, by whole 400-year cycles from the 1st of March of the year 0.
+fn civil(days: i64, column: &TargetColumn) -> Result<(i64, i64, i64), Refusal> {
+    const CYCLE: i64 = 146_097;
+    let days = days + 719_468;
+    let (cycle, day) = (days.div_euclid(CYCLE), days.rem_euclid(CYCLE));
+    let year = (day - day / 1_460 + day / 36_524 - day / 146_096) / 365;
+    let of_year = day - (365 * year + year / 4 - year / 100);
+    let shifted = (5 * of_year + 2) / 153;
+    let day = of_year - (153 * shifted + 2) / 5 + 1;
+    let month = if shifted < 10 { shifted + 3 } else { shifted - 9 };
+    let year = year + cycle * 400 + i64::from(month <= 2);
+    // Years below 1000 are outside of what MySQL documents, but what it holds itself it may take back.
+    if year > 9_999 || year < column.first_year {
+        return refuse("a date in MySQL lies between 1000-01-01 and 9999-12-31");
+    }
+    Ok((year, month, day))
+}
+
+fn date(out: &mut Vec<u8>, opening: &str, year: i64, month: i64, day: i64) {
+    out.extend_from_slice(opening.as_bytes());
+    two(out, year / 100);
+    two(out, year % 100);
+    out.push(b'-');
+    two(out, month);
+    out.push(b'-');
+    two(out, day);
+}
+
+fn clock(out: &mut Vec<u8>, hours: i64, micros: i64) {
+    if hours > 99 {
+        out.push(b'0' + u8::try_from(hours / 100 % 10).unwrap_or(0));
+    }
+    two(out, hours % 100);
+    let seconds = micros / SECOND_MICROS;
+    out.push(b':');
+    two(out, seconds / 60 % 60);
+    out.push(b':');
+    two(out, seconds % 60);
+    let fraction = micros % SECOND_MICROS;
+    if fraction != 0 {
+        out.push(b'.');
+        two(out, fraction / 10_000);
+        two(out, fraction / 100 % 100);
+        two(out, fraction % 100);
+    }
+}
+
+fn time(out: &mut Vec<u8>, micros: i64, typed: bool) -> Result<(), Refusal> {
+    let size = micros.saturating_abs();
+    if size > LONGEST_TIME {
+        return refuse("a TIME in MySQL lies between -838:59:59 and 838:59:59");
+    }
+    out.extend_from_slice(if typed { b"TIME'" } else { b"'" });
+    if micros < 0 {
+        out.push(b'-');
+    }
+    clock(out, size / (3600 * SECOND_MICROS), size);
+    out.push(b'\'');
+    Ok(())
+}
+
+fn moment(out: &mut Vec<u8>, micros: i64, column: &TargetColumn, typed: bool) -> Result<(), Refusal> {
+    if micros == i64::MIN || micros == i64::MAX {
+        return refuse("MySQL has no infinite date");
+    }
+    let (year, month, day) = civil(micros.div_euclid(DAY_MICROS), column)?;
+    let micros = micros.rem_euclid(DAY_MICROS);
+    date(out, if typed { "TIMESTAMP'" } else { "'" }, year, month, day);
+    out.push(b' ');
+    clock(out, micros / (3600 * SECOND_MICROS), micros);
+    out.push(b'\'');
+    Ok(())
+}
+
+/// MySQL keeps a number in JSON as a 64-bit integer or a double: one that is neither would come back as another.
+fn check_json_numbers(text: &str) -> Result<(), Refusal> {
+    let bytes = text.as_bytes();
+    let mut at = 0;
+    while at < bytes.len() {
+        match bytes[at] {
+            b'"' => {
+                at += 1;
+                while at < bytes.len() && bytes[at] != b'"' {
+                    at += if bytes[at] == b'\\' { 2 } else { 1 };
+                }
+                at += 1;
+            }
+            b'-' | b'0'..=b'9' => {
+                let part_of = |byte: &u8| matches!(byte, b'-' | b'+' | b'.' | b'e' | b'E' | b'0'..=b'9');
+                let length = bytes[at..].iter().take_while(|byte| part_of(byte)).count();
+                let number = &text[at..at + length];
+                at += length;
+                if number.len() <= 15 && number.bytes().all(|byte| byte.is_ascii_digit()) {
+                    continue;
+                }
+                let kept = number.parse::<i64>().is_ok()
+                    || number.parse::<u64>().is_ok()
+                    || number.parse::<f64>().is_ok_and(|double| {
+                        double.is_finite() && significand(number) == significand(&format!("{double:e}"))
+                    });
+                if !kept {
+                    return refuse("MySQL would round a number in this JSON");
+                }
+            }
+            _ => at += 1,
+        }
+    }
+    Ok(())
+}
+
+/// A number's digits without leading and trailing zeros, and the power of ten of the first one; sign apart.
+fn significand(number: &str) -> Option<(String, i64)> {
+    let number = number.trim_start_matches('-');
+    let (mantissa, exponent) = number.split_once(['e', 'E']).unwrap_or((number, "0"));
+    let exponent: i64 = exponent.trim_start_matches('+').parse().ok()?;
+    let (whole, fraction) = mantissa.split_once('.').unwrap_or((mantissa, ""));
+    let digits = format!("{whole}{fraction}");
+    let leading = digits.len() - digits.trim_start_matches('0').len();
+    let digits = digits.trim_matches('0').to_owned();
+    if digits.is_empty() {
+        return Some((digits, 0));
+    }
+    let first = i64::try_from(whole.len()).ok()? - i64::try_from(leading).ok()? - 1;
+    Some((digits, first + exponent))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sink::target::Labels;
+
+    fn column(kind: ColumnType, data_type: &str) -> TargetColumn {
+        TargetColumn::for_tests(kind, data_type)
+    }
+
+    fn shown(value: Value<'_>, column: &TargetColumn) -> Result<String, Refusal> {
+        let mut out = Vec::new();
+        literal(&mut out, value, column, false)?;
+        Ok(String::from_utf8(out).unwrap())
+    }
+
+    #[test]
+    fn literals_mean_their_values() {
+        let any = column(ColumnType::Float64, "double");
+        for (value, text) in [
+            (Value::Null, "NULL"),
+            (Value::Bool(true), "1"),
+            (Value::Int(i64::MIN), "-9223372036854775808"),
+            (Value::UInt(u64::MAX), "18446744073709551615"),
+            (Value::Float32(0.1), "1.0000000149011612e-1"),
+            (Value::Float64(1e300), "1e300"),
+            (Value::Float64(-0.0), "-0e0"),
+            (Value::Decimal("-007.500"), "-7.5"),
+            (Value::Decimal("0.00"), "0"),
+            (Value::Text("it's \\ \0"), "'it\\'s \\\\ \0'"),
+            (Value::Bytes(&[0, 0xAB]), "x'00ab'"),
+            (Value::Date(0), "'1970-01-01'"),
+            (Value::Date(-1), "'1969-12-31'"),
+            (Value::Date(11_016), "'2000-02-29'"),
+            (Value::Date(2_932_896), "'9999-12-31'"),
+            (Value::Date(-354_285), "'1000-01-01'"),
+            (Value::Time(-1), "'-00:00:00.000001'"),
+            (Value::Time(LONGEST_TIME), "'838:59:59'"),
+            (Value::Timestamp(-1), "'1969-12-31 23:59:59.999999'"),
+            (Value::TimestampTz(FIRST_TIMESTAMP), "'1970-01-01 00:00:01'"),
+            (Value::Json("{\"a\": 1.5}"), "'{\"a\": 1.5}'"),
+            (Value::Bits("101"), "5"),
+            (Value::Raw(b"0000-00-00"), "'0000-00-00'"),
+        ] {
+            assert_eq!(shown(value, &any).unwrap(), text);
+        }
+    }
+
+    #[test]
+    fn what_mysql_can_not_hold_is_refused() {
+        let timestamp = column(ColumnType::TimestampTz { precision: 6 }, "timestamp");
+        let decimal = column(ColumnType::Decimal { precision: Some(4), scale: 2 }, "decimal");
+        let mut label = column(ColumnType::Enum, "enum");
+        label.labels = Some(Labels::parse("enum('a','it''s','1')", false));
+        for (value, column) in [
+            (Value::Float64(f64::NAN), &decimal),
+            (Value::Float32(f32::INFINITY), &decimal),
+            (Value::Decimal("NaN"), &decimal),
+            (Value::Decimal("-Infinity"), &decimal),
+            (Value::Decimal("1.234"), &decimal),
+            (Value::Decimal("100"), &decimal),
+            (Value::Date(i32::MAX), &decimal),
+            (Value::Date(-354_286), &decimal),
+            (Value::Timestamp(i64::MAX), &decimal),
+            (Value::Timestamp(i64::MIN), &decimal),
+            (Value::Time(LONGEST_TIME + 1), &decimal),
+            (Value::Time(i64::MIN), &decimal),
+            (Value::TimestampTz(0), &timestamp),
+            (Value::TimestampTz(LAST_TIMESTAMP + 1), &timestamp),
+            (Value::Json("[123456789012345678901]"), &decimal),
+            (Value::Json("[1e400]"), &decimal),
+            (Value::Json("[0.12345678901234567890123]"), &decimal),
+            (Value::Text("b"), &label),
+            (Value::Text("2"), &label),
+        ] {
+            assert!(shown(value, column).is_err(), "{value:?} was taken");
+        }
+        for text in ["1", "a", "it's"] {
+            shown(Value::Text(text), &label).unwrap();
+        }
+        for json in ["[1.10, -0, 1e2, 0.1, 18446744073709551615, \"12345678901234567890123\", \"a\\\"1e999\"]"] {
+            shown(Value::Json(json), &decimal).unwrap();
+        }
+    }
+}

@@ -1,0 +1,227 @@
+//! Row events: the row images of one table, one after another.
+
+use super::event;
+use super::plan::Plan;
+use crate::codec::{CUT, Format, Invalid, Scratch, binlog, json_diff, take, take_slice};
+use crate::error::Error;
+use crate::wire::lenenc;
+use sync_worker_core::change::{Change, Op};
+use sync_worker_core::row::{Row, RowBuilder};
+use sync_worker_core::value::{Cell, Damaged, Value};
+
+/// The columns that images of an event have.
+#[derive(Clone, Copy)]
+struct Present<'a> {
+    bits: &'a [u8],
+    count: usize,
+    all: bool,
+}
+
+impl<'a> Present<'a> {
+    fn read(bytes: &mut &'a [u8], columns: usize) -> Result<Self, Invalid> {
+        let bits = take_slice(bytes, columns.div_ceil(8))?;
+        let count = (0..columns).filter(|at| bits[at / 8] >> (at % 8) & 1 == 1).count();
+        Ok(Self { bits, count, all: count == columns })
+    }
+
+    fn has(&self, column: usize) -> bool {
+        self.all || self.bits[column / 8] >> (column % 8) & 1 == 1
+    }
+}
+
+/// Why an image can't be taken: the column, and what is wrong with it.
+type Refused = (Option<usize>, Invalid);
+
+/// Reused from event to event.
+#[derive(Default)]
+pub struct Decoder {
+    builder: RowBuilder,
+    scratch: Scratch,
+    /// The text of a JSON document that a partial update made.
+    document: String,
+}
+
+impl Decoder {
+    /// Appends the changes of an event, whose `body` starts after the table's number. Returns about their size.
+    pub fn changes(&mut self, kind: u8, body: &[u8], plan: &Plan, changes: &mut Vec<Change>) -> Result<usize, Error> {
+        self.event(kind, body, plan, changes).map_err(|(column, Invalid(problem))| {
+            self.builder.abandon();
+            let table = plan.schema.table.to_string();
+            match column {
+                // The place in the table, since generated columns have no place in the schema.
+                Some(at) => Error::Value { table, column: format!("{}", at + 1), problem: problem.to_owned() },
+                None => Error::Protocol(problem),
+            }
+        })
+    }
+
+    fn event(&mut self, kind: u8, body: &[u8], plan: &Plan, changes: &mut Vec<Change>) -> Result<usize, Refused> {
+        let whole = |invalid| (None, invalid);
+        let mut rest = body;
+        let bytes = &mut rest;
+        take::<2>(bytes).map_err(whole)?; // flags
+        if kind >= event::WRITE_ROWS {
+            let extra = u16::from_le_bytes(take(bytes).map_err(whole)?);
+            take_slice(bytes, usize::from(extra).saturating_sub(2)).map_err(whole)?;
+        }
+        let count = lenenc(bytes).ok_or((None, CUT))?;
+        if usize::try_from(count) != Ok(plan.columns.len()) {
+            return Err((None, Invalid("rows have another number of columns than their table")));
+        }
+        let first = Present::read(bytes, plan.columns.len()).map_err(whole)?;
+        let second = match kind {
+            event::UPDATE_ROWS | event::UPDATE_ROWS_V1 | event::PARTIAL_UPDATE_ROWS => {
+                Some(Present::read(bytes, plan.columns.len()).map_err(whole)?)
+            }
+            _ => None,
+        };
+        let mut size = 0;
+        while !bytes.is_empty() {
+            let schema = plan.schema.clone();
+            let change = match (kind, second) {
+                (event::WRITE_ROWS | event::WRITE_ROWS_V1, _) => {
+                    let after = self.image(plan, first, bytes)?;
+                    Change { schema, op: Op::Create, before: None, after: Some(after) }
+                }
+                (event::DELETE_ROWS | event::DELETE_ROWS_V1, _) => {
+                    let before = self.image(plan, first, bytes)?;
+                    Change { schema, op: Op::Delete, before: Some(before), after: None }
+                }
+                (event::PARTIAL_UPDATE_ROWS, Some(second)) => {
+                    let old = *bytes;
+                    let before = self.image(plan, first, bytes)?;
+                    let after = self.partial_image(plan, (first, old), second, bytes)?;
+                    update(plan, (before, first.all), (after, second.all)).map_err(whole)?
+                }
+                (_, Some(second)) => {
+                    let before = self.image(plan, first, bytes)?;
+                    let after = self.image(plan, second, bytes)?;
+                    update(plan, (before, first.all), (after, second.all)).map_err(whole)?
+                }
+                (_, None) => return Err((None, Invalid("an unknown kind of rows"))),
+            };
+            size += change.size() + std::mem::size_of::<Change>();
+            changes.push(change);
+        }
+        Ok(size)
+    }
+
+    fn image(&mut self, plan: &Plan, present: Present<'_>, bytes: &mut &[u8]) -> Result<Row, Refused> {
+        let nulls = take_slice(bytes, present.count.div_ceil(8)).map_err(|invalid| (None, invalid))?;
+        let mut nth = 0;
+        for (at, column) in plan.columns.iter().enumerate() {
+            if !present.has(at) {
+                if column.wanted {
+                    self.builder.push(Cell::Unchanged);
+                }
+                continue;
+            }
+            let null = nulls[nth / 8] >> (nth % 8) & 1 == 1;
+            nth += 1;
+            let value = match null {
+                true => Value::Null,
+                false => {
+                    let decoded = binlog::decode(&column.format, bytes, &mut self.scratch);
+                    decoded.map_err(|invalid| (Some(at), invalid))?
+                }
+            };
+            if column.wanted {
+                self.builder.push(Cell::Present(value));
+            }
+        }
+        Ok(self.builder.finish())
+    }
+
+    /// An after image in which JSON columns may be steps from the before image.
+    fn partial_image(
+        &mut self,
+        plan: &Plan,
+        (old_present, old): (Present<'_>, &[u8]),
+        present: Present<'_>,
+        bytes: &mut &[u8],
+    ) -> Result<Row, Refused> {
+        const PARTIAL_JSON: u64 = 1;
+        let whole = |invalid| (None, invalid);
+        let options = lenenc(bytes).ok_or((None, CUT))?;
+        if options & PARTIAL_JSON == 0 {
+            return self.image(plan, present, bytes);
+        }
+        if !present.all || !old_present.all {
+            let cure = "partial JSON updates need full row images; SET GLOBAL binlog_row_image = FULL, or binlog_row_value_options = ''";
+            return Err((None, Invalid(cure)));
+        }
+        let documents = self.documents(plan, old).map_err(whole)?;
+        let json_columns = plan.columns.iter().filter(|column| matches!(column.format, Format::Json { .. })).count();
+        let partial = take_slice(bytes, json_columns.div_ceil(8)).map_err(whole)?;
+        let nulls = take_slice(bytes, present.count.div_ceil(8)).map_err(whole)?;
+        let mut nth_json = 0;
+        for (at, column) in plan.columns.iter().enumerate() {
+            let is_json = matches!(column.format, Format::Json { .. });
+            let in_steps = is_json && partial[nth_json / 8] >> (nth_json % 8) & 1 == 1;
+            let document = if is_json { documents.get(nth_json).copied().flatten() } else { None };
+            nth_json += usize::from(is_json);
+            let here = |invalid| (Some(at), invalid);
+            let value = if nulls[at / 8] >> (at % 8) & 1 == 1 {
+                Value::Null
+            } else if in_steps {
+                let steps = json_diff::sequence(bytes).map_err(here)?;
+                let document = document.ok_or((Some(at), Invalid("a partial update of what was NULL")))?;
+                self.document.clear();
+                json_diff::apply(document, steps, &mut self.document).map_err(here)?;
+                Value::Json(&self.document)
+            } else {
+                binlog::decode(&column.format, bytes, &mut self.scratch).map_err(here)?
+            };
+            if column.wanted {
+                self.builder.push(Cell::Present(value));
+            }
+        }
+        Ok(self.builder.finish())
+    }
+
+    /// The stored documents of a full image, in the order of its JSON columns.
+    fn documents<'a>(&mut self, plan: &Plan, image: &'a [u8]) -> Result<Vec<Option<&'a [u8]>>, Invalid> {
+        let mut rest = image;
+        let nulls = take_slice(&mut rest, plan.columns.len().div_ceil(8))?;
+        let mut documents = Vec::new();
+        for (at, column) in plan.columns.iter().enumerate() {
+            let null = nulls[at / 8] >> (at % 8) & 1 == 1;
+            match &column.format {
+                Format::Json { .. } if null => documents.push(None),
+                Format::Json { prefix } => documents.push(Some(binlog::prefixed(*prefix, &mut rest)?)),
+                _ if null => {}
+                format => {
+                    binlog::decode(format, &mut rest, &mut self.scratch)?;
+                }
+            }
+        }
+        Ok(documents)
+    }
+}
+
+/// An update of two images, each full or not. A partial after image takes its key from the before image; a partial
+/// before image is of use only where the key changed.
+fn update(plan: &Plan, before: (Row, bool), after: (Row, bool)) -> Result<Change, Invalid> {
+    const UNKEYED: Invalid = Invalid("a row image without its key; SET GLOBAL binlog_row_image = FULL");
+    let ((before, full_before), (after, full_after)) = (before, after);
+    let schema = plan.schema.clone();
+    let after = if full_after { after } else { with_key(plan, &before, after).map_err(|_| UNKEYED)? };
+    let keep = full_before || {
+        let old = schema.key_of(&before).map_err(|_| UNKEYED)?;
+        old != schema.key_of(&after).map_err(|_| UNKEYED)?
+    };
+    Ok(Change { schema, op: Op::Update, before: keep.then_some(before), after: Some(after) })
+}
+
+/// The after image with the key columns that it lacks taken from the before image.
+fn with_key(plan: &Plan, before: &Row, after: Row) -> Result<Row, Damaged> {
+    let mut builder = RowBuilder::default();
+    let keys = plan.columns.iter().filter(|column| column.wanted).map(|column| column.key);
+    for ((old, new), key) in before.cells().zip(after.cells()).zip(keys) {
+        builder.push(match new? {
+            Cell::Unchanged if key => old?,
+            new => new,
+        });
+    }
+    Ok(builder.finish())
+}

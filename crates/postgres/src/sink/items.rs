@@ -1,0 +1,239 @@
+//! A batch as the statements that write it: one per table, kind and set of columns.
+
+use super::encode::Array;
+use super::plan::{NotEncoded, Plan};
+use super::statement::{Kind, Mask};
+use std::collections::{BTreeMap, HashMap};
+use sync_worker_core::change::Op;
+use sync_worker_core::collapse::{Effect, Step, TableSet, Version};
+use sync_worker_core::error::ErrorClass;
+use sync_worker_core::row::{Key, Row};
+use sync_worker_core::schema::SchemaId;
+use sync_worker_core::sink::{Refused, Write};
+use sync_worker_core::value::Damaged;
+
+/// Above this many bytes a statement is cut in two: far below what a message or an array can hold, and a bound on what
+/// the server has to hold for one statement.
+const STATEMENT_BYTES: usize = 64 << 20;
+
+pub type Plans = HashMap<SchemaId, Plan>;
+
+/// The rows of one statement.
+pub struct Rows {
+    pub schema: SchemaId,
+    pub kind: Kind,
+    pub mask: Mask,
+    pub arrays: Vec<Array>,
+    /// The index of the newest write of each row, in the order of the arrays' elements.
+    pub writes: Vec<usize>,
+    /// How many of a delete's rows need not be there.
+    pub fresh: u64,
+}
+
+pub enum Item {
+    Rows(Rows),
+    Truncate(SchemaId),
+}
+
+impl Item {
+    pub fn schema(&self) -> SchemaId {
+        match self {
+            Item::Rows(rows) => rows.schema,
+            Item::Truncate(schema) => *schema,
+        }
+    }
+}
+
+pub struct KeyChange<'a> {
+    pub schema: SchemaId,
+    pub row: &'a Row,
+    pub old_key: &'a Key,
+    pub write: usize,
+}
+
+/// How updates are told apart that find no row.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Missing {
+    /// Their statement fails.
+    Fails,
+    /// Their statement says which rows it found.
+    Told,
+}
+
+/// Where the rows of one table stand among the others.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Order {
+    /// Deletes, updates, inserts: a unique value is freed before it is taken. Foreign keys are not checked.
+    Unique,
+    /// Deletes (children first), inserts (parents first), updates: what an update refers to is there.
+    ForeignKeys,
+}
+
+pub struct Builder<'a> {
+    pub plans: &'a Plans,
+    pub missing: Missing,
+    pub order: Order,
+    /// The depth of each table below those that it refers to.
+    pub ranks: &'a HashMap<SchemaId, usize>,
+    pub scratch: String,
+    /// What can't be encoded, found before anything is sent.
+    pub refused: Vec<Refused>,
+    /// A write that no set-based statement can do.
+    pub needs_row_by_row: bool,
+    /// Rows that need no statement: updates of nothing.
+    pub idle: u64,
+}
+
+impl Builder<'_> {
+    pub fn step(&mut self, step: &Step, writes: &[Write], items: &mut Vec<Item>) -> Result<(), Damaged> {
+        match step {
+            Step::Set(sets) => self.sets(sets, items),
+            Step::Alone(index) => {
+                let change = &writes[*index].change;
+                match change.op {
+                    Op::Truncate => items.push(Item::Truncate(change.schema.id)),
+                    Op::Create | Op::Read | Op::Update | Op::Delete => {
+                        let kind = match self.missing {
+                            Missing::Fails => Kind::UpdateKeyAll,
+                            Missing::Told => Kind::UpdateKey,
+                        };
+                        let (Some(row), Some(old_key)) = (&change.after, change.old_key()?) else {
+                            return Err(Damaged("a changed key without both images"));
+                        };
+                        let schema = change.schema.id;
+                        self.key_change(&KeyChange { schema, row, old_key: &old_key, write: *index }, kind, items)?;
+                    }
+                }
+                Ok(())
+            }
+        }
+    }
+
+    fn sets(&mut self, sets: &[TableSet], items: &mut Vec<Item>) -> Result<(), Damaged> {
+        // (place of the kind, place of the table) orders the statements; see [`Order`].
+        let mut ordered: BTreeMap<(u8, usize, usize), Vec<Rows>> = BTreeMap::new();
+        for (place, set) in sets.iter().enumerate() {
+            let rank = self.ranks.get(&set.schema.id).copied().unwrap_or(0);
+            for rows in self.set(set)? {
+                let (kind, rank) = match (rows.kind, self.order) {
+                    (Kind::Delete, _) => (0, usize::MAX - rank),
+                    (Kind::UpdateAll | Kind::UpdateFound | Kind::UpdateKeyAll | Kind::UpdateKey, Order::Unique) => {
+                        (1, rank)
+                    }
+                    (
+                        Kind::UpdateAll | Kind::UpdateFound | Kind::UpdateKeyAll | Kind::UpdateKey,
+                        Order::ForeignKeys,
+                    ) => (3, rank),
+                    (Kind::Insert | Kind::Upsert, _) => (2, rank),
+                };
+                ordered.entry((kind, rank, place)).or_default().push(rows);
+            }
+        }
+        items.extend(ordered.into_values().flatten().map(Item::Rows));
+        Ok(())
+    }
+
+    fn set(&mut self, set: &TableSet) -> Result<Vec<Rows>, Damaged> {
+        let mut groups: Vec<Rows> = Vec::new();
+        for version in &set.versions {
+            self.version(set.schema.id, version, &mut groups)?;
+        }
+        Ok(groups)
+    }
+
+    /// Appends a version to the last group of its kind and columns.
+    pub fn version(&mut self, schema: SchemaId, version: &Version, groups: &mut Vec<Rows>) -> Result<(), Damaged> {
+        let Some(plan) = self.plans.get(&schema) else { return Err(Damaged("a row without a schema")) };
+        let mask = match &version.row {
+            Some(row) => plan.mask(row)?,
+            None => None,
+        };
+        let Some(kind) = kind_of(plan, version.effect, &mask, self.missing) else {
+            self.idle += 1;
+            return Ok(());
+        };
+        if let Some(reason) = incomplete(plan, kind, &mask) {
+            self.refused.push(Refused { write: version.write, class: ErrorClass::Dependency, reason });
+            return Ok(());
+        }
+        let at = groups.iter().rposition(|rows| rows.kind == kind && rows.mask == mask);
+        let at = at.filter(|&at| groups[at].arrays.iter().map(Array::size).sum::<usize>() < STATEMENT_BYTES);
+        let at = at.unwrap_or_else(|| {
+            let arrays = plan.arrays(kind, &mask);
+            groups.push(Rows { schema, kind, mask, arrays, writes: Vec::new(), fresh: 0 });
+            groups.len() - 1
+        });
+        let rows = &mut groups[at];
+        let pushed = match &version.row {
+            Some(row) => plan.push_row(row, &mut rows.arrays, &mut self.scratch),
+            None => plan.push_key(&version.key, &mut rows.arrays, &mut self.scratch),
+        };
+        match pushed {
+            Ok(()) => {
+                rows.writes.push(version.write);
+                rows.fresh += u64::from(version.fresh);
+            }
+            Err(NotEncoded::Refused(reason)) => {
+                self.refused.push(Refused { write: version.write, class: ErrorClass::Poison, reason });
+                if rows.writes.is_empty() {
+                    groups.remove(at);
+                }
+            }
+            Err(NotEncoded::Damaged(damaged)) => return Err(damaged),
+        }
+        Ok(())
+    }
+
+    /// An update of the row with `old_key`, whose new image is `row`.
+    pub fn key_change(&mut self, change: &KeyChange<'_>, kind: Kind, items: &mut Vec<Item>) -> Result<(), Damaged> {
+        let KeyChange { schema, row, old_key, write } = *change;
+        let plan = self.plans.get(&schema).ok_or(Damaged("a row without a schema"))?;
+        if plan.key_is_fixed {
+            self.needs_row_by_row = true;
+            return Ok(());
+        }
+        let mask = plan.mask(row)?;
+        let mut arrays = plan.arrays(kind, &mask);
+        let old = arrays.len() - plan.key.len();
+        let pushed = plan.push_row(row, &mut arrays[..old], &mut self.scratch);
+        let pushed = pushed.and_then(|()| plan.push_key(old_key, &mut arrays[old..], &mut self.scratch));
+        match pushed {
+            Ok(()) => items.push(Item::Rows(Rows { schema, kind, mask, arrays, writes: vec![write], fresh: 0 })),
+            Err(NotEncoded::Refused(reason)) => {
+                self.refused.push(Refused { write, class: ErrorClass::Poison, reason });
+            }
+            Err(NotEncoded::Damaged(damaged)) => return Err(damaged),
+        }
+        Ok(())
+    }
+}
+
+/// The kind of statement for a version; None where there is nothing to do.
+pub fn kind_of(plan: &Plan, effect: Effect, mask: &Mask, missing: Missing) -> Option<Kind> {
+    Some(match effect {
+        Effect::Insert => Kind::Insert,
+        Effect::Upsert | Effect::Replace => Kind::Upsert,
+        Effect::Delete => Kind::Delete,
+        Effect::Update => {
+            let nothing_to_set = match mask {
+                None => !plan.has_settable,
+                Some(_) => plan.included(mask).all(|at| plan.key.contains(&at)),
+            };
+            match (nothing_to_set, mask, missing) {
+                (true, None, _) => Kind::Upsert,
+                (true, Some(_), _) => return None,
+                (false, _, Missing::Fails) => Kind::UpdateAll,
+                (false, _, Missing::Told) => Kind::UpdateFound,
+            }
+        }
+    })
+}
+
+/// Why an image is not enough for its statement: a new row needs all columns.
+fn incomplete(plan: &Plan, kind: Kind, mask: &Mask) -> Option<String> {
+    let lacking = match kind {
+        Kind::Insert | Kind::Upsert => mask.as_ref()?.iter().position(|present| !present)?,
+        Kind::UpdateAll | Kind::UpdateFound | Kind::Delete | Kind::UpdateKeyAll | Kind::UpdateKey => return None,
+    };
+    Some(format!("the row is not there and the change lacks its column {}", plan.columns[lacking].name))
+}

@@ -1,0 +1,247 @@
+//! The schema `sync_worker` at a target: the marker and the parked rows.
+
+use super::encode::{Array, Element};
+use super::failure::SUPERSEDED;
+use super::pipeline::{Parameter, Pipeline};
+use crate::client::{Client, identifier, literal};
+use crate::error::Error;
+use bytes::Bytes;
+use sync_worker_core::convert::Refusal;
+use sync_worker_core::name::TableName;
+use sync_worker_core::record::{Offset, Partition};
+use sync_worker_core::row::Key;
+use sync_worker_core::sink::{Marker, ParkedKey, Progress};
+use sync_worker_core::value::Value;
+use tokio_postgres::Statement;
+
+/// Any number that nobody else takes an advisory lock on; ASCII for `syncwork`.
+const ADVISORY_LOCK: i64 = 0x7379_6e63_776f_726b;
+
+/// A fill factor this low lets the marker be updated in place for the life of the table.
+const CREATE: &str = r#"
+CREATE SCHEMA IF NOT EXISTS sync_worker;
+CREATE TABLE IF NOT EXISTS sync_worker.progress (
+    installation text NOT NULL, pipeline text NOT NULL, database text NOT NULL, partition int4 NOT NULL,
+    "offset" int8, log text NOT NULL, digest int8 NOT NULL, epoch int8 NOT NULL, writes int8 NOT NULL,
+    PRIMARY KEY (installation, pipeline, database, partition)
+) WITH (fillfactor = 10);
+CREATE TABLE IF NOT EXISTS sync_worker.parked (
+    installation text NOT NULL, pipeline text NOT NULL, database text NOT NULL, partition int4 NOT NULL,
+    table_name text NOT NULL, key_digest bytea NOT NULL, key bytea NOT NULL, "offset" int8 NOT NULL,
+    reason text NOT NULL, seen bytea,
+    PRIMARY KEY (installation, pipeline, database, partition, table_name, key_digest)
+)"#;
+
+/// Whose marker and parked rows are meant.
+#[derive(Clone, Debug)]
+pub struct Owner {
+    pub installation: String,
+    pub pipeline: String,
+    pub database: String,
+    pub partition: Partition,
+}
+
+impl Owner {
+    /// Its columns as literals.
+    fn values(&self) -> String {
+        let [installation, pipeline, database] =
+            [&self.installation, &self.pipeline, &self.database].map(|name| literal(name));
+        format!("{installation}, {pipeline}, {database}, {}", self.partition.0)
+    }
+
+    fn rows(&self) -> String {
+        format!("(installation, pipeline, database, partition) = ({})", self.values())
+    }
+}
+
+/// The statements about marker and parked rows, prepared.
+pub struct Ledger {
+    advance: Statement,
+    park: Statement,
+    unpark: Statement,
+    unpark_table: Statement,
+}
+
+/// Rows of `sync_worker.parked` to write.
+pub struct ParkedRows {
+    tables: Array,
+    digests: Array,
+    keys: Array,
+    offsets: Array,
+    reasons: Array,
+}
+
+impl Default for ParkedRows {
+    fn default() -> Self {
+        Self {
+            tables: Array::new(Element::Text),
+            digests: Array::new(Element::Bytea),
+            keys: Array::new(Element::Bytea),
+            offsets: Array::new(Element::Int8),
+            reasons: Array::new(Element::Text),
+        }
+    }
+}
+
+impl ParkedRows {
+    pub fn push(&mut self, table: &TableName, key: &Key, offset: Offset, reason: &str) -> Result<(), Refusal> {
+        self.push_key(table, key)?;
+        self.keys.push(Value::Bytes(key.as_bytes()))?;
+        self.offsets.push(Value::Int(signed(offset.0)))?;
+        self.reasons.push(Value::Text(reason))
+    }
+
+    /// A key alone, for [`Ledger::unpark`].
+    pub fn push_key(&mut self, table: &TableName, key: &Key) -> Result<(), Refusal> {
+        self.push_table(table)?;
+        self.digests.push(Value::Bytes(&key.digest()))
+    }
+
+    /// A table alone, for [`Ledger::unpark_tables`].
+    pub fn push_table(&mut self, table: &TableName) -> Result<(), Refusal> {
+        self.tables.push(Value::Text(table.as_str()))
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.tables.len() == 0
+    }
+}
+
+/// The same 64 bits.
+#[allow(clippy::cast_possible_wrap)]
+fn signed(value: u64) -> i64 {
+    value as i64
+}
+
+#[allow(clippy::cast_sign_loss)]
+fn unsigned(value: i64) -> u64 {
+    value as u64
+}
+
+/// Makes the schema and its tables where they are missing. Safe against others who do the same.
+pub async fn create(client: &Client) -> Result<(), Error> {
+    let doing = "a look at sync_worker.progress";
+    let there =
+        "SELECT to_regclass('sync_worker.progress') IS NOT NULL AND to_regclass('sync_worker.parked') IS NOT NULL";
+    if client.value(doing, there).await?.as_deref() == Some("t") {
+        return Ok(());
+    }
+    // IF NOT EXISTS alone fails when two sessions pass it at the same time.
+    let sql = format!("BEGIN; SELECT pg_advisory_xact_lock({ADVISORY_LOCK}); {CREATE}; COMMIT");
+    let Err(error) = client.batch_execute(&sql).await else { return Ok(()) };
+    let error = Error::driver("the creation of the schema sync_worker", &error);
+    if error.code() != Some("42501") {
+        return Err(error);
+    }
+    let whose = client.rows("a look at the session", "SELECT current_user, current_database()").await?;
+    let name = |at| whose.first().and_then(|row| row.get(at)).map(identifier).unwrap_or_default();
+    Err(Error::Fatal(format!(
+        "the target's user may not create the schema sync_worker; GRANT CREATE ON DATABASE {} TO {}, or as an administrator: \
+         CREATE SCHEMA sync_worker AUTHORIZATION {}",
+        name(1),
+        name(0),
+        name(0)
+    )))
+}
+
+/// Takes the marker over under a new epoch and reads what is parked.
+pub async fn take_over(client: &mut Client, owner: &Owner, log: &str) -> Result<Progress, tokio_postgres::Error> {
+    let (values, rows) = (owner.values(), owner.rows());
+    let transaction = client.transaction().await?;
+    transaction.batch_execute("SET LOCAL lock_timeout = '1s'").await?;
+    let sql = format!(
+        "INSERT INTO sync_worker.progress (installation, pipeline, database, partition, log, digest, epoch, writes) \
+         VALUES ({values}, $1, 0, 0, 0) ON CONFLICT DO NOTHING"
+    );
+    transaction.execute(&sql, &[&log]).await?;
+    let sql = format!(
+        "UPDATE sync_worker.progress SET epoch = epoch + 1, writes = writes + 1 WHERE {rows} \
+         RETURNING \"offset\", log, digest, epoch, writes"
+    );
+    let row = transaction.query_one(&sql, &[]).await?;
+    let marker = Marker {
+        offset: row.get::<_, Option<i64>>(0).map(|offset| Offset(unsigned(offset))),
+        log: row.get(1),
+        digest: unsigned(row.get(2)),
+        epoch: unsigned(row.get(3)),
+        writes: unsigned(row.get(4)),
+    };
+    let sql = format!("SELECT table_name, key, \"offset\", reason FROM sync_worker.parked WHERE {rows} ORDER BY 3");
+    let parked = transaction.query(&sql, &[]).await?;
+    transaction.commit().await?;
+    let parked = parked.iter().map(|row| ParkedKey {
+        table: TableName::new(row.get(0)),
+        key: Key::from_bytes(Bytes::from(row.get::<_, Vec<u8>>(1))),
+        offset: Offset(unsigned(row.get(2))),
+        reason: row.get(3),
+    });
+    Ok(Progress { marker, parked: parked.collect() })
+}
+
+impl Ledger {
+    pub async fn prepare(client: &Client, owner: &Owner) -> Result<Self, tokio_postgres::Error> {
+        let (values, rows) = (owner.values(), owner.rows());
+        // The cast fails at run time only, and its text comes back in the message.
+        let check = format!("('{SUPERSEDED} ' || count(*))::pg_catalog.int4");
+        let advance = format!(
+            "WITH w AS (UPDATE sync_worker.progress SET \"offset\" = $1, log = $2, digest = $3, epoch = $4, writes = $5 \
+             WHERE {rows} AND \"offset\" IS NOT DISTINCT FROM $6 AND log = $7 AND epoch = $8 AND writes = $9 RETURNING 1) \
+             SELECT CASE WHEN count(*) = 1 THEN 0 ELSE {check} END FROM w"
+        );
+        let park = format!(
+            "INSERT INTO sync_worker.parked (installation, pipeline, database, partition, table_name, key_digest, key, \
+             \"offset\", reason) SELECT {values}, u.* FROM unnest($1::text[], $2::bytea[], $3::bytea[], $4::int8[], \
+             $5::text[]) AS u ON CONFLICT (installation, pipeline, database, partition, table_name, key_digest) \
+             DO UPDATE SET key = EXCLUDED.key, \"offset\" = EXCLUDED.\"offset\", reason = EXCLUDED.reason, seen = NULL"
+        );
+        let unpark = format!(
+            "DELETE FROM sync_worker.parked AS p USING unnest($1::text[], $2::bytea[]) AS u(t, d) \
+             WHERE {rows} AND p.table_name = u.t AND p.key_digest = u.d"
+        );
+        let unpark_table = format!("DELETE FROM sync_worker.parked WHERE {rows} AND table_name = ANY ($1::text[])");
+        let (advance, park, unpark, unpark_table) = futures::try_join!(
+            client.prepare(&advance),
+            client.prepare(&park),
+            client.prepare(&unpark),
+            client.prepare(&unpark_table)
+        )?;
+        Ok(Self { advance, park, unpark, unpark_table })
+    }
+
+    /// Moves the marker from exactly what was expected, else fails as superseded (invariant 2).
+    pub async fn advance(&self, pipeline: &mut Pipeline<'_>, expected: &Marker, marker: &Marker) {
+        let offset = |marker: &Marker| marker.offset.map(|offset| signed(offset.0));
+        let parameters: Vec<Parameter> = vec![
+            Box::new(offset(marker)),
+            Box::new(marker.log.clone()),
+            Box::new(signed(marker.digest)),
+            Box::new(signed(marker.epoch)),
+            Box::new(signed(marker.writes)),
+            Box::new(offset(expected)),
+            Box::new(expected.log.clone()),
+            Box::new(signed(expected.epoch)),
+            Box::new(signed(expected.writes)),
+        ];
+        pipeline.execute_with(&self.advance, parameters).await;
+    }
+
+    pub async fn park(&self, pipeline: &mut Pipeline<'_>, rows: ParkedRows) {
+        let ParkedRows { tables, digests, keys, offsets, reasons } = rows;
+        let arrays = [tables, digests, keys, offsets, reasons];
+        pipeline.execute_with(&self.park, arrays.into_iter().map(parameter).collect()).await;
+    }
+
+    pub async fn unpark(&self, pipeline: &mut Pipeline<'_>, rows: ParkedRows) {
+        let arrays = [rows.tables, rows.digests];
+        pipeline.execute_with(&self.unpark, arrays.into_iter().map(parameter).collect()).await;
+    }
+
+    /// A truncated table has no row that could lack anything.
+    pub async fn unpark_tables(&self, pipeline: &mut Pipeline<'_>, rows: ParkedRows) {
+        pipeline.execute_with(&self.unpark_table, vec![parameter(rows.tables)]).await;
+    }
+}
+
+fn parameter(array: Array) -> Parameter {
+    Box::new(array)
+}

@@ -1,0 +1,406 @@
+//! A batch row by row, in source order, so that only the rows that the target refuses are refused.
+//!
+//! Rows go in chunks of one round trip each. A chunk in which a row is refused is rolled back to its savepoint, written
+//! again up to that row, and the rest follows as chunks of their own.
+
+use super::Attempt;
+use super::failure::Failure;
+use super::items::{Item, KeyChange, Missing};
+use super::pipeline::{Pipeline, Reply, first_failure};
+use super::session::Session;
+use super::set_based::{BEGIN, Ready, finish, send, truncate};
+use super::statement::Kind;
+use crate::error::Error;
+use std::collections::HashMap;
+use std::sync::Arc;
+use sync_worker_core::change::Op;
+use sync_worker_core::collapse::{Effect, Refusals, Step, Version, collapse, stands_alone};
+use sync_worker_core::error::{ErrorClass, Result};
+use sync_worker_core::name::TableName;
+use sync_worker_core::row::Key;
+use sync_worker_core::schema::Schema;
+use sync_worker_core::sink::{Applied, Parking, Refused, Write, WriteBatch};
+use sync_worker_core::value::Damaged;
+
+const CHUNK: usize = 128;
+
+/// What has been refused so far in this batch.
+#[derive(Default)]
+struct Refusing {
+    versions: Refusals,
+    reasons: HashMap<(TableName, Key), Refused>,
+}
+
+impl Refusing {
+    /// The newest version of a key counts.
+    fn refuse(&mut self, schema: &Arc<Schema>, version: Version, class: ErrorClass, reason: String) {
+        let name = (schema.table.clone(), version.key.clone());
+        self.reasons.insert(name.clone(), Refused { write: version.write, class, reason });
+        self.versions.insert(name, (schema.clone(), version));
+    }
+
+    fn written(&mut self, table: &TableName, key: &Key) {
+        if !self.versions.is_empty() {
+            let name = (table.clone(), key.clone());
+            self.versions.remove(&name);
+            self.reasons.remove(&name);
+        }
+    }
+
+    fn truncated(&mut self, table: &TableName) {
+        self.versions.retain(|(name, _), _| name != table);
+        self.reasons.retain(|(name, _), _| name != table);
+    }
+}
+
+/// A write as one statement.
+struct Single {
+    schema: Arc<Schema>,
+    version: Version,
+    /// None where nothing has to be done.
+    item: Option<Item>,
+}
+
+enum Encoded {
+    Single(Single),
+    Refused(Arc<Schema>, Version, Refused),
+}
+
+impl Session {
+    pub async fn row_by_row(&mut self, batch: &WriteBatch, parking: &dyn Parking) -> Result<Applied> {
+        // Deferred constraints may be met by a later row; where they are not in the end, each row is checked at once.
+        for immediate in [false, true] {
+            match self.rows(batch, parking, immediate).await {
+                Ok(applied) => return Ok(applied),
+                Err(Attempt::Stop(error)) => return Err(error),
+                Err(Attempt::Failed(failure)) if failure.is_of_row() && !immediate => {}
+                Err(Attempt::Failed(failure)) => return Err(self.error(failure, "the write of a batch").into()),
+                Err(Attempt::RowByRow) => break,
+            }
+        }
+        Err(Error::Protocol("a batch can't be written row by row").into())
+    }
+
+    async fn rows(&mut self, batch: &WriteBatch, parking: &dyn Parking, immediate: bool) -> Result<Applied, Attempt> {
+        let mut pipeline = Pipeline::new(&self.client);
+        pipeline.send(BEGIN).await;
+        self.ledger()?.advance(&mut pipeline, &batch.expected, &batch.marker).await; // invariant 2
+        if immediate {
+            pipeline.send("SET CONSTRAINTS ALL IMMEDIATE").await;
+        }
+        let mut replies = pipeline.finish().await;
+        if let Some((_, failure)) = first_failure(&mut replies) {
+            return Err(self.roll_back(failure.into()).await);
+        }
+        match self.all_rows(batch, parking).await {
+            Ok(applied) => Ok(applied),
+            Err(attempt) => Err(self.roll_back(attempt).await),
+        }
+    }
+
+    async fn all_rows(&mut self, batch: &WriteBatch, parking: &dyn Parking) -> Result<Applied, Attempt> {
+        let mut applied = Applied { row_by_row: true, ..Applied::default() };
+        let mut refusing = Refusing::default();
+        let mut next = 0;
+        while next < batch.writes.len() {
+            if stands_alone(&batch.writes[next].change)? {
+                self.alone(batch, next, &mut refusing, &mut applied).await?;
+                next += 1;
+            } else {
+                next = self.chunk(&batch.writes, next, &mut refusing, &mut applied).await?;
+            }
+        }
+        let mut pipeline = Pipeline::new(&self.client);
+        pipeline.send("SET CONSTRAINTS ALL IMMEDIATE").await;
+        if let Some((_, failure)) = first_failure(&mut pipeline.finish().await) {
+            return Err(failure.into());
+        }
+        applied.refused = refusing.reasons.into_values().collect();
+        applied.refused.sort_by_key(|refused| refused.write);
+        if !applied.refused.is_empty() {
+            parking.park(batch, &applied.refused).await?; // invariant 2
+        }
+        let steps = collapse(&batch.writes, 0..batch.writes.len(), &HashMap::new())?;
+        let mut pipeline = Pipeline::new(&self.client);
+        self.settle(&mut pipeline, batch, &steps, &applied.refused).await?;
+        finish(pipeline, 0, &[], &mut applied).await?;
+        Ok(applied)
+    }
+
+    /// Writes some rows from `start` on and returns where it stopped.
+    async fn chunk(
+        &mut self,
+        writes: &[Write],
+        start: usize,
+        refusing: &mut Refusing,
+        applied: &mut Applied,
+    ) -> Result<usize, Attempt> {
+        let mut end = start;
+        let mut singles: Vec<Single> = Vec::new();
+        let mut refused = None;
+        while end < writes.len() && end - start < CHUNK && !stands_alone(&writes[end].change)? {
+            // What is made over a refused version must know how the write before it ended.
+            let over_refused = self.is_refused(&writes[end], refusing)?;
+            if over_refused && end > start {
+                break;
+            }
+            match self.encode(writes, end, &refusing.versions)? {
+                Encoded::Single(single) => singles.push(single),
+                Encoded::Refused(schema, version, reason) => {
+                    refused = Some((schema, version, reason));
+                    end += 1;
+                    break;
+                }
+            }
+            end += 1;
+            if over_refused {
+                break;
+            }
+        }
+        let written = self.run(&mut singles, refusing, applied).await?;
+        if let Some(stopped) = written {
+            return Ok(stopped);
+        }
+        if let Some((schema, version, Refused { class, reason, .. })) = refused {
+            refusing.refuse(&schema, version, class, reason);
+        }
+        Ok(end)
+    }
+
+    /// Runs statements up to the first that is refused, and returns the index of the write after that one.
+    async fn run(
+        &mut self,
+        singles: &mut Vec<Single>,
+        refusing: &mut Refusing,
+        applied: &mut Applied,
+    ) -> Result<Option<usize>, Attempt> {
+        let mut stopped = None;
+        let mut items = Vec::new();
+        let mut places = Vec::new();
+        for (place, single) in singles.iter_mut().enumerate() {
+            if let Some(item) = single.item.take() {
+                items.push(item);
+                places.push(place);
+            }
+        }
+        let mut ready = self.ready(items).await?;
+        let mut length = singles.len();
+        let counts = loop {
+            match self.attempt(&ready).await? {
+                Ok(counts) => break counts,
+                Err((at, failure)) => {
+                    let place = places[at];
+                    let Single { schema, version, .. } = &singles[place];
+                    if stopped.is_none() {
+                        stopped = Some((place, schema.clone(), version.clone(), failure));
+                    }
+                    // Written again without it and what follows.
+                    ready.truncate(at);
+                    places.truncate(at);
+                    length = place;
+                }
+            }
+        };
+        let mut counts = places.iter().zip(counts).peekable();
+        for (place, Single { schema, version, .. }) in singles[..length].iter().enumerate() {
+            let found = counts.next_if(|(at, _)| **at == place).map(|(_, count)| count);
+            let partial = version.effect == Effect::Update && found == Some(0);
+            if found == Some(0) {
+                applied.missing += u64::from(partial || version.effect == Effect::Delete && !version.fresh);
+            }
+            if partial {
+                let reason = "the row is not there and the change lacks some of its columns".to_owned();
+                refusing.refuse(schema, version.clone(), ErrorClass::Dependency, reason);
+            } else {
+                applied.rows += 1;
+                refusing.written(&schema.table, &version.key);
+            }
+        }
+        Ok(stopped.map(|(_, schema, version, failure)| {
+            let next = version.write + 1;
+            let class = failure.class;
+            refusing.refuse(&schema, version, class, failure.reason());
+            next
+        }))
+    }
+
+    /// Runs statements behind a savepoint: how many rows each met, or the first that was refused, all of them undone.
+    async fn attempt(&self, ready: &[Ready]) -> Result<Result<Vec<u64>, (usize, Failure)>, Attempt> {
+        let mut pipeline = Pipeline::new(&self.client);
+        pipeline.send("SAVEPOINT attempt").await;
+        send(&mut pipeline, ready).await;
+        pipeline.send("RELEASE SAVEPOINT attempt").await;
+        let broken = pipeline.broken;
+        let mut replies = pipeline.finish().await;
+        if broken {
+            return Err(Error::Protocol("a statement was not sent").into());
+        }
+        let Some((at, failure)) = first_failure(&mut replies) else {
+            let items = replies.into_iter().skip(1).take(ready.len());
+            return Ok(Ok(items.map(|reply| reply.as_ref().map_or(0, found)).collect()));
+        };
+        if !failure.is_of_row() || at == 0 || at > ready.len() {
+            return Err(failure.into());
+        }
+        let undone = self.client.batch_execute("ROLLBACK TO SAVEPOINT attempt; RELEASE SAVEPOINT attempt").await;
+        undone.map_err(|error| Attempt::Failed(Failure::of(&error)))?;
+        Ok(Err((at - 1, failure)))
+    }
+
+    fn is_refused(&self, write: &Write, refusing: &Refusing) -> Result<bool, Damaged> {
+        if refusing.versions.is_empty() {
+            return Ok(false);
+        }
+        let key = write.change.key()?.ok_or(Damaged("a change without an image"))?;
+        Ok(refusing.versions.contains_key(&(write.change.table().clone(), key)))
+    }
+
+    /// One write, made over what was refused of its key.
+    fn encode(&self, writes: &[Write], index: usize, refusals: &Refusals) -> Result<Encoded, Attempt> {
+        let schema = writes[index].change.schema.clone();
+        let mut steps = collapse(writes, index..index + 1, refusals)?;
+        let version = match steps.pop() {
+            Some(Step::Set(mut sets)) => sets.pop().and_then(|mut set| set.versions.pop()),
+            Some(Step::Alone(_)) | None => None,
+        };
+        let version = version.ok_or(Damaged("a change without an image"))?;
+        self.single(schema, version)
+    }
+
+    /// A complete image is written whether its row is there or not.
+    fn single(&self, schema: Arc<Schema>, version: Version) -> Result<Encoded, Attempt> {
+        let mut version = version;
+        let complete = match &version.row {
+            Some(row) => !row.is_partial()?,
+            None => false,
+        };
+        if version.effect == Effect::Update && complete || version.effect == Effect::Insert {
+            version.effect = Effect::Upsert;
+        }
+        let mut builder = self.builder(Missing::Told);
+        let mut groups = Vec::new();
+        builder.version(schema.id, &version, &mut groups)?;
+        if let Some(refused) = builder.refused.pop() {
+            return Ok(Encoded::Refused(schema, version, refused));
+        }
+        let item = groups.pop().map(Item::Rows);
+        Ok(Encoded::Single(Single { schema, version, item }))
+    }
+
+    /// A truncate, or a changed key.
+    async fn alone(
+        &mut self,
+        batch: &WriteBatch,
+        index: usize,
+        refusing: &mut Refusing,
+        applied: &mut Applied,
+    ) -> Result<(), Attempt> {
+        let write = &batch.writes[index];
+        let change = &write.change;
+        let table = change.table().clone();
+        if change.op == Op::Truncate {
+            let plan = self.plans.get(&change.schema.id).ok_or(Damaged("a row without a schema"))?;
+            let ready = [Ready::Truncate(truncate(plan))];
+            if let Err((_, failure)) = self.attempt(&ready).await? {
+                let reason = failure.reason();
+                return Err(Error::Fatal(format!("the truncate of table {table} is refused: {reason}")).into());
+            }
+            refusing.truncated(&table);
+            return Ok(());
+        }
+        let (Some(old_key), Some(key), Some(row)) = (change.old_key()?, change.key()?, &change.after) else {
+            return Err(Damaged("a changed key without both images").into());
+        };
+        let version = Version {
+            effect: Effect::Upsert,
+            key,
+            row: Some(row.clone()),
+            write: index,
+            fresh: false,
+            parked: write.parked,
+        };
+        // The version that waited for the old key waits no more.
+        let version = match refusing.versions.remove(&(table.clone(), old_key.clone())) {
+            Some((schema, old)) if schema.id == change.schema.id => match old.row {
+                Some(old) => Version { row: Some(row.over(&old)?), ..version },
+                None => version,
+            },
+            Some(_) | None => version,
+        };
+        refusing.reasons.remove(&(table.clone(), old_key.clone()));
+        let outcome = self.key_change(&change.schema, &old_key, &version, applied).await?;
+        match outcome {
+            None => {
+                applied.rows += 1;
+                refusing.written(&table, &version.key);
+            }
+            Some((class, reason)) => refusing.refuse(&change.schema, version, class, reason),
+        }
+        Ok(())
+    }
+
+    /// Why it is refused, if it is.
+    async fn key_change(
+        &mut self,
+        schema: &Arc<Schema>,
+        old_key: &Key,
+        version: &Version,
+        applied: &mut Applied,
+    ) -> Result<Option<(ErrorClass, String)>, Attempt> {
+        let plan = self.plans.get(&schema.id).ok_or(Damaged("a row without a schema"))?;
+        if !plan.key_is_fixed {
+            let mut builder = self.builder(Missing::Told);
+            let mut items = Vec::new();
+            let row = version.row.as_ref().ok_or(Damaged("a changed key without both images"))?;
+            let change = KeyChange { schema: schema.id, row, old_key, write: version.write };
+            builder.key_change(&change, Kind::UpdateKey, &mut items)?;
+            if let Some(refused) = builder.refused.pop() {
+                return Ok(Some((refused.class, refused.reason)));
+            }
+            let ready = self.ready(items).await?;
+            match self.attempt(&ready).await? {
+                Ok(counts) if counts.first().is_some_and(|count| *count > 0) => return Ok(None),
+                Ok(_) => applied.missing += 1,
+                Err((_, failure)) => {
+                    let plan = self.plans.get(&schema.id);
+                    let on_key = failure.unique_index().zip(plan).is_some_and(|(name, plan)| plan.is_key_index(name));
+                    if !on_key {
+                        return Ok(Some((failure.class, failure.reason())));
+                    }
+                }
+            }
+        }
+        // The row is there under its new key already, or not at all, or its key can't be updated.
+        let delete = Version { effect: Effect::Delete, key: old_key.clone(), row: None, ..version.clone() };
+        let partial = version.row.as_ref().map(|row| row.is_partial()).transpose()?.unwrap_or(true);
+        let effect = if partial { Effect::Update } else { Effect::Upsert };
+        let mut items = Vec::new();
+        for version in [delete, Version { effect, ..version.clone() }] {
+            match self.single(schema.clone(), version)? {
+                Encoded::Single(single) => items.extend(single.item),
+                Encoded::Refused(_, _, refused) => return Ok(Some((refused.class, refused.reason))),
+            }
+        }
+        let ready = self.ready(items).await?;
+        match self.attempt(&ready).await? {
+            Err((_, failure)) => Ok(Some((failure.class, failure.reason()))),
+            Ok(counts) if partial && counts.get(1) == Some(&0) => {
+                let reason = "the row is not there and the change lacks some of its columns".to_owned();
+                Ok(Some((ErrorClass::Dependency, reason)))
+            }
+            Ok(_) => Ok(None),
+        }
+    }
+}
+
+/// How many rows a statement met.
+fn found(reply: &Reply) -> u64 {
+    match reply {
+        Reply::Done => 0,
+        Reply::Count(count) => *count,
+        Reply::Rows(rows) => {
+            let places: Option<Vec<i64>> = rows.first().and_then(|row| row.get(0));
+            places.map_or(0, |places| places.len() as u64)
+        }
+    }
+}

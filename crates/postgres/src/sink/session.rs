@@ -1,0 +1,222 @@
+//! A sink's connection, with what has been read and prepared on it.
+
+use super::Attempt;
+use super::failure::Failure;
+use super::items::{Missing, Order, Plans};
+use super::marker::{self, Ledger, Owner};
+use super::plan::Plan;
+use super::target::Target;
+use crate::client::{self, Client, Purpose, literal};
+use crate::config::{Config, SessionReplicationRole};
+use crate::error::Error;
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+use sync_worker_core::collapse::collapse;
+use sync_worker_core::database::Scope;
+use sync_worker_core::error::Result;
+use sync_worker_core::name::TableName;
+use sync_worker_core::schema::{Schema, SchemaId};
+use sync_worker_core::sink::{Applied, Parking, Progress, Write, WriteBatch};
+
+/// One plan per statement, made once and never by the size of a table: each row is looked up by its key, whether the
+/// table is empty, has just been filled or has never been analyzed.
+const PLANNING: &str = "SET plan_cache_mode = force_generic_plan; SET enable_seqscan = off; SET enable_bitmapscan = off; \
+                        SET enable_hashjoin = off; SET enable_mergejoin = off; SET enable_material = off; \
+                        SET enable_memoize = off; SET max_parallel_workers_per_gather = 0";
+
+/// A plan made while a table had almost no rows may scan it: plans are made anew while the tables grow, each time that
+/// as many rows again have been written, up to this distance.
+const REPLAN_EVERY: u64 = 1 << 16;
+const REPLAN_FIRST: u64 = 16;
+
+/// After an update that found no row, this many batches are looked at before their commit: during a snapshot changes of
+/// rows that are still to be copied come in runs.
+const WATCHFUL: u32 = 32;
+
+pub struct Session {
+    pub client: Client,
+    pipeline: String,
+    names: HashMap<TableName, String>,
+    pub plans: Plans,
+    pub ranks: HashMap<SchemaId, usize>,
+    pub order: Order,
+    /// Prepared when the target is taken over.
+    pub ledger: Option<Ledger>,
+    watchful: u32,
+    written: u64,
+    replan_at: u64,
+}
+
+impl Session {
+    pub async fn open(config: &Config, scope: &Scope, owner: &Owner) -> Result<Self, Error> {
+        let client = client::connect(config, Purpose::Sink).await?;
+        let order = settings(&client, config.session_replication_role, owner).await?;
+        for table in &scope.tables {
+            Target::read(&client, &table.name).await?;
+        }
+        let names = scope.tables.iter().map(|at| (at.table.clone(), at.name.clone())).collect();
+        Ok(Self {
+            client,
+            pipeline: owner.pipeline.clone(),
+            names,
+            plans: Plans::new(),
+            ranks: HashMap::new(),
+            order,
+            ledger: None,
+            watchful: 0,
+            written: 0,
+            replan_at: REPLAN_FIRST,
+        })
+    }
+
+    pub async fn take_over(&mut self, owner: &Owner, log: &str) -> Result<Progress, Error> {
+        marker::create(&self.client).await?;
+        let doing = "the takeover of sync_worker.progress";
+        let progress = match marker::take_over(&mut self.client, owner, log).await {
+            Ok(progress) => progress,
+            Err(error) => {
+                // The marker is locked: by a session whose worker is gone and whose connection has not noticed. Whoever
+                // it is has lost the target to us.
+                if error.code().is_some_and(|code| code.code() == "55P03") {
+                    let sql = format!(
+                        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = {} \
+                         AND datname = current_database() AND usename = current_user AND pid <> pg_backend_pid()",
+                        literal(&application_name(owner))
+                    );
+                    self.client.rows(doing, &sql).await?;
+                }
+                return Err(Error::driver(doing, &error));
+            }
+        };
+        let ledger = Ledger::prepare(&self.client, owner).await;
+        self.ledger = Some(ledger.map_err(|error| Error::driver(doing, &error))?);
+        Ok(progress)
+    }
+
+    pub async fn apply(&mut self, batch: &WriteBatch, parking: &dyn Parking) -> Result<Applied> {
+        self.plan(&batch.writes).await?;
+        let steps = collapse(&batch.writes, 0..batch.writes.len(), &HashMap::new()).map_err(Error::Damaged)?;
+        let mut missing = if self.watchful > 0 { Missing::Told } else { Missing::Fails };
+        let mut replanned = false;
+        let applied = loop {
+            let failure = match self.set_based(batch, &steps, missing, parking).await {
+                Ok(applied) => break applied,
+                Err(Attempt::Stop(error)) => return Err(error),
+                Err(Attempt::RowByRow) => break self.row_by_row(batch, parking).await?,
+                Err(Attempt::Failed(failure)) => failure,
+            };
+            if failure.missing && missing == Missing::Fails {
+                missing = Missing::Told;
+                self.watchful = WATCHFUL;
+            } else if failure.is_stale() && !replanned {
+                replanned = true;
+                self.plans.clear();
+                self.plan(&batch.writes).await?;
+            } else if failure.is_of_row() {
+                break self.row_by_row(batch, parking).await?;
+            } else {
+                return Err(self.error(failure, "the write of a batch").into());
+            }
+        };
+        self.watchful = if applied.missing > 0 { WATCHFUL } else { self.watchful.saturating_sub(1) };
+        self.written += applied.rows;
+        Ok(applied)
+    }
+
+    pub fn error(&self, failure: Failure, doing: &str) -> Error {
+        failure.into_error(doing, &self.pipeline)
+    }
+
+    /// Whether the plans of the prepared statements have become old.
+    pub fn replans(&mut self) -> bool {
+        let due = self.written >= self.replan_at;
+        if due {
+            self.replan_at = self.written + self.written.min(REPLAN_EVERY);
+        }
+        due
+    }
+
+    /// Plans every schema that the writes use. One that is new has the target's catalog read again.
+    async fn plan(&mut self, writes: &[Write]) -> Result<(), Error> {
+        let mut known = None;
+        let mut added = false;
+        for write in writes {
+            let schema = &write.change.schema;
+            if known == Some(schema.id) {
+                continue;
+            }
+            known = Some(schema.id);
+            if !self.plans.contains_key(&schema.id) {
+                let plan = self.plan_of(schema).await?;
+                self.plans.insert(schema.id, plan);
+                added = true;
+            }
+        }
+        if added {
+            self.ranks = ranks(&self.plans);
+        }
+        Ok(())
+    }
+
+    async fn plan_of(&self, schema: &Arc<Schema>) -> Result<Plan, Error> {
+        let Some(name) = self.names.get(&schema.table) else {
+            return Err(Error::Fatal(format!("table {} is not one of pipeline {}", schema.table, self.pipeline)));
+        };
+        Plan::new(Arc::new(Target::read(&self.client, name).await?), schema.clone())
+    }
+}
+
+fn application_name(owner: &Owner) -> String {
+    let installation: String = owner.installation.chars().take(8).collect();
+    let name = format!("sync-worker sink {} {} {installation}", owner.pipeline, owner.database);
+    // What is longer is cut by the server, on the way in; cut here it can be looked for.
+    let mut end = name.len().min(63);
+    while !name.is_char_boundary(end) {
+        end -= 1;
+    }
+    // Other characters are shown as question marks by older servers.
+    name[..end]
+        .chars()
+        .map(|character| if character.is_ascii_graphic() || character == ' ' { character } else { '?' })
+        .collect()
+}
+
+/// Settings of the session. Returns the order of statements that they ask for.
+async fn settings(client: &Client, role: SessionReplicationRole, owner: &Owner) -> Result<Order, Error> {
+    let doing = "the settings of the sink's session";
+    let sql = format!("{PLANNING}; SET application_name = {}", literal(&application_name(owner)));
+    client.batch_execute(&sql).await.map_err(|error| Error::driver(doing, &error))?;
+    if role == SessionReplicationRole::Origin {
+        return Ok(Order::ForeignKeys);
+    }
+    let Err(error) = client.batch_execute("SET session_replication_role = replica").await else {
+        return Ok(Order::Unique);
+    };
+    let error = Error::driver(doing, &error);
+    match (role, error.code()) {
+        (SessionReplicationRole::Auto, Some("42501")) => Ok(Order::ForeignKeys),
+        (_, Some("42501")) => Err(Error::Fatal(
+            "the target's user may not set session_replication_role; GRANT SET ON PARAMETER session_replication_role TO it \
+             (PostgreSQL 15 and later), or use session_replication_role = \"origin\""
+                .to_owned(),
+        )),
+        _ => Err(error),
+    }
+}
+
+/// How deep each table stands below those that it refers to. In a cycle somebody is first.
+fn ranks(plans: &Plans) -> HashMap<SchemaId, usize> {
+    let by_oid: HashMap<u32, &Plan> = plans.values().map(|plan| (plan.target.table.oid, plan)).collect();
+    fn depth(oid: u32, by_oid: &HashMap<u32, &Plan>, above: &mut HashSet<u32>) -> usize {
+        let Some(plan) = by_oid.get(&oid) else { return 0 };
+        if !above.insert(oid) {
+            return 0;
+        }
+        let parents = plan.target.table.foreign_keys.iter().filter(|key| key.parent_oid != oid);
+        let depth = parents.map(|key| 1 + depth(key.parent_oid, by_oid, above)).max().unwrap_or(0);
+        above.remove(&oid);
+        depth
+    }
+    let rank = |plan: &Plan| depth(plan.target.table.oid, &by_oid, &mut HashSet::new());
+    plans.iter().map(|(id, plan)| (*id, rank(plan))).collect()
+}

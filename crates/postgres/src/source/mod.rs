@@ -1,0 +1,4 @@
+//! The change stream of a PostgreSQL database: a logical replication slot, read with `pgoutput`.
+
+pub mod pgoutput;
+pub mod transport;

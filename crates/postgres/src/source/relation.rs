@@ -1,0 +1,237 @@
+//! Tables as the stream describes them, and their rows in canonical form.
+
+use crate::catalog::{self, Qualified};
+use crate::client::{self, Client, Purpose};
+use crate::codec::{self, Form};
+use crate::config::Config;
+use crate::error::Error;
+use crate::source::pgoutput::{Field, Malformed, Old, Relation, Tuple};
+use std::collections::HashMap;
+use std::sync::Arc;
+use sync_worker_core::database::TableAt;
+use sync_worker_core::name::TableName;
+use sync_worker_core::row::{Row, RowBuilder};
+use sync_worker_core::schema::{Column, Schema};
+use sync_worker_core::types::{ColumnType, Engine};
+use sync_worker_core::value::{Cell, Value};
+
+/// A table of the pipeline as of the last relation message about it.
+#[derive(Debug)]
+pub struct Table {
+    pub schema: Arc<Schema>,
+    columns: Vec<Plan>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Plan {
+    form: Form,
+    /// A column of the key: Present in every image.
+    key: bool,
+    /// A column of the replica identity: what an old tuple that is not full holds.
+    identity: bool,
+}
+
+/// Room that decoding borrows, reused from row to row.
+#[derive(Default)]
+pub struct Scratch {
+    pub rows: RowBuilder,
+    bytes: Vec<u8>,
+}
+
+impl Table {
+    /// The row after an insert or an update. What the log does not hold is taken from the old row where that is full.
+    pub fn after(&self, new: Tuple<'_>, old: Option<&Old<'_>>, scratch: &mut Scratch) -> Result<Row, Error> {
+        self.check(new)?;
+        for (at, field) in new.fields().enumerate() {
+            let plan = self.columns[at];
+            let field = match field.map_err(malformed)? {
+                Field::Unchanged => match old.filter(|old| old.full || plan.identity) {
+                    Some(old) => old.tuple.fields().nth(at).unwrap_or(Ok(Field::Unchanged)).map_err(malformed)?,
+                    None => Field::Unchanged,
+                },
+                field => field,
+            };
+            if plan.key && field == Field::Unchanged {
+                scratch.rows.abandon();
+                return Err(self.refused(at, "the log does not hold this key column"));
+            }
+            self.push(at, field, scratch)?;
+        }
+        Ok(scratch.rows.finish())
+    }
+
+    /// The row before an update or a delete: all of it, else the replica identity.
+    pub fn before(&self, old: &Old<'_>, scratch: &mut Scratch) -> Result<Row, Error> {
+        self.check(old.tuple)?;
+        for (at, field) in old.tuple.fields().enumerate() {
+            let field = field.map_err(malformed)?;
+            match old.full || self.columns[at].identity {
+                true => self.push(at, field, scratch)?,
+                false => scratch.rows.push(Cell::Unchanged),
+            }
+        }
+        Ok(scratch.rows.finish())
+    }
+
+    fn check(&self, tuple: Tuple<'_>) -> Result<(), Error> {
+        match usize::from(tuple.columns) == self.columns.len() {
+            true => Ok(()),
+            false => Err(Error::Protocol("a row with another number of columns than its table")),
+        }
+    }
+
+    #[inline]
+    fn push(&self, at: usize, field: Field<'_>, scratch: &mut Scratch) -> Result<(), Error> {
+        match field {
+            Field::Null => scratch.rows.push(Cell::Present(Value::Null)),
+            Field::Unchanged => scratch.rows.push(Cell::Unchanged),
+            Field::Text(text) => {
+                if let Err(problem) = codec::push(self.columns[at].form, text, &mut scratch.bytes, &mut scratch.rows) {
+                    scratch.rows.abandon();
+                    return Err(self.refused(at, problem));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn refused(&self, at: usize, problem: &str) -> Error {
+        let column = self.schema.columns.get(at).map(|column| column.name.clone());
+        let table = self.schema.table.to_string();
+        Error::Value { table, column: column.unwrap_or_default(), problem: problem.to_owned() }
+    }
+}
+
+pub fn malformed(error: Malformed) -> Error {
+    Error::Protocol(error.0)
+}
+
+/// What a relation id stands for.
+#[derive(Debug)]
+struct Known {
+    /// The message that said so, to know it again without looking into the catalog.
+    message: Vec<u8>,
+    /// None for a table that is not one of the pipeline's.
+    table: Option<Arc<Table>>,
+}
+
+/// All relations that the stream has described.
+pub struct Relations {
+    config: Config,
+    /// For questions about types and keys; opened when it is needed and again when it was lost.
+    client: Option<Client>,
+    tables: HashMap<Qualified, TableName>,
+    /// The tables of the pipeline by their oid, to notice that one was renamed.
+    oids: HashMap<u32, Qualified>,
+    known: HashMap<u32, Known>,
+    types: HashMap<(u32, i32), (String, ColumnType)>,
+    /// Changes come in runs of one table.
+    last: Option<(u32, Option<Arc<Table>>)>,
+}
+
+impl Relations {
+    pub fn new(config: Config, client: Client, tables: &[TableAt], oids: HashMap<u32, Qualified>) -> Self {
+        let tables = tables.iter().map(|at| (Qualified::parse(&at.name), at.table.clone())).collect();
+        let (known, types) = (HashMap::new(), HashMap::new());
+        Self { config, client: Some(client), tables, oids, known, types, last: None }
+    }
+
+    /// The pipeline's table behind a relation id; None for others.
+    #[inline]
+    pub fn get(&mut self, oid: u32) -> Result<Option<Arc<Table>>, Error> {
+        if let Some((last, table)) = &self.last
+            && *last == oid
+        {
+            return Ok(table.clone());
+        }
+        let known = self.known.get(&oid).ok_or(Error::Protocol("a change of a table that was not described"))?;
+        self.last = Some((oid, known.table.clone()));
+        Ok(known.table.clone())
+    }
+
+    pub fn knows(&self, relation: &Relation<'_>) -> bool {
+        self.known.get(&relation.oid).is_some_and(|known| known.message == relation.bytes)
+    }
+
+    /// Takes a description. Cancel safe: it is taken at the end or not at all.
+    pub async fn describe(&mut self, relation: &Relation<'_>) -> Result<(), Error> {
+        let name = Qualified { schema: relation.schema.to_owned(), table: relation.table.to_owned() };
+        let table = match self.tables.get(&name).cloned() {
+            Some(table) => Some(Arc::new(self.table(relation, &name, &table).await?)),
+            None => match self.oids.get(&relation.oid) {
+                Some(before) => {
+                    return Err(Error::Fatal(format!(
+                        "table {before} is called {name} now: give it its name back, or correct the pipeline's tables"
+                    )));
+                }
+                None => None,
+            },
+        };
+        self.oids.retain(|_, known| *known != name);
+        if table.is_some() {
+            self.oids.insert(relation.oid, name);
+        }
+        self.known.insert(relation.oid, Known { message: relation.bytes.to_vec(), table });
+        self.last = None;
+        Ok(())
+    }
+
+    /// Names, types and identity come from the message, which belongs to this place in the log. The catalog, which may be
+    /// newer, adds the spelling of types, the order of the key, and which columns may be null.
+    async fn table(&mut self, relation: &Relation<'_>, name: &Qualified, table: &TableName) -> Result<Table, Error> {
+        let described = relation.columns().map_err(malformed)?;
+        let client = match self.client.take() {
+            Some(client) if !client.is_closed() => client,
+            _ => client::connect(&self.config, Purpose::Control).await?,
+        };
+        let client = &*self.client.insert(client);
+        let unknown: Vec<(u32, i32)> = described
+            .iter()
+            .map(|column| (column.type_oid, column.type_modifier))
+            .filter(|kind| !self.types.contains_key(kind))
+            .collect();
+        self.types.extend(catalog::types(client, &unknown).await?);
+        let now = catalog::table(client, name).await?;
+        let now_column = |name: &str| now.as_ref().and_then(|now| now.column(name));
+
+        let column = |described: &crate::source::pgoutput::RelationColumn<'_>| {
+            let kind = (described.type_oid, described.type_modifier);
+            let (type_name, kind) = self.types.get(&kind).cloned().unwrap_or_else(|| {
+                // A type that has been dropped since: its text still goes to columns of the same type.
+                let name = format!("type {}", described.type_oid);
+                (name.clone(), ColumnType::Named { engine: Engine::Postgres, name })
+            });
+            let nullable = now_column(described.name).is_none_or(|now| now.column.nullable);
+            Column { name: described.name.to_owned(), kind, type_name, nullable, generated: false }
+        };
+        let columns: Vec<Column> = described.iter().map(column).collect();
+
+        let full = relation.identity == b'f';
+        let identity: Vec<usize> = (0..described.len()).filter(|&at| described[at].key).collect();
+        let at = |name: &String| described.iter().position(|column| column.name == name);
+        let catalog_key: Option<Vec<usize>> =
+            now.as_ref().and_then(|now| now.key()).and_then(|names| names.iter().map(at).collect());
+        let key = match catalog_key {
+            Some(key) if full || is_permutation(&key, &identity) => key,
+            _ if full => Vec::new(),
+            _ => identity.clone(),
+        };
+        if key.is_empty() {
+            return Err(Error::Fatal(format!(
+                "table {name} has no key: ALTER TABLE {} ADD PRIMARY KEY (...), or choose a unique index with REPLICA IDENTITY USING INDEX",
+                name.quoted()
+            )));
+        }
+        let plan = |(at, column): (usize, &Column)| Plan {
+            form: Form::from(&column.kind),
+            key: key.contains(&at),
+            identity: identity.contains(&at),
+        };
+        let plans = columns.iter().enumerate().map(plan).collect();
+        Ok(Table { schema: Arc::new(Schema::new(table.clone(), Engine::Postgres, columns, key)), columns: plans })
+    }
+}
+
+fn is_permutation(key: &[usize], identity: &[usize]) -> bool {
+    key.len() == identity.len() && key.iter().all(|at| identity.contains(at))
+}

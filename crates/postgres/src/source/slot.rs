@@ -1,0 +1,182 @@
+//! The slot and the publication that a pipeline has at its source.
+
+use crate::catalog::Table;
+use crate::client::{Client, identifier, literal};
+use crate::error::Error;
+use std::time::Duration;
+use sync_worker_core::database::Scope;
+use sync_worker_core::name::DatabaseName;
+use sync_worker_core::position::Lsn;
+use tokio::time::Instant;
+use tokio_postgres::SimpleQueryRow;
+
+/// How long a slot may stay in the hands of a connection that we have ended.
+const HAND_OVER: Duration = Duration::from_secs(5);
+
+/// The name of slot and publication, the same for both: at most 63 bytes, of letters, digits and underscores. Slots are
+/// shared by all databases of a server, so the database is in it, too.
+pub fn name(scope: &Scope, database: &DatabaseName) -> String {
+    let whole = format!("{}\0{}\0{database}", scope.installation, scope.pipeline);
+    let readable: String = scope
+        .pipeline
+        .as_str()
+        .chars()
+        .map(|character| match character.to_ascii_lowercase() {
+            character if character.is_ascii_alphanumeric() => character,
+            _ => '_',
+        })
+        .take(30)
+        .collect();
+    format!("sync_worker_{readable}_{:016x}", xxhash_rust::xxh3::xxh3_64(whole.as_bytes()))
+}
+
+/// A slot as `pg_replication_slots` shows it.
+#[derive(Debug)]
+pub struct Slot {
+    pub plugin: String,
+    pub database: String,
+    /// Why the server can't serve it any more.
+    pub lost: Option<String>,
+    pub confirmed: Option<Lsn>,
+}
+
+pub async fn find(client: &Client, name: &str) -> Result<Option<Slot>, Error> {
+    let sql = format!(
+        "SELECT plugin, database, wal_status, to_jsonb(s) ->> 'invalidation_reason', to_jsonb(s) ->> 'conflicting', \
+         confirmed_flush_lsn FROM pg_replication_slots s WHERE slot_name = {}",
+        literal(name)
+    );
+    let rows = client.rows("a look at the slot", &sql).await?;
+    let Some(row) = rows.first() else { return Ok(None) };
+    let text = |column: usize| row.try_get(column).ok().flatten().unwrap_or_default();
+    let lost = match (text(3), text(2), text(4)) {
+        ("", "lost", _) => Some("its log was removed (max_slot_wal_keep_size)".to_owned()),
+        ("", _, "true") => Some("it conflicted with recovery".to_owned()),
+        ("", _, _) => None,
+        (reason, _, _) => Some(reason.to_owned()),
+    };
+    Ok(Some(Slot {
+        plugin: text(0).to_owned(),
+        database: text(1).to_owned(),
+        lost,
+        confirmed: text(5).parse().ok(),
+    }))
+}
+
+/// Makes the slot and returns where it starts: transactions that commit at or after this point are in it.
+pub async fn create(client: &Client, name: &str, failover: bool) -> Result<Lsn, Error> {
+    let failover = if failover && client.version >= 170_000 { ", failover => true" } else { "" };
+    let sql = format!(
+        "SELECT lsn FROM pg_create_logical_replication_slot({}, 'pgoutput', false, false{failover})",
+        literal(name)
+    );
+    // It waits for every transaction that is running now, which may be hours.
+    client.rows("the time limit of a session", "SET statement_timeout = 0").await?;
+    let mut creating = std::pin::pin!(client.value("the creation of the slot", &sql));
+    let lsn = tokio::select! {
+        lsn = &mut creating => lsn,
+        () = tokio::time::sleep(Duration::from_secs(5)) => {
+            tracing::info!(slot = name, "the new slot waits for the transactions that are running at the source");
+            creating.await
+        }
+    }?;
+    client.rows("the time limit of a session", "RESET statement_timeout").await?;
+    lsn.and_then(|lsn| lsn.parse().ok()).ok_or(Error::Protocol("a slot without a position"))
+}
+
+/// Ends whoever reads the slot: a connection of ours that the server has not missed yet. Whoever holds the lease of a
+/// capture is the one to read its slot.
+pub async fn release(client: &Client, name: &str) -> Result<(), Error> {
+    let sql = format!(
+        "SELECT pg_terminate_backend(active_pid) FROM pg_replication_slots WHERE slot_name = {} AND active_pid IS NOT NULL",
+        literal(name)
+    );
+    let deadline = Instant::now() + HAND_OVER;
+    while !client.rows("to end the former reader of the slot", &sql).await?.is_empty() {
+        if Instant::now() > deadline {
+            let problem = format!("slot {name} is still read by another connection");
+            return Err(Error::Lost { doing: "the start of the stream".into(), problem });
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    Ok(())
+}
+
+pub async fn drop_slot(client: &Client, name: &str) -> Result<(), Error> {
+    release(client, name).await?;
+    let sql = format!(
+        "SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots WHERE slot_name = {}",
+        literal(name)
+    );
+    client.rows("to drop the slot", &sql).await.map(|_| ())
+}
+
+pub async fn drop_publication(client: &Client, name: &str) -> Result<(), Error> {
+    let sql = format!("DROP PUBLICATION IF EXISTS {}", identifier(name));
+    client.rows("to drop the publication", &sql).await.map(|_| ())
+}
+
+/// What became of a publication that was asked for.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Publication {
+    Unchanged,
+    Created,
+    /// Its tables were others.
+    Altered,
+}
+
+/// Makes the publication hold exactly these tables.
+pub async fn publish(client: &Client, name: &str, tables: &[Table]) -> Result<Publication, Error> {
+    let sql = format!("SELECT pubviaroot FROM pg_publication WHERE pubname = {}", literal(name));
+    let rows = client.rows("a look at the publication", &sql).await?;
+    // Without ONLY, tables that inherit from this one would be in it and their rows would look like its own.
+    let clause = |table: &Table| table.from_clause();
+    let list = tables.iter().map(clause).collect::<Vec<_>>().join(", ");
+    let publication = identifier(name);
+    let via_root = |row: &SimpleQueryRow| row.get(0) == Some("t");
+    let Some(row) = rows.first() else {
+        let sql = format!("CREATE PUBLICATION {publication} FOR TABLE {list} WITH (publish_via_partition_root = true)");
+        client.rows("the creation of the publication", &sql).await?;
+        return Ok(Publication::Created);
+    };
+    if !via_root(row) {
+        let sql = format!("ALTER PUBLICATION {publication} SET (publish_via_partition_root = true)");
+        client.rows("a change of the publication", &sql).await?;
+    }
+    let sql = format!(
+        "SELECT r.prrelid FROM pg_publication_rel r JOIN pg_publication p ON p.oid = r.prpubid WHERE p.pubname = {}",
+        literal(name)
+    );
+    let rows = client.rows("a look at the publication", &sql).await?;
+    let mut have: Vec<u32> = rows.iter().filter_map(|row| row.get(0)?.parse().ok()).collect();
+    let mut wanted: Vec<u32> = tables.iter().map(|table| table.oid).collect();
+    have.sort_unstable();
+    wanted.sort_unstable();
+    if have == wanted {
+        return Ok(Publication::Unchanged);
+    }
+    let sql = format!("ALTER PUBLICATION {publication} SET TABLE {list}");
+    client.rows("a change of the publication", &sql).await?;
+    Ok(Publication::Altered)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_valid_and_differ() {
+        let scope = |pipeline: &str| Scope {
+            installation: "0198c5a0".into(),
+            pipeline: pipeline.into(),
+            tables: Vec::new(),
+            spill: "spill".into(),
+        };
+        let long = "Kunden-Übersicht und noch sehr viel mehr als in einen Namen passt";
+        let one = name(&scope(long), &"crm".into());
+        let other = name(&scope(long), &"shop".into());
+        assert!(one.len() <= 63 && one != other, "{one}");
+        assert!(one.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'_'), "{one}");
+        assert!(one.starts_with("sync_worker_kunden__bersicht"), "{one}");
+    }
+}

@@ -1,0 +1,187 @@
+//! The command line.
+
+use crate::config::Purpose;
+use clap::{Args, Parser, Subcommand};
+use std::path::PathBuf;
+
+/// Keeps tables of PostgreSQL and MySQL databases in sync from their own change logs.
+///
+/// Exit codes: 0 done, 1 differences or problems, 2 wrong usage or configuration.
+#[derive(Debug, Parser)]
+#[command(name = "sync-worker", version, disable_help_subcommand = true, arg_required_else_help = true)]
+pub struct Cli {
+    /// Configuration file; without it ./sync-worker.toml or else /etc/sync-worker/config.toml.
+    #[arg(long, global = true, env = "SYNC_WORKER_CONFIG", value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// Print JSON to standard output.
+    #[arg(long, global = true)]
+    pub json: bool,
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+#[derive(Debug, PartialEq, Eq, Subcommand)]
+pub enum Command {
+    /// Run the worker until it is told to stop; SIGTERM drains.
+    Run,
+    /// Look for everything that stands in the way, and say what mends it; changes nothing.
+    Check,
+    /// Compare source and targets in full, while both live; rows on their way are no difference.
+    Verify {
+        /// Only this pipeline.
+        #[arg(value_name = "PIPELINE")]
+        pipeline: Option<String>,
+        /// Have the running worker send again what differs, then compare once more.
+        #[arg(long)]
+        repair: bool,
+    },
+    /// Show what every task of the running worker is doing.
+    Status,
+    /// Print changes as they come, one JSON envelope a line.
+    Tail {
+        /// Needed where there is more than one.
+        #[arg(value_name = "PIPELINE")]
+        pipeline: Option<String>,
+        /// The first offset to print; without it, what comes from now on.
+        #[arg(long, value_name = "OFFSET")]
+        from: Option<u64>,
+    },
+    /// Print the DDL that the targets still lack.
+    Schema,
+    /// Show and decide about the rows that a target has refused.
+    DeadLetters {
+        #[command(subcommand)]
+        action: Option<LetterAction>,
+    },
+}
+
+#[derive(Debug, PartialEq, Eq, Subcommand)]
+pub enum LetterAction {
+    /// Show them; the default.
+    List {
+        /// Only of this pipeline.
+        #[arg(long, value_name = "PIPELINE")]
+        pipeline: Option<String>,
+        /// Only of this target.
+        #[arg(long, value_name = "DATABASE")]
+        database: Option<String>,
+        /// Also those that still wait for a retry.
+        #[arg(long)]
+        waiting: bool,
+    },
+    /// Try them again now.
+    Retry(Letters),
+    /// Give them up: the target keeps the row as it is until its next change.
+    Drop(Letters),
+}
+
+/// The dead letters of one target that an action is for.
+#[derive(Args, Debug, PartialEq, Eq)]
+pub struct Letters {
+    #[arg(long, value_name = "PIPELINE")]
+    pub pipeline: String,
+    /// The target.
+    #[arg(long, value_name = "DATABASE")]
+    pub database: String,
+    /// The one at this offset, as `dead-letters list` shows it.
+    #[arg(long, value_name = "OFFSET", required_unless_present = "all", conflicts_with = "all")]
+    pub offset: Option<u64>,
+    /// All of the target.
+    #[arg(long)]
+    pub all: bool,
+}
+
+impl Command {
+    /// Whether the command connects to the databases itself or asks the running worker.
+    pub fn purpose(&self) -> Purpose {
+        match self {
+            Command::Run | Command::Check | Command::Verify { .. } | Command::Schema => Purpose::Connect,
+            Command::Status | Command::Tail { .. } | Command::DeadLetters { .. } => Purpose::Ask,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+    use clap::error::ErrorKind;
+
+    fn parse(line: &str) -> Result<Cli, clap::Error> {
+        Cli::try_parse_from(line.split_whitespace())
+    }
+
+    #[test]
+    fn the_definition_is_sound() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn every_command_is_understood() {
+        let letters = |offset, all| Letters { pipeline: "p".into(), database: "d".into(), offset, all };
+        let list = |pipeline: Option<&str>, waiting| LetterAction::List {
+            pipeline: pipeline.map(str::to_owned),
+            database: None,
+            waiting,
+        };
+        let letter = |action| Command::DeadLetters { action };
+        let cases = [
+            ("run", Command::Run),
+            ("check", Command::Check),
+            ("verify", Command::Verify { pipeline: None, repair: false }),
+            ("verify p --repair", Command::Verify { pipeline: Some("p".into()), repair: true }),
+            ("status", Command::Status),
+            ("tail", Command::Tail { pipeline: None, from: None }),
+            ("tail p --from 7", Command::Tail { pipeline: Some("p".into()), from: Some(7) }),
+            ("schema", Command::Schema),
+            ("dead-letters", letter(None)),
+            ("dead-letters list", letter(Some(list(None, false)))),
+            ("dead-letters list --pipeline p --waiting", letter(Some(list(Some("p"), true)))),
+            (
+                "dead-letters retry --pipeline p --database d --offset 3",
+                letter(Some(LetterAction::Retry(letters(Some(3), false)))),
+            ),
+            (
+                "dead-letters drop --pipeline p --database d --all",
+                letter(Some(LetterAction::Drop(letters(None, true)))),
+            ),
+        ];
+        for (line, command) in cases {
+            let cli = parse(&format!("sync-worker --config /c.toml {line} --json")).unwrap();
+            assert_eq!(cli.command, command, "{line}");
+            assert_eq!(cli.config, Some(PathBuf::from("/c.toml")));
+            assert!(cli.json);
+        }
+        assert!(!parse("sync-worker run").unwrap().json);
+        assert!(parse("sync-worker run --config /c.toml").unwrap().config.is_some(), "options may stand behind, too");
+    }
+
+    #[test]
+    fn wrong_usage_ends_with_2() {
+        for line in [
+            "sync-worker",
+            "sync-worker walk",
+            "sync-worker run --confg x",
+            "sync-worker tail p --from yesterday",
+            "sync-worker dead-letters retry --pipeline p --database d",
+            "sync-worker dead-letters drop --pipeline p --database d --all --offset 3",
+            "sync-worker dead-letters drop --all",
+        ] {
+            assert_eq!(parse(line).unwrap_err().exit_code(), 2, "{line}");
+        }
+        for (line, kind) in
+            [("sync-worker --help", ErrorKind::DisplayHelp), ("sync-worker -V", ErrorKind::DisplayVersion)]
+        {
+            let error = parse(line).unwrap_err();
+            assert_eq!((error.kind(), error.exit_code()), (kind, 0));
+        }
+    }
+
+    #[test]
+    fn help_says_what_the_exit_codes_mean() {
+        let help = Cli::command().render_long_help().to_string();
+        for part in ["0 done", "1 differences or problems", "2 wrong usage or configuration", "SYNC_WORKER_CONFIG"] {
+            assert!(help.contains(part), "{help}");
+        }
+    }
+}

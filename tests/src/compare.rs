@@ -1,0 +1,184 @@
+//! A full compare of a table at two databases that owes nothing to the product: every row of both sides as text in one
+//! canonical form per column, by key.
+
+use crate::connection::{Connection, Texts};
+use crate::database::Database;
+use crate::kind::Kind;
+use crate::{mysql, postgres};
+use anyhow::{Context, bail, ensure};
+use std::collections::BTreeMap;
+
+/// How many differences are told.
+const TOLD: usize = 10;
+
+/// What two texts of a column must agree in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Form {
+    Text,
+    /// Digits apart from trailing zeros of the fraction.
+    Number,
+    Float,
+    /// Dates and times apart from trailing zeros of the second.
+    Time,
+    Json,
+    Uuid,
+}
+
+#[derive(Debug)]
+struct Column {
+    name: String,
+    type_name: String,
+}
+
+/// Fails with the first differences, by key, unless every row of `table` is equal at both; returns how many there are.
+pub async fn equal(source: &Database, target: &Database, table: &str) -> anyhow::Result<usize> {
+    renamed_equal(source, table, target, table).await
+}
+
+/// The same, for a table that the two call differently.
+pub async fn renamed_equal(source: &Database, here: &str, target: &Database, there: &str) -> anyhow::Result<usize> {
+    let (mut at_source, mut at_target) = (source.connect().await?, target.connect().await?);
+    let (columns, key) = describe(&mut at_source, here).await?;
+    let (others, _) = describe(&mut at_target, there).await?;
+    let mut forms = Vec::new();
+    let mut matching = Vec::new();
+    for column in &columns {
+        let other = others.iter().position(|other| other.name == column.name);
+        let other = &others[other.with_context(|| format!("the target's {there} lacks column {}", column.name))?];
+        forms.push(form(&column.type_name, &other.type_name));
+        matching.push(Column { name: other.name.clone(), type_name: other.type_name.clone() });
+    }
+    let key: Vec<usize> =
+        key.iter().filter_map(|name| columns.iter().position(|column| column.name == *name)).collect();
+    ensure!(!key.is_empty(), "{here} has no primary key to compare by");
+
+    let expected = read(&mut at_source, here, &columns, &forms, &key).await?;
+    let mut found = read(&mut at_target, there, &matching, &forms, &key).await?;
+    let mut differences = Vec::new();
+    for (key, row) in &expected {
+        match found.remove(key) {
+            None => differences.push(format!("{key:?} is missing at the target")),
+            Some(other) if other != *row => differences.push(difference(key, &columns, row, &other)),
+            Some(_) => {}
+        }
+    }
+    differences.extend(found.keys().map(|key| format!("{key:?} is at the target alone")));
+    if !differences.is_empty() {
+        let count = differences.len();
+        differences.truncate(TOLD);
+        bail!("{here}: {count} of {} rows differ: {}", expected.len(), differences.join("; "));
+    }
+    Ok(expected.len())
+}
+
+async fn describe(connection: &mut Connection, table: &str) -> anyhow::Result<(Vec<Column>, Vec<String>)> {
+    let (types, key) = match connection.kind() {
+        Kind::Postgres => {
+            (postgres::column_types(connection, table).await?, postgres::key_columns(connection, table).await?)
+        }
+        Kind::Mysql => (mysql::column_types(connection, table).await?, mysql::key_columns(connection, table).await?),
+    };
+    ensure!(!types.is_empty(), "there is no table {table}");
+    let columns = types.into_iter().map(|(name, type_name)| Column { name, type_name: type_name.to_lowercase() });
+    Ok((columns.collect(), key))
+}
+
+pub fn pairs(rows: Vec<Texts>) -> anyhow::Result<Vec<(String, String)>> {
+    let pair = |row: Texts| match <[Option<String>; 2]>::try_from(row) {
+        Ok([Some(name), Some(value)]) => Ok((name, value)),
+        Ok(_) | Err(_) => bail!("a catalog's row is incomplete"),
+    };
+    rows.into_iter().map(pair).collect()
+}
+
+fn form(one: &str, other: &str) -> Form {
+    let any = |words: &[&str]| words.iter().any(|word| one.starts_with(word) || other.starts_with(word));
+    let numbers = ["boolean", "smallint", "integer", "bigint", "int", "tinyint", "mediumint", "numeric", "decimal"];
+    if any(&["json"]) {
+        Form::Json
+    } else if any(&["real", "double", "float"]) {
+        Form::Float
+    } else if any(&["uuid"]) {
+        Form::Uuid
+    } else if any(&["timestamp", "datetime", "time"]) {
+        Form::Time
+    } else if any(&numbers) {
+        Form::Number
+    } else {
+        Form::Text
+    }
+}
+
+async fn read(
+    connection: &mut Connection,
+    table: &str,
+    columns: &[Column],
+    forms: &[Form],
+    key: &[usize],
+) -> anyhow::Result<BTreeMap<Vec<String>, Texts>> {
+    let kind = connection.kind();
+    connection.execute(kind.pick("SET TimeZone = 'UTC'; SET DateStyle = 'ISO'", "SET time_zone = '+00:00'")).await?;
+    let list: Vec<String> = columns.iter().map(|column| expression(kind, column)).collect();
+    let rows = connection.rows(&format!("SELECT {} FROM {table}", list.join(", "))).await?;
+    let mut found = BTreeMap::new();
+    for row in rows {
+        let row: Texts = row.into_iter().zip(forms).map(|(text, form)| text.map(|text| canonical(text, *form))).collect();
+        let key: Vec<String> = key.iter().map(|&at| row[at].clone().unwrap_or_default()).collect();
+        if let Some(twice) = found.insert(key, row) {
+            bail!("{table} at {kind} has two rows with one key, {} columns", twice.len());
+        }
+    }
+    Ok(found)
+}
+
+/// A column as the engine is to print it.
+fn expression(kind: Kind, column: &Column) -> String {
+    let (name, type_name) = (kind.quote(&column.name), column.type_name.as_str());
+    match kind {
+        Kind::Postgres => match type_name {
+            "bytea" => format!("encode({name}, 'hex')"),
+            "boolean" => format!("{name}::int"),
+            "real" => format!("{name}::float8"),
+            _ => format!("{name}::text"),
+        },
+        Kind::Mysql => {
+            if type_name.contains("blob") || type_name.contains("binary") {
+                format!("LOWER(HEX({name}))")
+            } else if let Some(length) = type_name.strip_prefix("bit(").and_then(|rest| rest.strip_suffix(')')) {
+                format!("LPAD(BIN({name}), {length}, '0')")
+            } else if type_name.starts_with("float") {
+                format!("CAST({name} AS DOUBLE)")
+            } else {
+                name
+            }
+        }
+    }
+}
+
+fn canonical(text: String, form: Form) -> String {
+    let without_zeros = |text: &str| match text.contains('.') {
+        true => text.trim_end_matches('0').trim_end_matches('.').to_owned(),
+        false => text.to_owned(),
+    };
+    match form {
+        Form::Text => text,
+        Form::Number => without_zeros(&text),
+        Form::Float => text.parse::<f64>().map_or(text, |number| format!("{number:?}")),
+        Form::Time => without_zeros(text.strip_suffix("+00").unwrap_or(&text)),
+        Form::Json => serde_json::from_str::<serde_json::Value>(&text).map_or(text, |value| value.to_string()),
+        Form::Uuid => text.to_lowercase().replace('-', ""),
+    }
+}
+
+fn difference(key: &[String], columns: &[Column], row: &Texts, other: &Texts) -> String {
+    let shorten = |text: &Option<String>| match text {
+        None => "NULL".to_owned(),
+        Some(text) if text.chars().count() > 40 => {
+            format!("{}... ({} bytes)", text.chars().take(40).collect::<String>(), text.len())
+        }
+        Some(text) => text.clone(),
+    };
+    let cells = columns.iter().zip(row.iter().zip(other)).filter(|(_, (one, other))| one != other);
+    let told = cells.map(|(column, (one, other))| format!("{} is {}, not {}", column.name, shorten(other), shorten(one)));
+    format!("{key:?}: {}", told.collect::<Vec<_>>().join(", "))
+}

@@ -1,0 +1,40 @@
+//! The tables that loads write to.
+
+use crate::kind::Kind;
+
+/// The name of the table that [`crate::load`] writes to.
+pub const ITEM: &str = "item";
+
+/// Rows whose version every writer counts up by one; they are never deleted.
+pub const HOT_ROWS: i64 = 8;
+
+pub fn item(kind: Kind) -> &'static str {
+    kind.pick(
+        "CREATE TABLE item (id bigint PRIMARY KEY, version bigint NOT NULL, name varchar(80) NOT NULL,
+            amount numeric(14,2), state smallint NOT NULL, seen timestamp(6), note text, data bytea)",
+        "CREATE TABLE item (id bigint PRIMARY KEY, version bigint NOT NULL, name varchar(80) NOT NULL,
+            amount decimal(14,2), state smallint NOT NULL, seen datetime(6), note longtext, data longblob)",
+    )
+}
+
+/// Rows 1 to `rows` of version 0, in one statement. The first [`HOT_ROWS`] are everybody's.
+pub fn fill(kind: Kind, rows: i64) -> String {
+    let columns = "INSERT INTO item (id, version, name, amount, state, seen, note, data)";
+    match kind {
+        Kind::Postgres => format!(
+            "{columns} SELECT n, 0, 'name ' || n, n * 1.25, n % 100, '2026-01-01'::timestamp + n * interval '1 second',
+                repeat(md5(n::text), 4), decode(md5(n::text), 'hex') FROM generate_series(1, {rows}) n"
+        ),
+        Kind::Mysql => format!(
+            "SET SESSION cte_max_recursion_depth = {}; {columns}
+             WITH RECURSIVE numbers (n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM numbers WHERE n < {rows})
+             SELECT n, 0, CONCAT('name ', n), n * 1.25, n % 100, TIMESTAMP('2026-01-01') + INTERVAL n SECOND,
+                REPEAT(MD5(n), 4), UNHEX(MD5(n)) FROM numbers",
+            rows + 1
+        ),
+    }
+}
+
+/// One row whose number tells how far a target has come.
+pub const FENCE: &str = "CREATE TABLE fence (id int PRIMARY KEY, mark bigint NOT NULL); INSERT INTO fence VALUES (1, 0)";
+pub const EMPTY_FENCE: &str = "CREATE TABLE fence (id int PRIMARY KEY, mark bigint NOT NULL)";
