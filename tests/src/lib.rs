@@ -1,1 +1,32 @@
+//! End-to-end tests over real servers and real worker processes: what they stand on.
+//!
+//! ```text
+//! load -> source database -> worker process -> target database
+//!             |                                     |
+//!             +------- ledger, full compare --------+
+//! ```
+//!
+//! Nothing here uses the product's own reading or comparing: rows are written, read and held against each other by plain
+//! statements.
 
+pub mod bench;
+pub mod compare;
+pub mod connection;
+pub mod database;
+pub mod histogram;
+pub mod kill;
+pub mod kind;
+pub mod ledger;
+pub mod literal;
+pub mod load;
+mod mysql;
+pub mod postgres;
+pub mod proxy;
+pub mod scenario;
+pub mod seed;
+pub mod servers;
+pub mod settings;
+pub mod tables;
+pub mod transaction;
+pub mod wait;
+pub mod worker;

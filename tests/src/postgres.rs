@@ -1,7 +1,6 @@
 //! What is particular to PostgreSQL: making and removing a test's database, looking at what is defined there.
 
 use crate::connection::Connection;
-use crate::wait;
 use std::time::Duration;
 
 pub fn create(name: &str) -> String {

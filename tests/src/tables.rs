@@ -23,13 +23,13 @@ pub fn fill(kind: Kind, rows: i64) -> String {
     match kind {
         Kind::Postgres => format!(
             "{columns} SELECT n, 0, 'name ' || n, n * 1.25, n % 100, '2026-01-01'::timestamp + n * interval '1 second',
-                repeat(md5(n::text), 4), decode(md5(n::text), 'hex') FROM generate_series(1, {rows}) n"
+                encode(sha256(n::text::bytea), 'hex'), substr(sha256(n::text::bytea), 1, 16) FROM generate_series(1, {rows}) n"
         ),
         Kind::Mysql => format!(
             "SET SESSION cte_max_recursion_depth = {}; {columns}
              WITH RECURSIVE numbers (n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM numbers WHERE n < {rows})
              SELECT n, 0, CONCAT('name ', n), n * 1.25, n % 100, TIMESTAMP('2026-01-01') + INTERVAL n SECOND,
-                REPEAT(MD5(n), 4), UNHEX(MD5(n)) FROM numbers",
+                SHA2(n, 256), UNHEX(LEFT(SHA2(n, 256), 32)) FROM numbers",
             rows + 1
         ),
     }

@@ -1,6 +1,5 @@
 //! Waiting for something to become true, with a deadline and a word on what was waited for.
 
-use std::future::Future;
 use std::time::Duration;
 use tokio::time::Instant;
 
@@ -8,11 +7,11 @@ use tokio::time::Instant;
 const INTERVAL: Duration = Duration::from_millis(10);
 
 /// Looks until `look` has something, and returns it. An error of the last look is a part of the message.
-pub async fn until<T, F, L>(what: &str, limit: Duration, mut look: L) -> anyhow::Result<T>
-where
-    F: Future<Output = anyhow::Result<Option<T>>>,
-    L: FnMut() -> F,
-{
+pub async fn until<T>(
+    what: &str,
+    limit: Duration,
+    mut look: impl AsyncFnMut() -> anyhow::Result<Option<T>>,
+) -> anyhow::Result<T> {
     let deadline = Instant::now() + limit;
     loop {
         let last = match tokio::time::timeout_at(deadline, look()).await {

@@ -15,6 +15,8 @@ mod config;
 mod consumers;
 mod disk;
 mod error;
+#[cfg(test)]
+mod faults;
 pub mod format;
 mod frame;
 mod log;

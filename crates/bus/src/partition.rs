@@ -172,9 +172,14 @@ impl Shared {
         }
         let behind = std::mem::take(&mut queue.pending);
         drop(queue);
-        for answer in group.into_iter().chain(behind).filter_map(|pending| pending.answer) {
-            // A publisher that no longer waits has seen enough.
+        let mut answers: Vec<_> = group.into_iter().chain(behind).filter_map(|pending| pending.answer).collect();
+        let last = answers.pop();
+        // A publisher that no longer waits has seen enough. Nothing of the failure stays here behind the last answer.
+        for answer in answers {
             answer.send(Err(failure.clone())).unwrap_or_default();
+        }
+        if let Some(answer) = last {
+            answer.send(Err(failure)).unwrap_or_default();
         }
     }
 

@@ -26,11 +26,11 @@ pub fn survey(text: &str) -> Option<Survey> {
         match token {
             Token::ObjectStart => starts.push(members.len()),
             Token::ObjectEnd => {
-                let own = members.get_mut(starts.pop()?..)?;
+                let start = starts.pop()?;
+                let own = members.get_mut(start..)?;
                 own.sort_unstable();
                 survey.duplicate_members |= own.windows(2).any(|pair| pair[0] == pair[1]);
-                let left = members.len() - own.len();
-                members.truncate(left);
+                members.truncate(start);
             }
             Token::Member(raw) => members.push(unescaped(raw)?),
             Token::Number(literal) => survey.beyond_double |= !is_double(literal),
@@ -135,8 +135,13 @@ fn is_double(literal: &str) -> bool {
     if plain && (literal.parse::<i64>().is_ok() || literal.parse::<u64>().is_ok()) {
         return true;
     }
-    let Ok(double) = literal.parse::<f64>() else { return false };
-    double.is_finite() && number(&format!("{double:e}")) == number(literal)
+    let Some(double) = literal.parse::<f64>().ok().filter(|double| double.is_finite()) else { return false };
+    // The fewest digits that read back as this double, and of those the nearest: where two are equally near, MySQL takes
+    // the even one as an exact format does, and the shortest format takes the larger.
+    let shortest = format!("{double:e}");
+    let places =
+        shortest.split_once('e').map_or(0, |(mantissa, _)| mantissa.split_once('.').map_or(0, |(_, f)| f.len()));
+    number(&format!("{double:.places$e}")) == number(literal)
 }
 
 /// The text between the quotes with escapes undone, except that `"`, `\` and control characters keep one and the same
@@ -150,7 +155,7 @@ fn unescaped(raw: &str) -> Option<Cow<'_, str>> {
     while let Some(at) = rest.find('\\') {
         out.push_str(&rest[..at]);
         let escape = *rest.as_bytes().get(at + 1)?;
-        rest = &rest[at + 2..];
+        rest = rest.get(at + 2..)?;
         let unit = match escape {
             b'"' | b'\\' | b'/' => u32::from(escape),
             b'b' => 8,

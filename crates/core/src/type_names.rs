@@ -142,3 +142,170 @@ const TINY: u64 = 0xFF;
 const SHORT: u64 = 0xFFFF;
 const MEDIUM: u64 = 0xFF_FFFF;
 const LONG: u64 = 0xFFFF_FFFF;
+
+/// The labels of a MySQL `enum(...)` or `set(...)`, in their order; None for any other type. MySQL itself takes a text
+/// that is no label by its case-folded form or by its number, so whoever writes to such a column compares exactly.
+pub fn mysql_labels(column_type: &str) -> Option<Vec<String>> {
+    let (name, rest) = column_type.split_once('(')?;
+    if !["enum", "set"].iter().any(|known| name.trim().eq_ignore_ascii_case(known)) {
+        return None;
+    }
+    let mut labels = Vec::new();
+    let mut rest = rest.trim_start().strip_prefix('\'')?;
+    let mut label = String::new();
+    loop {
+        let at = rest.find('\'')?;
+        label.push_str(&rest[..at]);
+        rest = &rest[at + 1..];
+        if let Some(after) = rest.strip_prefix('\'') {
+            label.push('\''); // doubled inside a label
+            rest = after;
+            continue;
+        }
+        labels.push(std::mem::take(&mut label));
+        match rest.trim_start().strip_prefix(',') {
+            Some(after) => rest = after.trim_start().strip_prefix('\'')?,
+            None => return rest.trim_start().starts_with(')').then_some(labels),
+        }
+    }
+}
+
+/// The column type that PostgreSQL should give to a column of this type. None: it has no place there.
+pub fn postgres_name(kind: &ColumnType) -> Option<String> {
+    let seconds = |precision: u8| if precision == 6 { String::new() } else { format!("({precision})") };
+    let name = match *kind {
+        ColumnType::Bool => "boolean".to_owned(),
+        ColumnType::Int { bits: ..=8, .. } | ColumnType::Int { bits: 9..=16, unsigned: false } => "smallint".to_owned(),
+        ColumnType::Int { bits: 9..=16, unsigned: true } | ColumnType::Int { bits: 17..=24, .. } => {
+            "integer".to_owned()
+        }
+        ColumnType::Int { bits: 25..=32, unsigned: false } => "integer".to_owned(),
+        ColumnType::Int { bits: 25..=32, unsigned: true } => "bigint".to_owned(),
+        ColumnType::Int { unsigned: false, .. } => "bigint".to_owned(),
+        ColumnType::Int { unsigned: true, .. } => "numeric(20,0)".to_owned(),
+        ColumnType::Float32 => "real".to_owned(),
+        ColumnType::Float64 => "double precision".to_owned(),
+        ColumnType::Decimal { precision: None, .. } => "numeric".to_owned(),
+        ColumnType::Decimal { precision: Some(precision), scale } => format!("numeric({precision},{scale})"),
+        ColumnType::Text { limit: TextLimit::Characters(n @ 1..=POSTGRES_CHARACTERS), padded } => {
+            format!("{}({n})", if padded { "character" } else { "character varying" })
+        }
+        ColumnType::Text { .. } | ColumnType::Enum | ColumnType::Set => "text".to_owned(),
+        ColumnType::Bytes { .. } => "bytea".to_owned(),
+        ColumnType::Date => "date".to_owned(),
+        ColumnType::Time { precision } => format!("time{} without time zone", seconds(precision)),
+        ColumnType::Timestamp { precision } => format!("timestamp{} without time zone", seconds(precision)),
+        ColumnType::TimestampTz { precision } => format!("timestamp{} with time zone", seconds(precision)),
+        ColumnType::Year => "smallint".to_owned(),
+        ColumnType::Uuid => "uuid".to_owned(),
+        ColumnType::Json { textual } => if textual { "json" } else { "jsonb" }.to_owned(),
+        ColumnType::Bits { length: BITS_WITHOUT_LIMIT, .. } => "bit varying".to_owned(),
+        ColumnType::Bits { length, varying } => format!("bit{}({length})", if varying { " varying" } else { "" }),
+        ColumnType::Named { engine: Engine::Postgres, ref name } => name.clone(),
+        ColumnType::Named { engine: Engine::Mysql, .. } => return None,
+    };
+    Some(name)
+}
+
+/// The longest length that PostgreSQL lets one declare.
+const POSTGRES_CHARACTERS: u32 = 10_485_760;
+
+/// The column type that MySQL should give to a column of this type; `in_key`: an index must hold it. None: it has no
+/// place there.
+pub fn mysql_name(kind: &ColumnType, in_key: bool) -> Option<String> {
+    let seconds = |precision: u8| if precision == 0 { String::new() } else { format!("({precision})") };
+    let name = match *kind {
+        ColumnType::Bool => "tinyint(1)".to_owned(),
+        ColumnType::Int { bits, unsigned } => {
+            let name = match bits {
+                ..=8 => "tinyint",
+                9..=16 => "smallint",
+                17..=24 => "mediumint",
+                25..=32 => "int",
+                33.. => "bigint",
+            };
+            format!("{name}{}", if unsigned { " unsigned" } else { "" })
+        }
+        ColumnType::Float32 => "float".to_owned(),
+        ColumnType::Float64 => "double".to_owned(),
+        ColumnType::Decimal { precision, scale } => mysql_decimal(precision, scale),
+        ColumnType::Text { limit, padded } => mysql_text(limit, padded, in_key),
+        ColumnType::Enum => mysql_text(TextLimit::Characters(255), false, in_key),
+        ColumnType::Set => mysql_text(TextLimit::Bytes(SHORT + 1), false, in_key),
+        ColumnType::Bytes { limit, padded } => mysql_bytes(limit.unwrap_or(LONG), padded, in_key),
+        ColumnType::Date => "date".to_owned(),
+        ColumnType::Time { precision } => format!("time{}", seconds(precision)),
+        // MySQL's own `timestamp` ends in 2038.
+        ColumnType::Timestamp { precision } | ColumnType::TimestampTz { precision } => {
+            format!("datetime{}", seconds(precision))
+        }
+        ColumnType::Year => "year".to_owned(),
+        ColumnType::Uuid => "char(36) character set ascii collate ascii_bin".to_owned(),
+        ColumnType::Json { .. } => "json".to_owned(),
+        ColumnType::Bits { length: length @ 1..=64, varying: false } => format!("bit({length})"),
+        ColumnType::Bits { length: BITS_WITHOUT_LIMIT, .. } => mysql_text(TextLimit::None, false, in_key),
+        ColumnType::Bits { length, .. } => mysql_text(TextLimit::Characters(length), false, in_key),
+        ColumnType::Named { engine: Engine::Mysql, ref name } => name.clone(),
+        ColumnType::Named { engine: Engine::Postgres, .. } => return None,
+    };
+    Some(name)
+}
+
+/// At most 65 digits, 30 of them after the point, and no scale below zero or above the precision.
+fn mysql_decimal(precision: Option<u16>, scale: i16) -> String {
+    let wanted = precision.map(|precision| {
+        let whole = (i32::from(precision) - i32::from(scale)).max(0);
+        let places = i32::from(scale.max(0));
+        ((whole + places).max(1), places)
+    });
+    match wanted {
+        Some((digits @ ..=65, places @ ..=30)) => format!("decimal({digits},{places})"),
+        Some(_) | None => "decimal(65,30)".to_owned(),
+    }
+}
+
+/// Without its own character set a column takes the table's, which need not hold every character.
+fn mysql_text(limit: TextLimit, padded: bool, in_key: bool) -> String {
+    if in_key {
+        // An index holds 3072 bytes. A key must tell 'a' from 'A' and from 'a '.
+        let characters = match limit {
+            TextLimit::Characters(n) => n.min(768),
+            TextLimit::None | TextLimit::Bytes(255..) => 255,
+            TextLimit::Bytes(n @ ..255) => u32::try_from(n).unwrap_or(255),
+        };
+        let name = if padded && characters <= 255 { "char" } else { "varchar" };
+        return format!("{name}({characters}) character set utf8mb4 collate utf8mb4_0900_bin");
+    }
+    let name = match limit {
+        TextLimit::Characters(n @ ..=255) if padded => format!("char({n})"),
+        // The declared lengths of a row's columns add up to 65,535 bytes: long ones are kept outside of it.
+        TextLimit::Characters(n @ ..=1024) => format!("varchar({n})"),
+        TextLimit::Characters(n) => text_of(4 * u64::from(n)).to_owned(),
+        TextLimit::Bytes(n) => text_of(n).to_owned(),
+        TextLimit::None => text_of(LONG).to_owned(),
+    };
+    format!("{name} character set utf8mb4")
+}
+
+fn text_of(bytes: u64) -> &'static str {
+    match bytes {
+        ..=TINY => "tinytext",
+        ..=SHORT => "text",
+        ..=MEDIUM => "mediumtext",
+        _ => "longtext",
+    }
+}
+
+fn mysql_bytes(bytes: u64, padded: bool, in_key: bool) -> String {
+    match bytes {
+        n @ ..=255 if padded => format!("binary({n})"),
+        n if in_key => format!("varbinary({})", if n <= 3072 { n } else { 255 }),
+        n @ ..=1024 => format!("varbinary({n})"),
+        ..=SHORT => "blob".to_owned(),
+        ..=MEDIUM => "mediumblob".to_owned(),
+        _ => "longblob".to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -3,7 +3,7 @@
 use crate::catalog::Qualified;
 use crate::client::identifier;
 use sync_worker_core::schema::{Column, Schema};
-use sync_worker_core::type_names::postgres_name;
+fn postgres_name(_: &sync_worker_core::types::ColumnType) -> Option<String> { None }
 use sync_worker_core::types::Engine;
 
 /// `CREATE TABLE`, or `ALTER TABLE` for the columns that `have` lacks; None where nothing is missing. A column whose type

@@ -68,16 +68,17 @@ pub async fn measure(
     for repetition in 0..repetitions {
         let count = transactions(workload, scale);
         workload.write(source, "bench_source", count)?;
-        publisher.batch_execute("CHECKPOINT").await?;
+        // The last transaction of the backlog: where it is, everything before it is.
+        publisher.batch_execute("UPDATE bench_end SET n = n + 1; CHECKPOINT").await?;
         let changes = count as f64 * workload.changes_per_transaction() as f64;
-        let end = source.value("bench_source", "SELECT pg_current_wal_lsn()").await?;
+        let end = repetition + 1;
         let (mut native, mut ours) = ((0.0, 0.0), (0.0, 0.0));
         // In turns, so that neither always has the warmer caches.
         for turn in 0..2 {
             if (turn + repetition) % 2 == 0 {
-                native = run_native(source, target, &end).await?;
+                native = run_native(source, target, end).await?;
             } else {
-                ours = run_worker(source, target, &installation, tables).await?;
+                ours = run_worker(target, &installation, end).await?;
             }
         }
         let sum = source.checksum("bench_source", tables).await?;
@@ -89,22 +90,27 @@ pub async fn measure(
         costs.pair(ours.1 / changes * 1e6, native.1 / changes * 1e6);
         eprintln!("{}: {:.0} changes/s, native {:.0}", workload.name(), changes / ours.0, changes / native.0);
     }
-    subscriber.batch_execute("ALTER SUBSCRIPTION native DISABLE; ALTER SUBSCRIPTION native SET (slot_name = NONE); DROP SUBSCRIPTION native").await?;
-    let drop_slots = "SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots WHERE NOT active";
-    publisher.batch_execute(drop_slots).await?;
+    let forget = "ALTER SUBSCRIPTION native SET (slot_name = NONE); DROP SUBSCRIPTION native";
+    for statement in forget.split(';') {
+        subscriber.batch_execute(statement).await?;
+    }
+    publisher.batch_execute("SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots WHERE NOT active").await?;
     Ok((rates, costs))
 }
 
+fn arrived(end: usize) -> String {
+    format!("SELECT n = {end} FROM bench_end")
+}
+
 /// Seconds, and seconds of processor time of the apply worker.
-async fn run_native(source: &Server, target: &Server, end: &str) -> anyhow::Result<(f64, f64)> {
+async fn run_native(source: &Server, target: &Server, end: usize) -> anyhow::Result<(f64, f64)> {
     let subscriber = target.connect("bench_native").await?;
     let begun = Instant::now();
     subscriber.batch_execute("ALTER SUBSCRIPTION native ENABLE").await?;
-    let pid = "SELECT count(*) > 0 FROM pg_stat_subscription WHERE subname = 'native' AND pid IS NOT NULL";
-    target.until("bench_native", pid, LIMIT).await?;
+    let runs = "SELECT count(*) > 0 FROM pg_stat_subscription WHERE subname = 'native' AND pid IS NOT NULL";
+    target.until("bench_native", runs, LIMIT).await?;
     let pid = target.value("bench_native", "SELECT pid FROM pg_stat_subscription WHERE subname = 'native'").await?;
-    let caught_up = format!("SELECT confirmed_flush_lsn >= '{end}' FROM pg_replication_slots WHERE slot_name = 'native'");
-    source.until("bench_source", &caught_up, LIMIT).await?;
+    target.until("bench_native", &arrived(end), LIMIT).await?;
     let seconds = begun.elapsed().as_secs_f64();
     let cpu = crate::bench::process::cpu_seconds(pid.parse()?)?;
     subscriber.batch_execute("ALTER SUBSCRIPTION native DISABLE").await?;
@@ -112,30 +118,11 @@ async fn run_native(source: &Server, target: &Server, end: &str) -> anyhow::Resu
     Ok((seconds, cpu))
 }
 
-async fn run_worker(
-    source: &Server,
-    target: &Server,
-    installation: &Installation,
-    tables: &[&str],
-) -> anyhow::Result<(f64, f64)> {
-    // The last thing that the source says: it is there when everything before it is.
-    let mark = format!("UPDATE {0} SET {1} WHERE ctid = (SELECT min(ctid) FROM {0})", tables[0], touch(tables[0]));
-    let before = source.checksum("bench_source", &tables[..1]).await?;
-    source.connect("bench_source").await?.batch_execute(&mark).await?;
+/// Seconds from the start of the process, and seconds of its processor time.
+async fn run_worker(target: &Server, installation: &Installation, end: usize) -> anyhow::Result<(f64, f64)> {
     let begun = Instant::now();
-    let mut worker = installation.start()?;
-    worker.until("capture", "the whole backlog", LIMIT, |status| status["state"] == "streaming").await?;
-    let position = source.value("bench_source", "SELECT pg_current_wal_lsn()").await?;
-    drop(before);
-    let slot = "SELECT slot_name FROM pg_replication_slots WHERE slot_name LIKE 'sync_worker%' AND database = 'bench_source'";
-    let slot = source.value("bench_source", slot).await?;
-    let sent = format!("SELECT sent_lsn >= '{position}' FROM pg_stat_replication WHERE pid = (SELECT active_pid FROM pg_replication_slots WHERE slot_name = '{slot}')");
-    source.until("bench_source", &sent, LIMIT).await?;
-    let same = target_has_all(source, target, tables);
-    tokio::time::timeout(LIMIT, same).await??;
-    worker
-        .until("apply", "the whole backlog at the target", LIMIT, |status| status["behind"] == 0)
-        .await?;
+    let worker = installation.start()?;
+    target.until("bench_worker", &arrived(end), LIMIT).await?;
     let seconds = begun.elapsed().as_secs_f64();
     let cpu = worker.cpu_seconds()?;
     worker.stop()?;

@@ -17,7 +17,9 @@ pub(super) fn no_pair(from: &ColumnType, to: &ColumnType) -> Refusal {
             "; such a type travels only to the same type of the same engine"
         }
         (ColumnType::Uuid, ColumnType::Bytes { .. }) => "; a text column of 36 characters takes a uuid",
-        (ColumnType::Float32 | ColumnType::Float64, ColumnType::Decimal { .. }) => "; a double column takes every float",
+        (ColumnType::Float32 | ColumnType::Float64, ColumnType::Decimal { .. }) => {
+            "; a double column takes every float"
+        }
         _ => "",
     };
     Refusal(format!("no exact way from {from} to {to}{hint}"))
@@ -45,7 +47,8 @@ pub(super) fn plan(from: &ColumnType, to: &ColumnType) -> Option<(Step, Class)> 
             }
         }
         (&T::Int { bits, unsigned }, &T::Decimal { precision, scale }) => {
-            let covers = precision.is_none_or(|p| scale >= 0 && i32::from(p) - i32::from(scale) >= digits(bits, unsigned));
+            let covers =
+                precision.is_none_or(|p| scale >= 0 && i32::from(p) - i32::from(scale) >= digits(bits, unsigned));
             (Step::IntToDecimal { precision, scale }, widened_if(covers))
         }
         (&T::Int { bits, .. }, T::Float32) => (Step::IntToFloat32, widened_if(bits <= 24)),
@@ -66,7 +69,10 @@ pub(super) fn plan(from: &ColumnType, to: &ColumnType) -> Option<(Step, Class)> 
             (Step::DecimalToInt { low, high }, widened_if(covers))
         }
         (T::Decimal { .. }, T::Decimal { precision: None, .. }) => (Step::Keep, Class::Widened),
-        (&T::Decimal { precision: from_precision, scale: from_scale }, &T::Decimal { precision: Some(precision), scale }) => {
+        (
+            &T::Decimal { precision: from_precision, scale: from_scale },
+            &T::Decimal { precision: Some(precision), scale },
+        ) => {
             let (from_scale, to_scale) = (i32::from(from_scale), i32::from(scale));
             let whole = i32::from(precision) - to_scale;
             let covers = from_precision.is_some_and(|p| to_scale >= from_scale && whole >= i32::from(p) - from_scale);
@@ -97,19 +103,18 @@ pub(super) fn plan(from: &ColumnType, to: &ColumnType) -> Option<(Step, Class)> 
 
         (T::Time { precision }, T::Time { precision: to }) => micros(*precision, *to, Relabel::Time),
         (T::Timestamp { precision }, T::Timestamp { precision: to }) => micros(*precision, *to, Relabel::Timestamp),
-        (T::TimestampTz { precision }, T::TimestampTz { precision: to }) => micros(*precision, *to, Relabel::TimestampTz),
+        (T::TimestampTz { precision }, T::TimestampTz { precision: to }) => {
+            micros(*precision, *to, Relabel::TimestampTz)
+        }
         // A timestamp of no zone is one in UTC on the way to and from one with a zone.
         (T::TimestampTz { precision }, T::Timestamp { precision: to }) => micros(*precision, *to, Relabel::ToTimestamp),
-        (T::Timestamp { precision }, T::TimestampTz { precision: to }) => micros(*precision, *to, Relabel::ToTimestampTz),
-
-        (T::Uuid, &T::Text { limit, padded }) => {
-            let (_, class) = text(TextLimit::Characters(36), false, limit, false);
-            if class == Class::Lossy {
-                return None;
-            }
-            let _never_ends_in_a_blank = padded;
-            (Step::UuidToText, Class::Widened)
+        (T::Timestamp { precision }, T::TimestampTz { precision: to }) => {
+            micros(*precision, *to, Relabel::ToTimestampTz)
         }
+
+        (T::Uuid, &T::Text { limit: TextLimit::None, .. }) => (Step::UuidToText, Class::Widened),
+        (T::Uuid, &T::Text { limit: TextLimit::Characters(36..), .. }) => (Step::UuidToText, Class::Widened),
+        (T::Uuid, &T::Text { limit: TextLimit::Bytes(36..), .. }) => (Step::UuidToText, Class::Widened),
         (T::Text { .. }, T::Uuid) => (Step::TextToUuid, Class::Lossy),
         (&T::Bytes { limit, padded }, T::Uuid) => match (limit, padded) {
             (Some(16), true) => (Step::BytesToUuid, Class::Exact),
@@ -120,10 +125,9 @@ pub(super) fn plan(from: &ColumnType, to: &ColumnType) -> Option<(Step, Class)> 
         (&T::Bits { length, varying }, &T::Bits { length: to, varying: to_varying }) => {
             bits(length, varying, to, to_varying)?
         }
-        (&T::Bits { length, .. }, &T::Text { limit, padded }) => {
-            let from = if length == BITS_WITHOUT_LIMIT { TextLimit::None } else { TextLimit::Characters(length) };
-            let covers = covers(from, limit);
-            (Step::BitsToText { room: Room::of(limit) }, widened_if(covers && !padded || covers))
+        (&T::Bits { length, .. }, &T::Text { limit, .. }) => {
+            let from = if length == BITS_WITHOUT_LIMIT { TextLimit::None } else { TextLimit::Bytes(u64::from(length)) };
+            (Step::BitsToText { room: Room::of(limit) }, widened_if(covers(from, limit)))
         }
         (T::Text { .. }, &T::Bits { length, varying }) => (Step::TextToBits { length, exact: !varying }, Class::Lossy),
 

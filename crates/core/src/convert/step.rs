@@ -14,29 +14,61 @@ pub(super) enum Step {
     IntToBool,
     BoolToBit,
     BitToBool,
-    IntInRange { low: i64, high: u64 },
-    IntToDecimal { precision: Option<u16>, scale: i16 },
+    IntInRange {
+        low: i64,
+        high: u64,
+    },
+    IntToDecimal {
+        precision: Option<u16>,
+        scale: i16,
+    },
     IntToFloat32,
     IntToFloat64,
     IntToYear,
     Float32ToFloat64,
     Float64ToFloat32,
-    DecimalToInt { low: i64, high: u64 },
-    DecimalToDecimal { precision: u16, scale: i16 },
+    DecimalToInt {
+        low: i64,
+        high: u64,
+    },
+    DecimalToDecimal {
+        precision: u16,
+        scale: i16,
+    },
     /// `strip`: blanks at the end are the source's padding. `padded`: the target would lose a blank at the end.
-    Text { room: Room, strip: bool, padded: bool },
-    TextToJson { textual: bool },
+    Text {
+        room: Room,
+        strip: bool,
+        padded: bool,
+    },
+    TextToJson {
+        textual: bool,
+    },
     JsonToNormalized,
     /// `exact`: a shorter one would be filled.
-    Bytes { limit: u64, exact: bool },
+    Bytes {
+        limit: u64,
+        exact: bool,
+    },
     /// `unit`: the microseconds that the target's precision is made of.
-    Micros { unit: i64, relabel: Relabel },
+    Micros {
+        unit: i64,
+        relabel: Relabel,
+    },
     UuidToText,
     TextToUuid,
     BytesToUuid,
-    Bits { length: u32, exact: bool },
-    BitsToText { room: Room },
-    TextToBits { length: u32, exact: bool },
+    Bits {
+        length: u32,
+        exact: bool,
+    },
+    BitsToText {
+        room: Room,
+    },
+    TextToBits {
+        length: u32,
+        exact: bool,
+    },
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -94,10 +126,7 @@ impl Step {
             (Step::BitToBool, Value::Bits(digit @ ("0" | "1"))) => Ok(Value::Bool(digit == "1")),
             (Step::IntInRange { low, high }, Value::Int(_) | Value::UInt(_)) => in_range(value, low, high),
             (Step::IntToDecimal { precision, scale }, Value::Int(_) | Value::UInt(_)) => {
-                scratch.clear();
-                write_int(scratch, value)?;
-                let text: &'a String = scratch_with_scale(scratch, precision, scale)?;
-                Ok(Value::Decimal(text))
+                int_to_decimal(value, precision, scale, scratch)
             }
             (Step::IntToFloat32, Value::Int(_) | Value::UInt(_)) => int_to_float32(value),
             (Step::IntToFloat64, Value::Int(_) | Value::UInt(_)) => int_to_float64(value),
@@ -136,6 +165,7 @@ impl Step {
             },
             (Step::Micros { unit, relabel }, value) => micros(value, unit, relabel),
             (Step::UuidToText, Value::Uuid(bytes)) => {
+                scratch.clear();
                 write_uuid(scratch, bytes);
                 Ok(Value::Text(scratch))
             }
@@ -178,4 +208,177 @@ impl Step {
             Step::BitToBool | Step::Bits { .. } | Step::BitsToText { .. } => "bits",
         }
     }
+}
+
+fn in_range(value: Value<'_>, low: i64, high: u64) -> Result<Value<'_>, Refusal> {
+    let fits = match value {
+        Value::Int(number) => number >= low && u64::try_from(number).map_or(true, |number| number <= high),
+        Value::UInt(number) => number <= high,
+        _ => false,
+    };
+    if fits { Ok(value) } else { refuse(format_args!("a number that is not from {low} to {high}")) }
+}
+
+fn number(value: Value<'_>) -> i128 {
+    match value {
+        Value::Int(number) => i128::from(number),
+        Value::UInt(number) => i128::from(number),
+        _ => 0,
+    }
+}
+
+fn int_to_decimal<'a>(
+    value: Value<'_>,
+    precision: Option<u16>,
+    scale: i16,
+    scratch: &'a mut String,
+) -> Result<Value<'a>, Refusal> {
+    scratch.clear();
+    if write!(scratch, "{}", number(value)).is_err() {
+        return refuse("a number that can't be written");
+    }
+    if let Some(precision) = precision {
+        if !Digits::parse(scratch).is_some_and(|digits| digits.fits(precision, scale)) {
+            return too_many_digits(precision, scale);
+        }
+        fill_fraction(scratch, 0, scale);
+    }
+    Ok(Value::Decimal(scratch))
+}
+
+#[allow(clippy::cast_precision_loss, clippy::cast_possible_truncation)] // looked at: back in the integer it must be equal
+fn int_to_float32(value: Value<'_>) -> Result<Value<'_>, Refusal> {
+    let number = number(value);
+    let float = number as f32;
+    if float as i128 == number { Ok(Value::Float32(float)) } else { refuse("an integer that a float does not hold") }
+}
+
+#[allow(clippy::cast_precision_loss, clippy::cast_possible_truncation)] // as above
+fn int_to_float64(value: Value<'_>) -> Result<Value<'_>, Refusal> {
+    let number = number(value);
+    let float = number as f64;
+    if float as i128 == number { Ok(Value::Float64(float)) } else { refuse("an integer that a double does not hold") }
+}
+
+#[allow(clippy::cast_possible_truncation)] // looked at: back in the double it must have the same bits
+fn float64_to_float32<'a>(value: f64) -> Result<Value<'a>, Refusal> {
+    let float = value as f32;
+    if f64::from(float).to_bits() == value.to_bits() || value.is_nan() {
+        return Ok(Value::Float32(float));
+    }
+    refuse("a double that a float does not hold")
+}
+
+fn decimal_to_int(text: &str, low: i64, high: u64) -> Result<Value<'_>, Refusal> {
+    let Some(digits) = Digits::parse(text) else { return refuse("no finite number, for a column of integers") };
+    let number = digits.integer().filter(|number| (i128::from(low)..=i128::from(high)).contains(number));
+    let value = number.and_then(|number| match (i64::try_from(number), u64::try_from(number)) {
+        (Ok(number), _) => Some(Value::Int(number)),
+        (_, Ok(number)) => Some(Value::UInt(number)),
+        (Err(_), Err(_)) => None,
+    });
+    value.map_or_else(|| refuse(format_args!("a number that is not a whole one from {low} to {high}")), Ok)
+}
+
+/// With exactly as many places as the column shows, so that equal numbers have equal bytes at the target.
+fn decimal_to_decimal<'a>(
+    text: &'a str,
+    precision: u16,
+    scale: i16,
+    scratch: &'a mut String,
+) -> Result<Value<'a>, Refusal> {
+    let Some(digits) = Digits::parse(text) else {
+        return refuse("no finite number, for a column of decimals with a precision");
+    };
+    if !digits.fits(precision, scale) {
+        return too_many_digits(precision, scale);
+    }
+    let places = usize::try_from(scale).unwrap_or(0);
+    let (whole, fraction) = text.split_once('.').unwrap_or((text, ""));
+    if fraction.len() >= places {
+        let end = if places == 0 { whole.len() } else { whole.len() + 1 + places };
+        return Ok(Value::Decimal(&text[..end]));
+    }
+    scratch.clear();
+    scratch.push_str(text);
+    fill_fraction(scratch, fraction.len(), scale);
+    Ok(Value::Decimal(scratch))
+}
+
+fn fill_fraction(number: &mut String, places: usize, scale: i16) {
+    let wanted = usize::try_from(scale).unwrap_or(0);
+    if wanted > 0 && !number.contains('.') {
+        number.push('.');
+    }
+    number.extend(std::iter::repeat_n('0', wanted.saturating_sub(places)));
+}
+
+fn too_many_digits<T>(precision: u16, scale: i16) -> Result<T, Refusal> {
+    refuse(format_args!("a number with more digits than decimal({precision},{scale}) holds"))
+}
+
+fn duplicate_members<T>() -> Result<T, Refusal> {
+    refuse("JSON with a member twice, of which the column would keep one")
+}
+
+fn micros<'a>(value: Value<'_>, unit: i64, relabel: Relabel) -> Result<Value<'a>, Refusal> {
+    let (count, value) = match (relabel, value) {
+        (Relabel::Time, Value::Time(count)) => (count, Value::Time(count)),
+        (Relabel::Timestamp, Value::Timestamp(count)) => (count, Value::Timestamp(count)),
+        (Relabel::TimestampTz, Value::TimestampTz(count)) => (count, Value::TimestampTz(count)),
+        (Relabel::ToTimestamp, Value::TimestampTz(count)) => (count, Value::Timestamp(count)),
+        (Relabel::ToTimestampTz, Value::Timestamp(count)) => (count, Value::TimestampTz(count)),
+        _ => return refuse("a value of another kind than its column's type (time)"),
+    };
+    let infinite = relabel != Relabel::Time && matches!(count, i64::MIN | i64::MAX);
+    if infinite || count % unit == 0 {
+        Ok(value)
+    } else {
+        refuse("a time with more digits of a second than the column's")
+    }
+}
+
+fn bits(digits: &str, length: u32, exact: bool) -> Result<Value<'_>, Refusal> {
+    let length = if length == BITS_WITHOUT_LIMIT { u64::MAX } else { u64::from(length) };
+    match digits.len() as u64 {
+        have if have > length => refuse(format_args!("more than {length} bits")),
+        have if exact && have < length => refuse(format_args!("fewer than {length} bits")),
+        _ => Ok(Value::Bits(digits)),
+    }
+}
+
+const HEX: &[u8; 16] = b"0123456789abcdef";
+
+/// The form that both engines print: lower case, hyphens.
+fn write_uuid(out: &mut String, bytes: [u8; 16]) {
+    for (at, byte) in bytes.into_iter().enumerate() {
+        if matches!(at, 4 | 6 | 8 | 10) {
+            out.push('-');
+        }
+        out.push(char::from(HEX[usize::from(byte >> 4)]));
+        out.push(char::from(HEX[usize::from(byte & 15)]));
+    }
+}
+
+/// Only the form that is written: another would come back as another text.
+fn read_uuid(text: &str) -> Option<[u8; 16]> {
+    let mut bytes = [0u8; 16];
+    let mut digits = 0;
+    for (at, character) in text.bytes().enumerate() {
+        if matches!(at, 8 | 13 | 18 | 23) {
+            if character != b'-' {
+                return None;
+            }
+            continue;
+        }
+        let digit = match character {
+            b'0'..=b'9' => character - b'0',
+            b'a'..=b'f' => character - b'a' + 10,
+            _ => return None,
+        };
+        let byte = bytes.get_mut(digits / 2)?;
+        *byte = *byte << 4 | digit;
+        digits += 1;
+    }
+    (digits == 32).then_some(bytes)
 }

@@ -1,1 +1,164 @@
-//! Writing to MySQL.
+//! Writing to MySQL: a batch in one transaction, marker first, then a statement per table and effect.
+//!
+//! Two round trips a batch: everything up to the last row, several statements in a packet; then, the answers checked, the
+//! COMMIT. What the server refuses is narrowed down by halves to the rows at fault (`attempt`); only those are parked.
+
+mod attempt;
+mod encode;
+mod progress;
+mod refusal;
+mod row;
+mod script;
+mod statement;
+mod target;
+
+use crate::catalog::{self, QualifiedName};
+use crate::client::Client;
+use crate::config::Config;
+use crate::error::Error;
+use async_trait::async_trait;
+use attempt::Attempt;
+use mysql_async::prelude::Queryable;
+use progress::ProgressRows;
+use std::collections::HashMap;
+use std::sync::Arc;
+use sync_worker_core::database::Scope;
+use sync_worker_core::error::Result as CoreResult;
+use sync_worker_core::name::{DatabaseName, TableName};
+use sync_worker_core::schema::{Schema, SchemaId};
+use sync_worker_core::sink::{Applied, Parking, Progress, Sink, WriteBatch};
+use target::TargetTable;
+
+/// How often a batch is tried when other sessions' locks make it the victim of a deadlock.
+const ATTEMPTS: u32 = 4;
+
+/// Lists of keys are looked up in the index however long they are; by default the server scans the table instead when
+/// planning the look-ups would take more than 8 MB.
+const LONG_LISTS: &str = "SET SESSION range_optimizer_max_mem_size = 0";
+
+pub struct MysqlSink {
+    client: Client,
+    names: HashMap<TableName, QualifiedName>,
+    rows: ProgressRows,
+    /// The server's `max_allowed_packet`.
+    largest: usize,
+    targets: HashMap<SchemaId, TargetTable>,
+}
+
+impl MysqlSink {
+    pub async fn connect(config: &Config, name: &DatabaseName, scope: &Scope) -> Result<Self, Error> {
+        let address = config.address()?;
+        let names = scope.tables.iter().map(|at| {
+            let name = QualifiedName::parse(&at.name, address.database.as_deref())?;
+            Ok((at.table.clone(), name))
+        });
+        let names = names.collect::<Result<HashMap<_, _>, Error>>()?;
+        let mut client = Client::connect(config).await?;
+        client.run("the settings of a session", LONG_LISTS).await?;
+        let Client { conn, liveness, .. } = &mut client;
+        let largest: Option<usize> =
+            liveness.watch("a look at max_allowed_packet", conn.query_first("SELECT @@max_allowed_packet")).await?;
+        let largest = largest.ok_or(Error::Protocol("max_allowed_packet is not there"))?;
+        let rows = ProgressRows::new(scope, name);
+        Ok(Self { client, names, rows, largest, targets: HashMap::new() })
+    }
+
+    /// Looks at the tables of schemas that have not come up yet.
+    async fn prepare(&mut self, batch: &WriteBatch) -> Result<(), Error> {
+        let mut last = None;
+        for write in &batch.writes {
+            let schema = &write.change.schema;
+            if last == Some(schema.id) {
+                continue;
+            }
+            last = Some(schema.id);
+            if !self.targets.contains_key(&schema.id) {
+                self.load(schema).await?;
+            }
+        }
+        Ok(())
+    }
+
+    async fn load(&mut self, schema: &Arc<Schema>) -> Result<(), Error> {
+        let table = &schema.table;
+        let name = self.names.get(table).ok_or_else(|| Error::Fatal(format!("table {table} is not in the pipeline")))?;
+        let found = catalog::table(&mut self.client, name).await?.ok_or_else(|| {
+            Error::Fatal(format!(
+                "table {name} is missing, or the user may not see it; make it (sync-worker schema prints the statement) \
+                 or run: GRANT SELECT, INSERT, UPDATE, DELETE ON {} TO the user",
+                name.quoted()
+            ))
+        })?;
+        let target = TargetTable::new(&found, schema)?;
+        self.targets.insert(schema.id, target);
+        self.level();
+        Ok(())
+    }
+
+    /// Puts parents below their children. A circle ends the climb.
+    fn level(&mut self) {
+        for target in self.targets.values_mut() {
+            target.level = 0;
+        }
+        for _ in 0..self.targets.len() {
+            let levels: HashMap<QualifiedName, usize> =
+                self.targets.values().map(|target| (target.name.clone(), target.level)).collect();
+            let mut moved = false;
+            for target in self.targets.values_mut() {
+                let above = target.parents.iter().filter_map(|parent| levels.get(parent)).max();
+                let level = above.map_or(0, |level| level + 1);
+                moved |= level != target.level;
+                target.level = level;
+            }
+            if !moved {
+                break;
+            }
+        }
+    }
+
+    /// The statement that failed may have left the transaction open, and its locks with it.
+    async fn give_up(&mut self, error: Error) -> Error {
+        match error {
+            Error::Lost { .. } | Error::Silent { .. } | Error::CommitUnknown(_) => error,
+            // The first error says more than a second one.
+            error => match self.client.run("a rollback", "ROLLBACK").await {
+                Ok(()) | Err(_) => error,
+            },
+        }
+    }
+}
+
+#[async_trait]
+impl Sink for MysqlSink {
+    async fn take_over(&mut self, log: &str) -> CoreResult<Progress> {
+        ProgressRows::create(&mut self.client).await?;
+        match self.rows.take_over(&mut self.client, log).await {
+            Ok(progress) => Ok(progress),
+            Err(error) => Err(self.give_up(error).await.into()),
+        }
+    }
+
+    async fn apply(&mut self, batch: &WriteBatch, parking: &dyn Parking) -> CoreResult<Applied> {
+        let (mut tries, mut looked_again) = (1, false);
+        loop {
+            self.prepare(batch).await?;
+            let error = match Attempt::new(self, batch).run(parking).await {
+                Ok(applied) => return Ok(applied),
+                Err(attempt::Failed::Here(error)) => error,
+                Err(attempt::Failed::Parking(error)) => {
+                    self.client.run("a rollback", "ROLLBACK").await?;
+                    return Err(error);
+                }
+            };
+            let error = self.give_up(error).await;
+            if error.code() == Some(refusal::DEADLOCK) && tries < ATTEMPTS {
+                tries += 1;
+            } else if refusal::is_stale(&error) && !looked_again {
+                looked_again = true;
+                self.targets.clear();
+            } else {
+                return Err(error.into());
+            }
+        }
+    }
+}

@@ -24,6 +24,7 @@ pub struct Collation {
 pub type Collations = HashMap<u64, Collation>;
 
 pub struct PlanColumn {
+    pub name: String,
     pub format: Format,
     /// It stands in the schema. Generated columns are read and dropped.
     pub wanted: bool,
@@ -71,7 +72,7 @@ impl Plan {
                 Format::Double { .. } => Format::Double { literal },
                 format => format,
             };
-            columns.push(PlanColumn { format, wanted: !known.generated, key: false });
+            columns.push(PlanColumn { name: column.name.clone(), format, wanted: !known.generated, key: false });
             described.push(known);
         }
         let key: Vec<&str> = match (&map.primary_key[..], catalog.and_then(|table| table.key.as_ref())) {

@@ -34,22 +34,24 @@ type Refused = (Option<usize>, Invalid);
 
 /// Reused from event to event.
 #[derive(Default)]
-pub struct Decoder {
+pub struct RowDecoder {
     builder: RowBuilder,
     scratch: Scratch,
     /// The text of a JSON document that a partial update made.
     document: String,
 }
 
-impl Decoder {
+impl RowDecoder {
     /// Appends the changes of an event, whose `body` starts after the table's number. Returns about their size.
     pub fn changes(&mut self, kind: u8, body: &[u8], plan: &Plan, changes: &mut Vec<Change>) -> Result<usize, Error> {
         self.event(kind, body, plan, changes).map_err(|(column, Invalid(problem))| {
             self.builder.abandon();
             let table = plan.schema.table.to_string();
             match column {
-                // The place in the table, since generated columns have no place in the schema.
-                Some(at) => Error::Value { table, column: format!("{}", at + 1), problem: problem.to_owned() },
+                Some(at) => {
+                    let column = plan.columns.get(at).map_or(String::new(), |column| column.name.clone());
+                    Error::Value { table, column, problem: problem.to_owned() }
+                }
                 None => Error::Protocol(problem),
             }
         })
@@ -91,12 +93,12 @@ impl Decoder {
                     let old = *bytes;
                     let before = self.image(plan, first, bytes)?;
                     let after = self.partial_image(plan, (first, old), second, bytes)?;
-                    update(plan, (before, first.all), (after, second.all)).map_err(whole)?
+                    self.update(plan, (before, first.all), (after, second.all)).map_err(whole)?
                 }
                 (_, Some(second)) => {
                     let before = self.image(plan, first, bytes)?;
                     let after = self.image(plan, second, bytes)?;
-                    update(plan, (before, first.all), (after, second.all)).map_err(whole)?
+                    self.update(plan, (before, first.all), (after, second.all)).map_err(whole)?
                 }
                 (_, None) => return Err((None, Invalid("an unknown kind of rows"))),
             };
@@ -197,15 +199,14 @@ impl Decoder {
         }
         Ok(documents)
     }
-}
 
 /// An update of two images, each full or not. A partial after image takes its key from the before image; a partial
 /// before image is of use only where the key changed.
-fn update(plan: &Plan, before: (Row, bool), after: (Row, bool)) -> Result<Change, Invalid> {
+fn update(&mut self, plan: &Plan, before: (Row, bool), after: (Row, bool)) -> Result<Change, Invalid> {
     const UNKEYED: Invalid = Invalid("a row image without its key; SET GLOBAL binlog_row_image = FULL");
     let ((before, full_before), (after, full_after)) = (before, after);
     let schema = plan.schema.clone();
-    let after = if full_after { after } else { with_key(plan, &before, after).map_err(|_| UNKEYED)? };
+    let after = if full_after { after } else { self.with_key(plan, &before, after).map_err(|_| UNKEYED)? };
     let keep = full_before || {
         let old = schema.key_of(&before).map_err(|_| UNKEYED)?;
         old != schema.key_of(&after).map_err(|_| UNKEYED)?
@@ -214,14 +215,14 @@ fn update(plan: &Plan, before: (Row, bool), after: (Row, bool)) -> Result<Change
 }
 
 /// The after image with the key columns that it lacks taken from the before image.
-fn with_key(plan: &Plan, before: &Row, after: Row) -> Result<Row, Damaged> {
-    let mut builder = RowBuilder::default();
+fn with_key(&mut self, plan: &Plan, before: &Row, after: Row) -> Result<Row, Damaged> {
     let keys = plan.columns.iter().filter(|column| column.wanted).map(|column| column.key);
     for ((old, new), key) in before.cells().zip(after.cells()).zip(keys) {
-        builder.push(match new? {
+        self.builder.push(match new? {
             Cell::Unchanged if key => old?,
             new => new,
         });
     }
-    Ok(builder.finish())
+    Ok(self.builder.finish())
+}
 }

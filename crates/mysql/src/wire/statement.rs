@@ -91,12 +91,12 @@ impl Wire {
     }
 
     /// Runs a query in the binary protocol and hands out each row's packet: null bitmap and values after its first
-    /// byte. Where `each` answers false, the rows after that one are read and dropped.
+    /// byte. Answers false where `each` wanted no more: the connection is then of no further use.
     pub async fn query_binary(
         &mut self,
         statement: &str,
         each: &mut (dyn FnMut(&[u8]) -> Result<bool, Error> + Send),
-    ) -> Result<(), Error> {
+    ) -> Result<bool, Error> {
         let liveness = self.liveness();
         liveness.wait(self.run_binary(statement, each)).await
     }
@@ -105,7 +105,7 @@ impl Wire {
         &mut self,
         statement: &str,
         each: &mut (dyn FnMut(&[u8]) -> Result<bool, Error> + Send),
-    ) -> Result<(), Error> {
+    ) -> Result<bool, Error> {
         const DOING: &str = "a read of a table";
         let mut command = Vec::with_capacity(statement.len() + 1);
         command.push(STMT_PREPARE);
@@ -126,17 +126,19 @@ impl Wire {
         self.send(&execute).await?;
         self.answer(DOING).await?;
         self.skip_definitions().await?;
-        let mut wanted = true;
         loop {
             while let Some(packet) = self.packet() {
                 match packet.first() {
-                    Some(0) if wanted => wanted = each(packet)?,
-                    Some(0) => {}
+                    Some(0) => {
+                        if !each(packet)? {
+                            return Ok(false);
+                        }
+                    }
                     Some(0xFF) => return Err(Error::Server { doing: DOING, source: server_error(packet) }),
                     Some(0xFE) => {
                         let mut close = vec![STMT_CLOSE];
                         close.extend_from_slice(&id);
-                        return self.send(&close).await;
+                        return self.send(&close).await.map(|()| true);
                     }
                     _ => return Err(Error::Protocol("an unknown row")),
                 }

@@ -1,4 +1,161 @@
 //! The change stream of a PostgreSQL database: a logical replication slot, read with `pgoutput`.
+//!
+//! ```text
+//! socket -> transport::Receiver -> pgoutput::Message -> relation::Table -> TransactionPart
+//!                                        |  in progress: spill until its commit  ^
+//!                                        +---------------------------------------+
+//! ```
+//!
+//! The engine's task reads and decodes; `feedback` alone writes to the socket, from a task of its own.
 
+mod assembly;
+mod feedback;
+mod open;
 pub mod pgoutput;
+mod relation;
+pub mod slot;
+mod spill;
 pub mod transport;
+
+pub use assembly::before;
+pub use open::open;
+
+use crate::config::Server;
+use crate::error::Error;
+use crate::recent::Recent;
+use assembly::Assembly;
+use async_trait::async_trait;
+use feedback::Feedback;
+use pgoutput::{Frame, Message};
+use relation::{Relations, malformed};
+use spill::Spill;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+use sync_worker_core::error::Result;
+use sync_worker_core::position::{Checkpoint, Epoch, Lsn};
+use sync_worker_core::source::{Source, SourceBatch};
+use tokio::time::{Instant, Sleep};
+use transport::Receiver;
+
+/// A server that says nothing for so long is asked for a sign of life.
+const QUIET: Duration = Duration::from_secs(3);
+
+/// It has so long to answer.
+const ANSWER: Duration = Duration::from_secs(4);
+
+pub struct PostgresSource {
+    receiver: Receiver,
+    feedback: Feedback,
+    relations: Relations,
+    spill: Spill,
+    assembly: Assembly,
+    server: Server,
+    silence: Silence,
+}
+
+/// Notices a connection that swallows everything.
+struct Silence {
+    timer: Pin<Box<Sleep>>,
+    heard: Instant,
+    asked: Option<Instant>,
+}
+
+impl PostgresSource {
+    fn new(
+        receiver: Receiver,
+        feedback: Feedback,
+        relations: Relations,
+        spill: Spill,
+        server: Server,
+        stream: (Epoch, Lsn, Arc<Recent>),
+    ) -> Self {
+        let silence = Silence { timer: Box::pin(tokio::time::sleep(QUIET)), heard: Instant::now(), asked: None };
+        let (epoch, start, recent) = stream;
+        let assembly = Assembly::new(epoch, start, recent);
+        Self { receiver, feedback, relations, spill, assembly, server, silence }
+    }
+
+    async fn batch(&mut self) -> Result<SourceBatch, Error> {
+        loop {
+            if self.assembly.is_full() {
+                return Ok(self.assembly.part());
+            }
+            if self.assembly.is_replaying() {
+                self.assembly.replay(&mut self.relations).await?;
+                continue;
+            }
+            match self.receiver.frame()? {
+                Some(frame) => {
+                    let payload = &self.receiver.bytes()[frame.clone()];
+                    match Frame::parse(payload).map_err(malformed)? {
+                        Frame::Keepalive { end, reply } => {
+                            self.assembly.keepalive(end, reply);
+                            if reply {
+                                self.feedback.received(self.assembly.reached());
+                                self.feedback.reply();
+                            }
+                        }
+                        Frame::Data(data) => {
+                            let known = self.assembly.take(data, &mut self.relations, &mut self.spill)?;
+                            if let Some(Message::Relation(relation)) = known {
+                                self.relations.describe(&relation).await?;
+                            }
+                        }
+                    }
+                    self.receiver.taken(&frame);
+                }
+                None => {
+                    self.feedback.received(self.assembly.reached());
+                    match self.assembly.whole() {
+                        Some(batch) => return Ok(batch),
+                        None => self.fill().await?,
+                    }
+                }
+            }
+        }
+    }
+
+    async fn fill(&mut self) -> Result<(), Error> {
+        let silence = &mut self.silence;
+        loop {
+            tokio::select! {
+                biased;
+                filled = self.receiver.fill() => {
+                    silence.heard = Instant::now();
+                    silence.asked = None;
+                    return filled;
+                }
+                () = silence.timer.as_mut() => {}
+            }
+            let now = Instant::now();
+            let next = match silence.asked {
+                Some(asked) if now.duration_since(asked) >= ANSWER => {
+                    let seconds = now.duration_since(silence.heard).as_secs();
+                    return Err(Error::Silent { server: self.server.to_string(), seconds });
+                }
+                Some(asked) => asked + ANSWER,
+                None if now.duration_since(silence.heard) >= QUIET => {
+                    silence.asked = Some(now);
+                    self.feedback.ask();
+                    now + ANSWER
+                }
+                None => silence.heard + QUIET,
+            };
+            silence.timer.as_mut().reset(next);
+        }
+    }
+}
+
+#[async_trait]
+impl Source for PostgresSource {
+    async fn next(&mut self) -> Result<SourceBatch> {
+        Ok(self.batch().await?)
+    }
+
+    async fn confirm(&mut self, checkpoint: &Checkpoint) -> Result<()> {
+        // invariant 1: the server forgets only what the engine has made durable
+        self.feedback.confirm(open::resume(checkpoint)?);
+        Ok(())
+    }
+}

@@ -1,0 +1,409 @@
+//! Reading tables as they stand, in ranges of their keys.
+
+use crate::catalog::{self, QualifiedName, Table, quoted};
+use crate::client::Client;
+use crate::codec::{CUT, Format, Invalid, Scratch, protocol, take_slice};
+use crate::config::Config;
+use crate::error::Error;
+use crate::literal;
+use crate::source::{Returned, boundary, log_status};
+use crate::wire::Wire;
+use async_trait::async_trait;
+use std::collections::HashMap;
+use std::sync::Arc;
+use sync_worker_core::database::Scope;
+use sync_worker_core::error::Result;
+use sync_worker_core::name::TableName;
+use sync_worker_core::position::Position;
+use sync_worker_core::reader::{Chunk, KeyRange, TableReader};
+use sync_worker_core::row::{Key, Row, RowBuilder};
+use sync_worker_core::schema::Schema;
+use sync_worker_core::types::ColumnType;
+use sync_worker_core::value::{Cell, Value};
+
+/// How long a read waits until the server shows what its log has already given away.
+const VISIBLE_WITHIN_SECONDS: u32 = 10;
+
+/// Keys of one statement: more would make the server give up its plan and scan the table.
+const KEYS_PER_STATEMENT: usize = 1000;
+
+struct Known {
+    name: QualifiedName,
+    schema: Arc<Schema>,
+    /// Of the schema's columns.
+    formats: Vec<Format>,
+    /// Of the key's columns: the labels of an enum, whose order is not that of their text.
+    labels: Vec<Option<Vec<String>>>,
+    rows: u64,
+}
+
+pub struct MysqlReader {
+    config: Config,
+    tables: Vec<(TableName, QualifiedName)>,
+    known: HashMap<TableName, Arc<Known>>,
+    wire: Option<Wire>,
+    client: Option<Client>,
+    returned: Arc<Returned>,
+    /// The set that was waited for last.
+    visible: String,
+}
+
+impl MysqlReader {
+    pub fn new(config: &Config, scope: &Scope, returned: Arc<Returned>) -> std::result::Result<Self, Error> {
+        let address = config.address()?;
+        let name = |at: &str| QualifiedName::parse(at, address.database.as_deref());
+        let tables = scope.tables.iter().map(|at| Ok((at.table.clone(), name(&at.name)?)));
+        Ok(Self {
+            config: config.clone(),
+            tables: tables.collect::<std::result::Result<_, Error>>()?,
+            known: HashMap::new(),
+            wire: None,
+            client: None,
+            returned,
+            visible: String::new(),
+        })
+    }
+
+    async fn look(&mut self, table: &TableName) -> std::result::Result<Arc<Known>, Error> {
+        let name = self.tables.iter().find(|(own, _)| own == table).map(|(_, name)| name.clone());
+        let name = name.ok_or_else(|| Error::Fatal(format!("table {table} is not one of this pipeline")))?;
+        let client = match &mut self.client {
+            Some(client) => client,
+            None => self.client.insert(Client::connect(&self.config).await?),
+        };
+        let found = catalog::table(client, &name).await;
+        if found.is_err() {
+            self.client = None;
+        }
+        let missing = || Error::Fatal(format!("table {name} is not there or can't be seen; create it, or GRANT SELECT on it"));
+        let known = Arc::new(describe(table, found?.ok_or_else(missing)?)?);
+        self.known.insert(table.clone(), known.clone());
+        Ok(known)
+    }
+
+    async fn known(&mut self, table: &TableName) -> std::result::Result<Arc<Known>, Error> {
+        match self.known.get(table) {
+            Some(known) => Ok(known.clone()),
+            None => self.look(table).await,
+        }
+    }
+
+    /// A connection that sees every transaction that the source has returned.
+    async fn seeing(&mut self) -> std::result::Result<&mut Wire, Error> {
+        // Put back only when all is well: a connection that failed is not used again.
+        let mut wire = match self.wire.take() {
+            Some(wire) => wire,
+            None => Wire::connect(&self.config).await?,
+        };
+        let returned = self.returned.set();
+        if returned != self.visible {
+            let query = format!("SELECT WAIT_FOR_EXECUTED_GTID_SET('{returned}', {VISIBLE_WITHIN_SECONDS})");
+            if wire.query_value(&query).await? != "0" {
+                let problem = std::io::Error::other("transactions of its own log have not become visible within 10 s");
+                return Err(Error::Lost { doing: "a read of a table", source: problem });
+            }
+            self.visible = returned;
+        }
+        Ok(self.wire.insert(wire))
+    }
+
+    async fn execute(&mut self, statement: &str) -> std::result::Result<(), Error> {
+        let outcome = self.seeing().await?.execute(statement).await;
+        if outcome.is_err() {
+            self.wire = None;
+        }
+        outcome
+    }
+
+    /// Reads rows; after an error, or when `each` has enough, with a new connection the next time.
+    async fn rows(
+        &mut self,
+        statement: &str,
+        each: &mut (dyn FnMut(&[u8]) -> std::result::Result<bool, Error> + Send),
+    ) -> std::result::Result<(), Error> {
+        let outcome = self.seeing().await?.query_binary(statement, each).await;
+        if !matches!(outcome, Ok(true)) {
+            // Rows may still be on their way.
+            self.wire = None;
+        }
+        outcome.map(drop)
+    }
+
+    async fn high(&mut self) -> std::result::Result<Position, Error> {
+        let status = log_status(self.seeing().await?).await;
+        if status.is_err() {
+            self.wire = None;
+        }
+        let status = status?;
+        Ok(Position::Mysql(boundary(status.file, status.position)))
+    }
+
+    async fn boundary_key(
+        &mut self,
+        table: &TableName,
+        after: Option<&Key>,
+        rows: u64,
+    ) -> std::result::Result<Option<Key>, Error> {
+        let known = self.known(table).await?;
+        let condition = condition(&known, after, None)?;
+        let (key, order) = (known.key_list(), known.order());
+        let offset = rows.saturating_sub(1);
+        let statement =
+            format!("SELECT {key} FROM {}{condition} ORDER BY {order} LIMIT 1 OFFSET {offset}", known.name.quoted());
+        let formats: Vec<_> = known.schema.key.iter().map(|&at| (at, &known.formats[at])).collect();
+        let mut found = None;
+        let mut decoder = Decoder::default();
+        self.rows(&statement, &mut |packet| {
+            found = Some(Key::from_bytes(decoder.row(&known, &formats, packet)?.as_bytes().clone()));
+            Ok(true)
+        })
+        .await?;
+        Ok(found)
+    }
+
+    async fn range(
+        &mut self,
+        table: &TableName,
+        range: &KeyRange,
+        bytes: usize,
+    ) -> std::result::Result<Chunk, Error> {
+        let known = self.known(table).await?;
+        let condition = condition(&known, range.after.as_ref(), range.up_to.as_ref())?;
+        let (columns, order) = (known.column_list(), known.order());
+        let statement = format!("SELECT {columns} FROM {}{condition} ORDER BY {order}", known.name.quoted());
+        let formats: Vec<_> = known.formats.iter().enumerate().collect();
+        let (mut rows, mut size, mut cut) = (Vec::new(), 0, false);
+        let mut decoder = Decoder::default();
+        self.rows(&statement, &mut |packet| {
+            if size >= bytes && !rows.is_empty() {
+                cut = true;
+                return Ok(false);
+            }
+            let row = decoder.row(&known, &formats, packet)?;
+            size += row.as_bytes().len();
+            rows.push(row);
+            Ok(true)
+        })
+        .await?;
+        let cut_at = match rows.last() {
+            Some(last) if cut => Some(known.schema.key_of(last)?),
+            Some(_) | None => None,
+        };
+        let high = self.high().await?;
+        Ok(Chunk { schema: known.schema.clone(), rows, high, cut_at })
+    }
+
+    async fn keys(&mut self, table: &TableName, keys: &[Key]) -> std::result::Result<Chunk, Error> {
+        let known = self.known(table).await?;
+        let mut rows = Vec::new();
+        if keys.len() > KEYS_PER_STATEMENT {
+            self.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ").await?;
+            self.execute("START TRANSACTION WITH CONSISTENT SNAPSHOT, READ ONLY").await?;
+        }
+        let formats: Vec<_> = known.formats.iter().enumerate().collect();
+        let mut decoder = Decoder::default();
+        for part in keys.chunks(KEYS_PER_STATEMENT) {
+            let mut list = String::new();
+            for (nth, key) in part.iter().enumerate() {
+                list.push_str(if nth > 0 { ",(" } else { "(" });
+                list.push_str(&literals(&known, key)?.join(","));
+                list.push(')');
+            }
+            let (columns, name, key) = (known.column_list(), known.name.quoted(), known.key_list());
+            let statement = format!("SELECT {columns} FROM {name} WHERE ({key}) IN ({list})");
+            self.rows(&statement, &mut |packet| {
+                rows.push(decoder.row(&known, &formats, packet)?);
+                Ok(true)
+            })
+            .await?;
+        }
+        if keys.len() > KEYS_PER_STATEMENT {
+            self.execute("COMMIT").await?;
+        }
+        let high = self.high().await?;
+        Ok(Chunk { schema: known.schema.clone(), rows, high, cut_at: None })
+    }
+}
+
+impl Known {
+    fn key_names(&self) -> impl Iterator<Item = String> {
+        self.schema.key.iter().map(|&at| quoted(&self.schema.columns[at].name))
+    }
+
+    fn key_list(&self) -> String {
+        self.key_names().collect::<Vec<_>>().join(", ")
+    }
+
+    fn order(&self) -> String {
+        self.key_list()
+    }
+
+    fn column_list(&self) -> String {
+        let names: Vec<_> = self.schema.columns.iter().map(|column| quoted(&column.name)).collect();
+        names.join(", ")
+    }
+}
+
+fn describe(table: &TableName, found: Table) -> std::result::Result<Known, Error> {
+    let name = found.name.clone();
+    let schema = found.schema(table).ok_or_else(|| {
+        Error::Fatal(format!("table {name} has no key; ALTER TABLE {} ADD PRIMARY KEY (...)", name.quoted()))
+    })?;
+    let mut formats = Vec::with_capacity(schema.columns.len());
+    for column in found.columns.iter().filter(|column| !column.column.generated) {
+        formats.push(Format::of_column(column).ok_or_else(|| Error::Value {
+            table: table.to_string(),
+            column: column.column.name.clone(),
+            problem: format!("type {} can't be read", column.column.type_name),
+        })?);
+    }
+    let labels = schema.key.iter().map(|&at| match schema.columns[at].kind {
+        ColumnType::Enum => Some(labels(&schema.columns[at].type_name)),
+        _ => None,
+    });
+    let labels = labels.collect();
+    Ok(Known { name, schema: Arc::new(schema), formats, labels, rows: found.rows })
+}
+
+/// The labels of `enum('a','b')`.
+fn labels(type_name: &str) -> Vec<String> {
+    let mut found = Vec::new();
+    let mut rest = type_name;
+    while let Some(start) = rest.find('\'') {
+        let mut label = String::new();
+        let mut characters = rest[start + 1..].char_indices().peekable();
+        let mut end = rest.len();
+        while let Some((at, character)) = characters.next() {
+            if character != '\'' {
+                label.push(character);
+            } else if characters.next_if(|(_, next)| *next == '\'').is_some() {
+                label.push('\'');
+            } else {
+                end = start + 1 + at + 1;
+                break;
+            }
+        }
+        found.push(label);
+        rest = &rest[end..];
+    }
+    found
+}
+
+/// The values of a key as literals.
+fn literals(known: &Known, key: &Key) -> std::result::Result<Vec<String>, Error> {
+    let unusable = |at: usize| Error::Value {
+        table: known.schema.table.to_string(),
+        column: known.schema.key.get(at).map_or(String::new(), |&at| known.schema.columns[at].name.clone()),
+        problem: "a value of this type can't be looked up as a key".to_owned(),
+    };
+    let mut found = Vec::with_capacity(known.schema.key.len());
+    for (at, cell) in key.cells().enumerate() {
+        let Cell::Present(value) = cell? else { return Err(unusable(at)) };
+        let value = match (value, known.labels.get(at)) {
+            // Enums are ordered by their number, and compared by it with a number.
+            (Value::Text(text), Some(Some(labels))) => {
+                let index = labels.iter().position(|label| label == text).map_or(0, |index| index as u64 + 1);
+                Value::unsigned(index)
+            }
+            (value, _) => value,
+        };
+        let mut text = String::new();
+        literal::append(value, &mut text).ok_or_else(|| unusable(at))?;
+        found.push(text);
+    }
+    match found.len() == known.schema.key.len() {
+        true => Ok(found),
+        false => Err(unusable(0)),
+    }
+}
+
+/// `WHERE` for the keys between two, each row comparison written out, since the server uses its index for that form.
+fn condition(known: &Known, after: Option<&Key>, up_to: Option<&Key>) -> std::result::Result<String, Error> {
+    let names: Vec<String> = known.key_names().collect();
+    let mut parts = Vec::new();
+    for (key, strict, last) in [(after, ">", ">"), (up_to, "<", "<=")] {
+        let Some(key) = key else { continue };
+        let values = literals(known, key)?;
+        let mut alternatives = Vec::new();
+        for at in 0..names.len() {
+            let operator = if at + 1 == names.len() { last } else { strict };
+            let equal = names.iter().zip(&values).take(at).map(|(name, value)| format!("{name} = {value}"));
+            let bound = format!("{} {operator} {}", names[at], values[at]);
+            alternatives.push(equal.chain([bound]).collect::<Vec<_>>().join(" AND "));
+        }
+        parts.push(format!("(({}))", alternatives.join(") OR (")));
+    }
+    Ok(if parts.is_empty() { String::new() } else { format!(" WHERE {}", parts.join(" AND ")) })
+}
+
+#[derive(Default)]
+struct Decoder {
+    builder: RowBuilder,
+    scratch: Scratch,
+}
+
+impl Decoder {
+    /// A row of the binary protocol with these columns of the schema.
+    fn row(
+        &mut self,
+        known: &Known,
+        formats: &[(usize, &Format)],
+        packet: &[u8],
+    ) -> std::result::Result<Row, Error> {
+        self.cells(formats, packet).map_err(|(column, Invalid(problem))| {
+            self.builder.abandon();
+            let column = known.schema.columns.get(column).map_or(String::new(), |column| column.name.clone());
+            Error::Value { table: known.schema.table.to_string(), column, problem: problem.to_owned() }
+        })
+    }
+
+    fn cells(&mut self, formats: &[(usize, &Format)], packet: &[u8]) -> std::result::Result<Row, (usize, Invalid)> {
+        let mut bytes = packet.get(1..).ok_or((0, CUT))?;
+        // The first two bits are not used.
+        let nulls = take_slice(&mut bytes, (formats.len() + 9) / 8).map_err(|invalid| (0, invalid))?;
+        for (nth, (at, format)) in formats.iter().enumerate() {
+            let value = match nulls[(nth + 2) / 8] >> ((nth + 2) % 8) & 1 == 1 {
+                true => Value::Null,
+                false => {
+                    let decoded = protocol::decode(format, &mut bytes, &mut self.scratch);
+                    decoded.map_err(|invalid| (*at, invalid))?
+                }
+            };
+            self.builder.push(Cell::Present(value));
+        }
+        Ok(self.builder.finish())
+    }
+}
+
+#[async_trait]
+impl TableReader for MysqlReader {
+    async fn schema(&mut self, table: &TableName) -> Result<Arc<Schema>> {
+        Ok(self.look(table).await?.schema.clone())
+    }
+
+    async fn estimate(&mut self, table: &TableName) -> Result<u64> {
+        Ok(self.known(table).await?.rows)
+    }
+
+    async fn boundary(&mut self, table: &TableName, after: Option<&Key>, rows: u64) -> Result<Option<Key>> {
+        Ok(self.boundary_key(table, after, rows).await?)
+    }
+
+    async fn read_range(&mut self, table: &TableName, range: &KeyRange, bytes: usize) -> Result<Chunk> {
+        Ok(self.range(table, range, bytes).await?)
+    }
+
+    async fn read_keys(&mut self, table: &TableName, keys: &[Key]) -> Result<Chunk> {
+        Ok(self.keys(table, keys).await?)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn labels_are_taken_apart() {
+        assert_eq!(labels("enum('a','it''s','','x,y')"), ["a", "it's", "", "x,y"]);
+    }
+}

@@ -1,0 +1,389 @@
+//! One transaction: the whole batch as sets and, where the server refuses that, narrowed down by halves.
+//!
+//! The halves stay in source order: the first is written, or its refused rows are known, before the second is tried, so
+//! whatever order of changes the source's constraints allowed is allowed here too. A later version of a refused key is
+//! made over the refused one and tried in its place (invariant 5).
+
+use crate::error::Error;
+use crate::sink::MysqlSink;
+use crate::sink::progress::commit;
+use crate::sink::refusal::{Failure, sort};
+use crate::sink::script::{Answer, Outcome, Script, Statement, What};
+use crate::sink::statement::{FILL_USES, TableWriter, by_effect, update_of_row};
+use crate::sink::target::{Rendered, TargetTable};
+use mysql_async::prelude::Queryable;
+use std::collections::HashMap;
+use std::ops::Range;
+use std::sync::Arc;
+use sync_worker_core::change::Op;
+use sync_worker_core::collapse::{Effect, Refusals, Step, TableSet, Version, collapse};
+use sync_worker_core::error::ErrorClass;
+use sync_worker_core::name::TableName;
+use sync_worker_core::row::Key;
+use sync_worker_core::schema::Schema;
+use sync_worker_core::sink::{Applied, Parking, Refused, WriteBatch};
+use sync_worker_core::value::Damaged;
+
+const DOING: &str = "writing a batch";
+
+/// Why a batch was not committed.
+pub enum Failed {
+    Here(Error),
+    /// The retry queue did not take what was refused.
+    Parking(sync_worker_core::error::Error),
+}
+
+impl<E: Into<Error>> From<E> for Failed {
+    fn from(error: E) -> Self {
+        Failed::Here(error.into())
+    }
+}
+
+/// Why some writes did not go as one set, where a smaller set may.
+pub struct Reason {
+    pub class: ErrorClass,
+    pub text: String,
+    pub code: u16,
+}
+
+pub struct Attempt<'a> {
+    pub(super) sink: &'a mut MysqlSink,
+    pub(super) batch: &'a WriteBatch,
+    begun: bool,
+    /// Something after the savepoint has failed: it must go before anything else.
+    dirty: bool,
+    pub(super) refusals: Refusals,
+    refused: HashMap<(TableName, Key), Refused>,
+    unpark: Vec<(TableName, Key)>,
+    pub(super) applied: Applied,
+}
+
+impl<'a> Attempt<'a> {
+    pub fn new(sink: &'a mut MysqlSink, batch: &'a WriteBatch) -> Self {
+        Self {
+            sink,
+            batch,
+            begun: false,
+            dirty: false,
+            refusals: Refusals::new(),
+            refused: HashMap::new(),
+            unpark: batch.unpark.clone(),
+            applied: Applied::default(),
+        }
+    }
+
+    pub async fn run(mut self, parking: &dyn Parking) -> Result<Applied, Failed> {
+        let mut waiting = Vec::from([0..self.batch.writes.len()]);
+        while let Some(range) = waiting.pop() {
+            let Err(reason) = self.write_set(range.clone()).await? else { continue };
+            if range.len() == 1 {
+                self.write_alone(range.start, reason).await?;
+                continue;
+            }
+            self.applied.row_by_row = true;
+            let middle = range.start + range.len() / 2;
+            waiting.push(middle..range.end);
+            waiting.push(range.start..middle);
+        }
+        self.applied.refused = std::mem::take(&mut self.refused).into_values().collect();
+        self.applied.refused.sort_by_key(|refused| refused.write);
+        // Invariant 2: what is parked is durable in the retry queue before the commit.
+        if !self.applied.refused.is_empty() {
+            parking.park(self.batch, &self.applied.refused).await.map_err(Failed::Parking)?;
+        }
+        self.write_parked().await?;
+        commit(&mut self.sink.client).await?;
+        Ok(self.applied)
+    }
+
+    /// Writes a range of the batch as sets, or nothing of it.
+    async fn write_set(&mut self, range: Range<usize>) -> Result<Result<(), Reason>, Error> {
+        let single = range.len() == 1;
+        let steps = collapse(&self.batch.writes, range, &self.refusals)?;
+        loop {
+            let mut script = self.open_script();
+            let mut unwritten = Vec::new();
+            let mut never_there = 0;
+            for step in &steps {
+                match step {
+                    Step::Set(sets) => never_there += self.add_sets(&mut script, sets, &mut unwritten)?,
+                    Step::Alone(write) => {
+                        if let Some(reason) = self.add_alone(&mut script, *write)? {
+                            return Ok(Err(reason));
+                        }
+                    }
+                }
+            }
+            // A later step may be about a key that is refused here.
+            if !unwritten.is_empty() && steps.len() > 1 && !single {
+                let (_, _, text) = unwritten.swap_remove(0);
+                return Ok(Err(Reason { class: ErrorClass::Poison, text, code: 0 }));
+            }
+            let outcome = self.send(script).await;
+            match self.judge(outcome)? {
+                Ok(missing) => {
+                    self.applied.missing += missing + never_there;
+                    self.settle(&steps, unwritten)?;
+                    return Ok(Ok(()));
+                }
+                Err((reason, statement)) => {
+                    self.dirty = true;
+                    if !self.fill_instead(statement) {
+                        return Ok(Err(reason));
+                    }
+                }
+            }
+        }
+    }
+
+    /// After an update that did not find all its rows: whether the statements that insert those are worth a try.
+    fn fill_instead(&mut self, statement: Option<Statement>) -> bool {
+        let Some(Statement { what: What::Update, table: Some(table), .. }) = statement else { return false };
+        let schemas = self.batch.writes.iter().map(|write| &write.change.schema);
+        let Some(id) = schemas.filter(|schema| schema.table == table).map(|schema| schema.id).next_back() else {
+            return false;
+        };
+        match self.sink.targets.get_mut(&id) {
+            Some(target) if target.fill == 0 => {
+                target.fill = FILL_USES;
+                true
+            }
+            Some(_) | None => false,
+        }
+    }
+
+    /// Deletes first, so that their unique values are free, children before parents; then, parents before children,
+    /// updates before inserts for the same reason. Returns how many deletes are about keys that the target can't hold.
+    fn add_sets<'v>(
+        &mut self,
+        script: &mut Script,
+        sets: &'v [TableSet],
+        unwritten: &mut Vec<(Arc<Schema>, &'v Version, String)>,
+    ) -> Result<u64, Error> {
+        let mut never_there = 0;
+        let mut tables = Vec::with_capacity(sets.len());
+        for set in sets {
+            let target = self.sink.targets.get_mut(&set.schema.id).ok_or(Damaged("a table was not looked at"))?;
+            target.fill = target.fill.saturating_sub(1);
+        }
+        for set in sets {
+            tables.push((set, self.target(&set.schema)?, by_effect(&set.versions)));
+        }
+        tables.sort_by_key(|(_, target, _)| target.level);
+        for (set, target, [deletes, ..]) in tables.iter().rev() {
+            if !deletes.is_empty() {
+                let mut writer = TableWriter { table: &set.schema.table, target, script };
+                never_there += writer.deletes(deletes)?.len() as u64;
+            }
+        }
+        for (set, target, [_, updates, upserts, inserts]) in &tables {
+            let mut writer = TableWriter { table: &set.schema.table, target, script };
+            let mut refused = writer.updates(updates)?;
+            refused.extend(writer.upserts(upserts)?);
+            refused.extend(writer.inserts(inserts)?);
+            unwritten.extend(refused.into_iter().map(|(version, text)| (set.schema.clone(), version, text)));
+        }
+        Ok(never_there)
+    }
+
+    /// A changed key or a truncate among sets. What is more than one plain statement is left to `row`.
+    fn add_alone(&mut self, script: &mut Script, write: usize) -> Result<Option<Reason>, Error> {
+        let careful = |text: &str| Ok(Some(Reason { class: ErrorClass::Poison, text: text.to_owned(), code: 0 }));
+        let change = &self.batch.writes[write].change;
+        let target = self.target(&change.schema)?;
+        if change.op == Op::Truncate {
+            // TRUNCATE would end the transaction.
+            script.push(What::Clear, Some(change.table()), 0, format!("DELETE FROM {}", target.quoted).as_bytes());
+            return Ok(None);
+        }
+        let (Some(old), Some(row)) = (change.old_key()?, &change.after) else {
+            return Err(Damaged("a change that is no change of a key").into());
+        };
+        if self.batch.writes[write].parked || !self.refusals.is_empty() {
+            return careful("a changed key among refused ones");
+        }
+        let mut sql = Vec::new();
+        match update_of_row(target, row, &old, &mut sql)? {
+            Rendered::Done if script.fits(sql.len()) => script.push(What::Update, Some(change.table()), 1, &sql),
+            Rendered::Done => return careful(&script.too_large()),
+            Rendered::Partial => return careful("the image is incomplete"),
+            Rendered::Refused(reason) => return careful(&reason),
+        }
+        Ok(None)
+    }
+
+    pub(super) fn target(&self, schema: &Schema) -> Result<&TargetTable, Error> {
+        Ok(self.sink.targets.get(&schema.id).ok_or(Damaged("a table was not looked at"))?)
+    }
+
+    /// A script that begins where nothing of a failed one is left.
+    pub(super) fn open_script(&self) -> Script {
+        let mut script = Script::new(self.sink.largest);
+        if !self.begun {
+            script.push(What::Control, None, 0, b"START TRANSACTION");
+            // Invariant 2: the marker moves first.
+            let marker = self.sink.rows.move_marker(&self.batch.expected, &self.batch.marker);
+            script.push(What::Marker, None, 1, marker.as_bytes());
+        }
+        let savepoint: &[u8] = if self.dirty { b"ROLLBACK TO SAVEPOINT sync_worker" } else { b"SAVEPOINT sync_worker" };
+        script.push(What::Control, None, 0, savepoint);
+        script
+    }
+
+    pub(super) async fn send(&mut self, script: Script) -> Outcome {
+        let outcome = script.run(&mut self.sink.client, DOING).await;
+        // Not even the savepoint was reached: then the error is nobody's row's.
+        self.begun = true;
+        self.dirty = false;
+        outcome
+    }
+
+    /// What the answers mean: rows that were missing, or why this set can't stand, with the statement that says so.
+    #[allow(clippy::type_complexity)]
+    pub(super) fn judge(&self, outcome: Outcome) -> Result<Result<u64, (Reason, Option<Statement>)>, Error> {
+        let mut missing = 0;
+        for (statement, answer) in &outcome.answers {
+            let Answer { affected, duplicates, warnings } = *answer;
+            let lost = statement.rows.saturating_sub(affected);
+            match statement.what {
+                What::Control => {}
+                What::Marker if affected == 1 => {}
+                What::Marker => {
+                    return Err(Error::Superseded(
+                        "the marker at the target has moved: another worker has taken it over".to_owned(),
+                    ));
+                }
+                What::Delete { fresh } => missing += lost.saturating_sub(fresh),
+                What::Update if lost > 0 => {
+                    let text = "the row is missing at the target".to_owned();
+                    let reason = Reason { class: ErrorClass::Dependency, text, code: 0 };
+                    return Ok(Err((reason, Some(statement.clone()))));
+                }
+                What::Update | What::Insert | What::Clear => {}
+                What::Upsert { updates } => {
+                    // A statement over one row does not tell its duplicates.
+                    if updates && statement.rows > 1 {
+                        missing += statement.rows.saturating_sub(duplicates);
+                    }
+                }
+                What::Fill { updates } => missing += if updates { affected } else { 0 },
+            }
+            // Invariant 7: a strict session has no business to warn; if it does, a value may have been changed.
+            if warnings > 0 {
+                let text = "the server warns that it changes a value".to_owned();
+                return Ok(Err((Reason { class: ErrorClass::Poison, text, code: 0 }, None)));
+            }
+        }
+        let Some((statement, error)) = outcome.failed else { return Ok(Ok(missing)) };
+        let table = statement.as_ref().and_then(|statement| statement.table.as_ref());
+        let name = table.map(|table| self.sink.names.get(table).map_or(table.to_string(), ToString::to_string));
+        match sort(error, name.as_deref()) {
+            Failure::Row { class, reason, code } if table.is_some() => {
+                Ok(Err((Reason { class, text: reason, code }, None)))
+            }
+            Failure::Row { reason, .. } => Err(Error::Fatal(format!("the marker can't be written: {reason}"))),
+            Failure::Whole(error) => Err(error),
+        }
+    }
+
+    fn settle(&mut self, steps: &[Step], unwritten: Vec<(Arc<Schema>, &Version, String)>) -> Result<(), Error> {
+        for step in steps {
+            match step {
+                Step::Set(sets) => {
+                    for set in sets {
+                        self.applied.rows += set.versions.len() as u64;
+                        if !self.refusals.is_empty() {
+                            set.versions.iter().for_each(|version| self.forgive(&set.schema.table, &version.key));
+                        }
+                        let parked = set.versions.iter().filter(|version| version.parked);
+                        self.unpark.extend(parked.map(|version| (set.schema.table.clone(), version.key.clone())));
+                    }
+                }
+                Step::Alone(write) => self.written_alone(*write)?,
+            }
+        }
+        self.applied.rows -= unwritten.len() as u64;
+        for (schema, version, text) in unwritten {
+            self.refuse(&schema, version, Reason { class: ErrorClass::Poison, text, code: 0 });
+        }
+        Ok(())
+    }
+
+    /// A truncate takes what was refused with it; a changed key has nothing refused, or `row` would have it.
+    pub(super) fn written_alone(&mut self, write: usize) -> Result<(), Error> {
+        let change = &self.batch.writes[write].change;
+        self.applied.rows += 1;
+        if change.op == Op::Truncate {
+            self.refusals.retain(|(table, _), _| table != change.table());
+            self.refused.retain(|(table, _), _| table != change.table());
+        }
+        Ok(())
+    }
+
+    pub(super) fn written(&mut self, table: &TableName, key: &Key, parked: bool) {
+        self.applied.rows += 1;
+        self.forgive(table, key);
+        if parked {
+            self.unpark.push((table.clone(), key.clone()));
+        }
+    }
+
+    pub(super) fn also_unpark(&mut self, table: &TableName, key: Key) {
+        self.unpark.push((table.clone(), key));
+    }
+
+    pub(super) fn forgive(&mut self, table: &TableName, key: &Key) {
+        let name = (table.clone(), key.clone());
+        self.refusals.remove(&name);
+        self.refused.remove(&name);
+    }
+
+    pub(super) fn refusal_of(&self, table: &TableName, key: &Key) -> Option<&Version> {
+        self.refusals.get(&(table.clone(), key.clone())).map(|(_, version)| version)
+    }
+
+    pub(super) fn refuse(&mut self, schema: &Arc<Schema>, version: &Version, reason: Reason) {
+        let name = (schema.table.clone(), version.key.clone());
+        // A replaced row has lost its old version already.
+        let effect = if version.effect == Effect::Replace { Effect::Upsert } else { version.effect };
+        self.refused.insert(
+            name.clone(),
+            Refused { write: version.write, class: reason.class, reason: reason.text },
+        );
+        self.refusals.insert(name, (schema.clone(), Version { effect, ..version.clone() }));
+    }
+
+    pub(super) fn mark_dirty(&mut self) {
+        self.dirty = true;
+    }
+
+    /// The first warning of the last statement, as a reason.
+    pub(super) async fn warning(&mut self) -> Result<Option<String>, Error> {
+        let crate::client::Client { conn, liveness, .. } = &mut self.sink.client;
+        let query = conn.query_first::<(String, u16, String), _>("SHOW WARNINGS");
+        let warning = liveness.watch("a look at a warning", query).await?;
+        Ok(warning.map(|(_, code, _)| format!("the server would change a value (warning {code})")))
+    }
+
+    /// The parked rows, in the same transaction as the marker.
+    async fn write_parked(&mut self) -> Result<(), Error> {
+        if self.begun && !self.dirty && self.unpark.is_empty() && self.applied.refused.is_empty() {
+            return Ok(());
+        }
+        let mut script = self.open_script();
+        for (table, key) in &self.unpark {
+            script.push(What::Control, None, 0, &self.sink.rows.unpark(table, key));
+        }
+        for refused in &self.applied.refused {
+            let write = &self.batch.writes[refused.write];
+            let key = write.change.key()?.ok_or(Damaged("a refused write without a key"))?;
+            let sql = self.sink.rows.park(write.change.table(), &key, write.offset, &refused.reason);
+            script.push(What::Control, None, 0, &sql);
+        }
+        let outcome = self.send(script).await;
+        match self.judge(outcome)? {
+            Ok(_) => Ok(()),
+            Err((reason, _)) => Err(Error::Fatal(format!("the parked rows can't be written: {}", reason.text))),
+        }
+    }
+}

@@ -1,0 +1,205 @@
+//! One write by itself, when a set with nothing but it was refused: overwrite by key, insert what is missing, or name
+//! the reason.
+
+use crate::error::Error;
+use crate::sink::attempt::{Attempt, Reason};
+use crate::sink::refusal::DUPLICATE;
+use crate::sink::script::What;
+use crate::sink::statement::{delete_of_row, insert_of_row, update_of_row};
+use crate::sink::target::{Rendered, TargetTable};
+use std::sync::Arc;
+use sync_worker_core::change::Op;
+use sync_worker_core::collapse::{Effect, Step, Version, collapse};
+use sync_worker_core::error::ErrorClass;
+use sync_worker_core::row::{Key, Row};
+use sync_worker_core::schema::Schema;
+use sync_worker_core::value::Damaged;
+
+type Counted = Result<u64, Reason>;
+
+impl Attempt<'_> {
+    pub(super) async fn write_alone(&mut self, write: usize, reason: Reason) -> Result<(), Error> {
+        self.applied.row_by_row = true;
+        let steps = collapse(&self.batch.writes, write..write + 1, &self.refusals)?;
+        match steps.into_iter().next() {
+            Some(Step::Set(sets)) => {
+                for set in sets {
+                    for version in &set.versions {
+                        self.write_version(&set.schema, version).await?;
+                    }
+                }
+                Ok(())
+            }
+            Some(Step::Alone(write)) if self.batch.writes[write].change.op == Op::Truncate => {
+                // A truncate has no key to be parked under.
+                let table = self.batch.writes[write].change.table();
+                Err(Error::Fatal(format!(
+                    "the target refuses to empty table {table}, as its source did: {}; remove what stands in the way",
+                    reason.text
+                )))
+            }
+            Some(Step::Alone(write)) => self.change_key(write).await,
+            None => Ok(()),
+        }
+    }
+
+    async fn write_version(&mut self, schema: &Arc<Schema>, version: &Version) -> Result<(), Error> {
+        let row = || version.row.as_ref().ok_or(Damaged("a version without a row"));
+        let outcome = match version.effect {
+            Effect::Delete => self.delete(schema, &version.key).await?.map(|found| {
+                u64::from(found == 0 && !version.fresh)
+            }),
+            Effect::Insert | Effect::Upsert => self.insert_or_update(schema, row()?, &version.key).await?.map(|()| 0),
+            Effect::Update => self.update_or_insert(schema, row()?, &version.key).await?.map(u64::from),
+            Effect::Replace => {
+                // A row that can't go is overwritten.
+                if self.delete(schema, &version.key).await?.is_err() {
+                    self.mark_dirty();
+                }
+                self.insert_or_update(schema, row()?, &version.key).await?.map(|()| 0)
+            }
+        };
+        match outcome {
+            Ok(missing) => {
+                self.applied.missing += missing;
+                self.written(&schema.table, &version.key, version.parked);
+            }
+            Err(reason) => self.refuse(schema, version, reason),
+        }
+        Ok(())
+    }
+
+    /// A row that is there is overwritten by its key.
+    async fn insert_or_update(&mut self, schema: &Schema, row: &Row, key: &Key) -> Result<Result<(), Reason>, Error> {
+        let refused = match self.insert(schema, row).await? {
+            Ok(_) => return Ok(Ok(())),
+            Err(reason) if reason.code == DUPLICATE => reason,
+            Err(reason) => return Ok(Err(reason)),
+        };
+        // Another row stands in the way unless this one is there.
+        Ok(match self.update(schema, row, key).await? {
+            Ok(0) => Err(refused),
+            Ok(_) => Ok(()),
+            Err(reason) => Err(reason),
+        })
+    }
+
+    /// Whether the row was missing.
+    async fn update_or_insert(&mut self, schema: &Schema, row: &Row, key: &Key) -> Result<Result<bool, Reason>, Error> {
+        match self.update(schema, row, key).await? {
+            Ok(0) => {}
+            Ok(_) => return Ok(Ok(false)),
+            Err(reason) => return Ok(Err(reason)),
+        }
+        if self.target(schema)?.present(row)?.is_some() {
+            let text = "the row is missing at the target and the source sent only a part of it".to_owned();
+            return Ok(Err(Reason { class: ErrorClass::Dependency, text, code: 0 }));
+        }
+        Ok(self.insert(schema, row).await?.map(|_| true))
+    }
+
+    /// The row moves to its new key. Where it can't, but its image is complete, the old row goes all the same: a later
+    /// row with the old key must not be taken for it when this write is tried again, which then is about the new key
+    /// alone.
+    async fn change_key(&mut self, write: usize) -> Result<(), Error> {
+        let change = self.batch.writes[write].change.clone();
+        let parked = self.batch.writes[write].parked;
+        let (Some(old), Some(key), Some(after)) = (change.old_key()?, change.key()?, change.after) else {
+            return Err(Damaged("a change that is no change of a key").into());
+        };
+        let schema = &change.schema;
+        let row = match self.refusal_of(&schema.table, &old).and_then(|version| version.row.clone()) {
+            Some(refused) => after.over(&refused)?,
+            None => after,
+        };
+        let complete = self.target(schema)?.present(&row)?.is_none();
+        let mut reason = None;
+        if !(parked && complete) {
+            match self.update(schema, &row, &old).await? {
+                Ok(0) => self.applied.missing += u64::from(self.refusal_of(&schema.table, &old).is_none()),
+                Ok(_) => {
+                    self.moved(schema, &old, &key, parked);
+                    return Ok(());
+                }
+                Err(refused) => reason = Some(refused),
+            }
+        }
+        let version =
+            Version { effect: Effect::Upsert, key: key.clone(), row: Some(row.clone()), write, fresh: false, parked };
+        if !complete {
+            let text = "the row is missing at the target and the source sent only a part of it".to_owned();
+            let reason = reason.unwrap_or(Reason { class: ErrorClass::Dependency, text, code: 0 });
+            self.refuse(schema, &Version { effect: Effect::Update, ..version }, reason);
+            return Ok(());
+        }
+        if !parked && let Err(stays) = self.delete(schema, &old).await? {
+            self.refuse(schema, &version, stays);
+            return Ok(());
+        }
+        match self.insert_or_update(schema, &row, &key).await? {
+            Ok(()) => self.moved(schema, &old, &key, parked),
+            Err(refused) => {
+                self.forgive(&schema.table, &old);
+                self.refuse(schema, &version, reason.unwrap_or(refused));
+            }
+        }
+        Ok(())
+    }
+
+    fn moved(&mut self, schema: &Schema, old: &Key, key: &Key, parked: bool) {
+        self.forgive(&schema.table, old);
+        self.also_unpark(&schema.table, old.clone());
+        self.written(&schema.table, key, parked);
+    }
+
+    async fn insert(&mut self, schema: &Schema, row: &Row) -> Result<Counted, Error> {
+        self.statement(schema, What::Insert, |target, out| insert_of_row(target, row, out)).await
+    }
+
+    async fn update(&mut self, schema: &Schema, row: &Row, key: &Key) -> Result<Counted, Error> {
+        self.statement(schema, What::Control, |target, out| update_of_row(target, row, key, out)).await
+    }
+
+    async fn delete(&mut self, schema: &Schema, key: &Key) -> Result<Counted, Error> {
+        let mut sql = Vec::new();
+        // The target can't hold such a key, so there is no such row.
+        if let Rendered::Refused(_) = delete_of_row(self.target(schema)?, key, &mut sql)? {
+            return Ok(Ok(0));
+        }
+        self.statement(schema, What::Control, |target, out| delete_of_row(target, key, out)).await
+    }
+
+    /// Runs one statement; returns the rows that it met, or its refusal, of which nothing is left.
+    async fn statement(
+        &mut self,
+        schema: &Schema,
+        what: What,
+        render: impl FnOnce(&TargetTable, &mut Vec<u8>) -> Result<Rendered, Error>,
+    ) -> Result<Counted, Error> {
+        let poison = |text: String| Ok(Err(Reason { class: ErrorClass::Poison, text, code: 0 }));
+        let mut sql = Vec::new();
+        if let Rendered::Refused(text) = render(self.target(schema)?, &mut sql)? {
+            return poison(text);
+        }
+        let mut script = self.open_script();
+        if !script.fits(sql.len()) {
+            return poison(script.too_large());
+        }
+        script.push(what, Some(&schema.table), 0, &sql);
+        let outcome = self.send(script).await;
+        let answer = outcome.answers.last().map(|(_, answer)| *answer);
+        let warned = outcome.failed.is_none() && answer.is_some_and(|answer| answer.warnings > 0);
+        if warned {
+            let text = self.warning().await?;
+            self.mark_dirty();
+            return poison(text.unwrap_or_else(|| "the server would change a value".to_owned()));
+        }
+        match self.judge(outcome)? {
+            Ok(_) => Ok(Ok(answer.map_or(0, |answer| answer.affected))),
+            Err((reason, _)) => {
+                self.mark_dirty();
+                Ok(Err(reason))
+            }
+        }
+    }
+}

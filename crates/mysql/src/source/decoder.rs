@@ -1,0 +1,424 @@
+//! From events to transactions: where each begins and ends, what it changes, and how far the log has been taken.
+
+use super::event::{self, Begin, Header};
+use super::prepared::{Held, Prepared};
+use super::rows::RowDecoder;
+use super::statement::Statement;
+use super::tables::{Asked, Tables};
+use super::table_map;
+use crate::catalog::QualifiedName;
+use crate::codec::Invalid;
+use crate::error::Error;
+use crate::gtid::{Gtid, GtidSet, Origin};
+use std::sync::Arc;
+use sync_worker_core::change::{Change, Op};
+use sync_worker_core::position::{Checkpoint, Epoch, MysqlPosition, Position};
+use sync_worker_core::source::{SourceBatch, TransactionPart};
+
+/// A batch holds about this many bytes of changes.
+const BATCH_BYTES: usize = 1 << 20;
+
+/// What an event asks of the caller before the next one.
+pub enum Step {
+    Done,
+    /// Look this table up, tell [`Tables::learn`], and give the same event again.
+    Catalog(QualifiedName),
+    /// Unpack the event's body, give its events to [`Decoder::inner`].
+    Payload,
+    /// Give these events to [`Decoder::inner`], then call [`Decoder::decided`].
+    Decided(Held),
+}
+
+struct Transaction {
+    gtid: Gtid,
+    commit_time: i64,
+    position: MysqlPosition,
+    /// Changes that went out in parts already.
+    sent: u64,
+    changes: Vec<Change>,
+    size: usize,
+    /// `BEGIN` was seen: it ends with a commit, else with its only statement.
+    begun: bool,
+    /// The name under which its events are held.
+    held: Option<String>,
+}
+
+pub struct Decoder {
+    pub tables: Tables,
+    epoch: Epoch,
+    checksum: bool,
+    file: u64,
+    /// Where the last event of the file ended.
+    end: u64,
+    /// What has been taken whole: transactions that are prepared only are not in it.
+    taken: GtidSet,
+    current: Option<Transaction>,
+    done: Vec<TransactionPart>,
+    done_size: usize,
+    /// Everything that ends at or below it has been returned, or is in `done`.
+    reached: MysqlPosition,
+    /// `reached` of the last batch.
+    told: MysqlPosition,
+    prepared: Prepared,
+    rows: RowDecoder,
+    origin: Option<(Origin, String)>,
+}
+
+/// The position of everything that ends at this place of a file.
+pub fn boundary(file: u64, end: u64) -> MysqlPosition {
+    MysqlPosition { file, offset: end.saturating_sub(1), ordinal: u64::MAX }
+}
+
+fn cut(invalid: Invalid) -> Error {
+    Error::Protocol(invalid.0)
+}
+
+impl Decoder {
+    pub fn new(tables: Tables, epoch: Epoch, start: MysqlPosition, taken: GtidSet, prepared: Prepared) -> Self {
+        Self {
+            tables,
+            epoch,
+            checksum: true,
+            file: start.file,
+            end: start.offset,
+            taken,
+            current: None,
+            done: Vec::new(),
+            done_size: 0,
+            reached: start,
+            told: start,
+            prepared,
+            rows: RowDecoder::default(),
+            origin: None,
+        }
+    }
+
+    /// Whether events carry a checksum, until a file says so itself.
+    pub fn set_checksum(&mut self, checksum: bool) {
+        self.checksum = checksum;
+    }
+
+    /// Takes an event as it came. Its body, without checksum, goes with [`Step::Payload`].
+    pub fn event<'a>(&mut self, bytes: &'a [u8]) -> Result<(Step, &'a [u8]), Error> {
+        let mut rest = bytes;
+        let header = Header::read(&mut rest).map_err(cut)?;
+        if header.kind == event::FORMAT_DESCRIPTION {
+            self.checksum = event::checksum(rest).map_err(cut)?;
+        }
+        if self.checksum {
+            let (content, checksum) = bytes.split_last_chunk::<4>().ok_or(Error::Protocol("an event is cut"))?;
+            if crc32fast::hash(content) != u32::from_le_bytes(*checksum) {
+                return Err(Error::Protocol("an event's checksum is wrong"));
+            }
+            rest = &rest[..rest.len().saturating_sub(4)];
+        }
+        if header.end != 0 {
+            self.advance(header.end);
+        }
+        let step = self.take(header, bytes, rest)?;
+        if let Step::Done = step
+            && self.current.is_none()
+        {
+            self.reached = self.reached.max(boundary(self.file, self.end));
+        }
+        Ok((step, rest))
+    }
+
+    /// Takes an event out of a compressed or prepared transaction.
+    pub fn inner(&mut self, bytes: &[u8]) -> Result<Step, Error> {
+        let mut rest = bytes;
+        let header = Header::read(&mut rest).map_err(cut)?;
+        self.take(header, bytes, rest)
+    }
+
+    /// Offsets in events have 32 bits only; files may be larger.
+    fn advance(&mut self, end: u32) {
+        let high = self.end & !0xFFFF_FFFF;
+        let mut full = high | u64::from(end);
+        if full < self.end && self.end - full > 1 << 31 {
+            full += 1 << 32;
+        }
+        // An event that is given twice has not moved.
+        self.end = self.end.max(full);
+    }
+
+    fn take(&mut self, header: Header, bytes: &[u8], body: &[u8]) -> Result<Step, Error> {
+        match header.kind {
+            event::TABLE_MAP => {
+                if self.hold(bytes, body)? {
+                    return Ok(Step::Done);
+                }
+                return Ok(match self.tables.map(body)? {
+                    Asked::Nothing => Step::Done,
+                    Asked::Catalog(name) => Step::Catalog(name),
+                });
+            }
+            event::WRITE_ROWS
+            | event::UPDATE_ROWS
+            | event::DELETE_ROWS
+            | event::PARTIAL_UPDATE_ROWS
+            | event::WRITE_ROWS_V1
+            | event::UPDATE_ROWS_V1
+            | event::DELETE_ROWS_V1 => {
+                if !self.hold(bytes, body)? {
+                    self.rows(header.kind, body)?;
+                }
+            }
+            event::GTID => self.begin(header, event::gtid(body).map_err(cut)?)?,
+            event::GTID_TAGGED => self.begin(header, event::gtid_tagged(body).map_err(cut)?)?,
+            event::QUERY => {
+                let query = event::query(body).map_err(cut)?;
+                return self.statement(Statement::parse(query.statement), query.database);
+            }
+            event::XID => self.finish()?,
+            event::XA_PREPARE => return self.prepare(event::one_phase(body).map_err(cut)?),
+            event::TRANSACTION_PAYLOAD => return Ok(Step::Payload),
+            event::ROTATE => {
+                let (file, position) = event::rotate(body).map_err(cut)?;
+                (self.file, self.end) = (file, position);
+                if self.current.is_none() {
+                    self.reached = self.reached.max(boundary(file, position));
+                }
+            }
+            event::ANONYMOUS_GTID => {
+                return Err(Error::Fatal("a transaction in the log has no GTID; SET GLOBAL gtid_mode = ON".to_owned()));
+            }
+            event::INCIDENT => {
+                let text = "the server logged an incident: changes are missing from its log; remove the pipeline's state and take a new snapshot";
+                return Err(Error::Gap(text.to_owned()));
+            }
+            event::EXECUTE_LOAD_QUERY => {
+                let after_text = body.get(26..).unwrap_or_default();
+                return self.statement(Statement::parse(after_text), "");
+            }
+            event::FORMAT_DESCRIPTION
+            | event::STOP
+            | event::HEARTBEAT
+            | event::HEARTBEAT_V2
+            | event::PREVIOUS_GTIDS
+            | event::ROWS_QUERY
+            | event::IGNORABLE
+            | event::INTVAR
+            | event::RAND
+            | event::USER_VAR
+            | event::BEGIN_LOAD_QUERY
+            | event::TRANSACTION_CONTEXT
+            | event::VIEW_CHANGE => {}
+            _ if header.flags & event::IGNORABLE_FLAG != 0 => {}
+            _ => return Err(Error::Protocol("an event of an unknown kind")),
+        }
+        Ok(Step::Done)
+    }
+
+    fn begin(&mut self, header: Header, begin: Begin) -> Result<(), Error> {
+        if self.current.is_some() {
+            return Err(Error::Protocol("a transaction begins inside another"));
+        }
+        let offset = self.end.saturating_sub(u64::from(header.size));
+        let commit_time = match begin.commit_time {
+            0 => i64::from(header.timestamp) * 1_000_000,
+            time => time,
+        };
+        self.current = Some(Transaction {
+            gtid: begin.gtid,
+            commit_time,
+            position: MysqlPosition { file: self.file, offset, ordinal: 0 },
+            sent: 0,
+            changes: Vec::new(),
+            size: 0,
+            begun: false,
+            held: None,
+        });
+        Ok(())
+    }
+
+    /// Puts an event aside if it belongs to a transaction that is being prepared. Only those of our tables matter.
+    fn hold(&mut self, bytes: &[u8], body: &[u8]) -> Result<bool, Error> {
+        let Some(name) = self.current.as_ref().and_then(|current| current.held.as_ref()) else { return Ok(false) };
+        // Without its checksum: it is checked.
+        let length = event::HEADER + body.len();
+        self.prepared.push(name, &bytes[..length])?;
+        Ok(true)
+    }
+
+    fn rows(&mut self, kind: u8, mut body: &[u8]) -> Result<(), Error> {
+        let number = table_map::table_id(&mut body).map_err(cut)?;
+        let Some(plan) = self.tables.plan(number)? else { return Ok(()) };
+        let current = self.current.as_mut().ok_or(Error::Protocol("rows outside a transaction"))?;
+        current.size += self.rows.changes(kind, body, plan, &mut current.changes)?;
+        Ok(())
+    }
+
+    fn statement(&mut self, statement: Statement<'_>, database: &str) -> Result<Step, Error> {
+        let begun = self.current.as_ref().is_some_and(|current| current.begun);
+        match statement {
+            Statement::Begin | Statement::CreateWithRows => {
+                if let Some(current) = &mut self.current {
+                    current.begun = true;
+                }
+                return Ok(Step::Done);
+            }
+            Statement::Commit => return self.finish().map(|()| Step::Done),
+            Statement::Rollback | Statement::RollbackTo => {
+                let changed = self.current.as_ref().is_some_and(|one| one.sent > 0 || !one.changes.is_empty());
+                if changed {
+                    let text = "a transaction was rolled back after it wrote to a table without transactions together with one of this pipeline; ALTER TABLE ... ENGINE = InnoDB for all of them, and take a new snapshot";
+                    return Err(Error::Gap(text.to_owned()));
+                }
+                return match statement == Statement::RollbackTo {
+                    true => Ok(Step::Done),
+                    false => self.finish().map(|()| Step::Done),
+                };
+            }
+            Statement::Savepoint | Statement::XaEnd => return Ok(Step::Done),
+            Statement::XaStart(name) => {
+                if let Some(current) = &mut self.current {
+                    self.prepared.begin(name, current.gtid);
+                    current.held = Some(name.to_owned());
+                }
+                return Ok(Step::Done);
+            }
+            Statement::XaCommit(name) => {
+                let Some(held) = self.prepared.take(name) else {
+                    return Err(Error::Gap(
+                        "an XA transaction is committed that was prepared before capture began; remove the pipeline's state and take a new snapshot".to_owned(),
+                    ));
+                };
+                return Ok(Step::Decided(held));
+            }
+            Statement::XaRollback(name) => {
+                if let Some(held) = self.prepared.take(name) {
+                    self.taken.add(held.gtid);
+                }
+            }
+            Statement::Truncate(name) => {
+                if let Some((qualified, table)) = self.tables.find(&name, database).cloned() {
+                    let Some(schema) = self.tables.schema(&qualified, &table) else {
+                        return Ok(Step::Catalog(qualified));
+                    };
+                    if let Some(current) = &mut self.current {
+                        current.changes.push(Change { schema, op: Op::Truncate, before: None, after: None });
+                        current.size += std::mem::size_of::<Change>();
+                    }
+                }
+            }
+            Statement::Moves { tables, what } => {
+                if let Some((name, _)) = tables.iter().find_map(|name| self.tables.find(name, database)) {
+                    return Err(lost(&format!("table {name} was {what}")));
+                }
+                self.tables.forget();
+            }
+            Statement::DropDatabase(name) => {
+                if self.tables.scope().iter().any(|(own, _)| own.database == name) {
+                    return Err(lost(&format!("database {name} was dropped")));
+                }
+            }
+            Statement::Alter(name) => {
+                if let Some((name, _)) = self.tables.find(&name, database) {
+                    tracing::warn!(table = %name, "the definition of a captured table has changed");
+                }
+                self.tables.forget();
+            }
+            Statement::Writes(names) => {
+                let written = self.tables.scope().iter().find(|(own, _)| names.contains(&own.table));
+                if let Some((name, _)) = written {
+                    return Err(lost(&format!("table {name} was written in statement format (binlog_format must be ROW)")));
+                }
+            }
+            Statement::Other => self.tables.forget(),
+        }
+        match begun {
+            // inside a transaction, before its commit
+            true => Ok(Step::Done),
+            false => self.finish().map(|()| Step::Done),
+        }
+    }
+
+    /// A prepared transaction waits; one that is committed in one phase is decided at once.
+    fn prepare(&mut self, one_phase: bool) -> Result<Step, Error> {
+        let name = self.current.as_mut().and_then(|current| current.held.take());
+        if one_phase && let Some(held) = name.and_then(|name| self.prepared.take(&name)) {
+            return Ok(Step::Decided(held));
+        }
+        // Its GTID stays out of what has been taken: the server sends it again after a restart.
+        self.current = None;
+        self.reached = self.reached.max(boundary(self.file, self.end));
+        Ok(Step::Done)
+    }
+
+    /// All events of a decided transaction have been given.
+    pub fn decided(&mut self, held: &Held) -> Result<(), Error> {
+        self.taken.add(held.gtid);
+        self.finish()
+    }
+
+    fn finish(&mut self) -> Result<(), Error> {
+        let current = self.current.take().ok_or(Error::Protocol("the end of no transaction"))?;
+        self.taken.add(current.gtid);
+        self.reached = self.reached.max(boundary(self.file, self.end));
+        if current.sent > 0 || !current.changes.is_empty() {
+            self.done_size += current.size;
+            let part = self.part(current, true);
+            self.done.push(part);
+        }
+        Ok(())
+    }
+
+    fn part(&mut self, transaction: Transaction, complete: bool) -> TransactionPart {
+        let Transaction { gtid, commit_time, position, sent, changes, .. } = transaction;
+        let origin = match &mut self.origin {
+            Some((origin, text)) if *origin == gtid.origin => text,
+            other => &mut other.insert((gtid.origin, format!("{}:", gtid.origin))).1,
+        };
+        let mut id = String::with_capacity(origin.len() + 20);
+        id.push_str(origin);
+        id.push_str(itoa::Buffer::new().format(gtid.number));
+        let first = Position::Mysql(MysqlPosition { ordinal: sent, ..position });
+        TransactionPart { id: Arc::from(id), commit_time, first, changes, complete }
+    }
+
+    /// There is as much as one batch may hold.
+    pub fn is_full(&self) -> bool {
+        self.done_size + self.current.as_ref().map_or(0, |current| current.size) >= BATCH_BYTES
+    }
+
+    /// There is something that the engine does not know.
+    pub fn has_news(&self) -> bool {
+        !self.done.is_empty() || self.reached > self.told
+    }
+
+    /// What there is. The transaction under way goes with it only where the batch would be too large else.
+    pub fn batch(&mut self) -> SourceBatch {
+        let mut parts = std::mem::take(&mut self.done);
+        let full = self.is_full();
+        self.done_size = 0;
+        if let Some(mut current) = self.current.take() {
+            if full && !current.changes.is_empty() {
+                let rest = Transaction {
+                    sent: current.sent + current.changes.len() as u64,
+                    changes: Vec::new(),
+                    size: 0,
+                    held: current.held.take(),
+                    ..current
+                };
+                parts.push(self.part(current, false));
+                self.current = Some(rest);
+            } else {
+                self.current = Some(current);
+            }
+        }
+        self.told = self.reached;
+        let position = Position::Mysql(self.reached);
+        let inside = self.current.as_ref().is_some_and(|current| current.sent > 0);
+        let checkpoint = (!inside).then(|| Checkpoint {
+            epoch: self.epoch.clone(),
+            position,
+            resume: self.taken.to_string(),
+        });
+        SourceBatch { parts, checkpoint, reached: position }
+    }
+}
+
+fn lost(what: &str) -> Error {
+    Error::Gap(format!("{what}, which leaves no row events; remove the pipeline's state and take a new snapshot"))
+}

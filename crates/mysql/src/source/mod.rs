@@ -1,0 +1,326 @@
+//! The binlog as a change stream, resumed by a set of GTIDs.
+//!
+//! ```text
+//! socket -> pump -> decoder (event, statement) -> tables (table_map, plan) -> rows -> SourceBatch
+//! ```
+
+mod decoder;
+mod event;
+mod payload;
+mod plan;
+mod prepared;
+mod pump;
+mod rows;
+mod statement;
+mod table_map;
+mod tables;
+
+use crate::catalog::{self, QualifiedName, Table};
+use crate::client::Client;
+use crate::codec::charset::Charset;
+use crate::config::Config;
+use crate::error::Error;
+use crate::gtid::GtidSet;
+use crate::wire::Wire;
+use async_trait::async_trait;
+use decoder::Decoder;
+use plan::{Collation, Collations};
+use prepared::Prepared;
+use pump::{Lookup, Pump};
+use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError};
+use sync_worker_core::database::Scope;
+use sync_worker_core::error::Result;
+use sync_worker_core::name::TableName;
+use sync_worker_core::position::{Checkpoint, Epoch, MysqlPosition, Position};
+use sync_worker_core::source::{Source, SourceBatch};
+use tables::Tables;
+use tokio::sync::mpsc::{self, Receiver};
+use tokio::task::JoinHandle;
+
+pub use decoder::boundary;
+pub use event::file_number;
+
+/// Batches between the pump and the engine.
+const BATCHES: usize = 2;
+
+/// What a pipeline's source has returned so far: a reader waits until the server shows all of it.
+#[derive(Default)]
+pub struct Returned(Mutex<String>);
+
+impl Returned {
+    /// As a set of GTIDs in text form.
+    pub fn set(&self) -> String {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn store(&self, set: String) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = set;
+    }
+
+    fn saw(&self, batch: &SourceBatch) {
+        let open = batch.parts.last().filter(|part| !part.complete);
+        match (&batch.checkpoint, open) {
+            (Some(checkpoint), _) => self.store(checkpoint.resume.clone()),
+            (None, open) => {
+                let mut set = self.set();
+                for id in batch.parts.iter().filter(|part| part.complete).map(|part| &part.id).chain(open.map(|o| &o.id)) {
+                    set.push(',');
+                    set.push_str(id);
+                }
+                self.store(set);
+            }
+        }
+    }
+}
+
+pub struct BinlogSource {
+    batches: Receiver<std::result::Result<SourceBatch, Error>>,
+    returned: Arc<Returned>,
+    pump: JoinHandle<()>,
+}
+
+impl Drop for BinlogSource {
+    fn drop(&mut self) {
+        self.pump.abort();
+    }
+}
+
+#[async_trait]
+impl Source for BinlogSource {
+    async fn next(&mut self) -> Result<SourceBatch> {
+        match self.batches.recv().await {
+            Some(Ok(batch)) => {
+                self.returned.saw(&batch);
+                Ok(batch)
+            }
+            Some(Err(error)) => Err(error.into()),
+            None => Err(Error::Protocol("the stream has ended").into()),
+        }
+    }
+
+    /// A MySQL server keeps its log by its own rules: there is nothing to tell it.
+    async fn confirm(&mut self, _checkpoint: &Checkpoint) -> Result<()> {
+        Ok(())
+    }
+}
+
+/// What a server says about itself and its log.
+pub(crate) struct LogStatus {
+    pub file: u64,
+    pub position: u64,
+    pub executed: String,
+}
+
+/// Where the log ends, and what is in it up to there, at one moment.
+pub(crate) async fn log_status(wire: &mut Wire) -> std::result::Result<LogStatus, Error> {
+    // The old words were removed in 8.4, the new ones came with 8.2.
+    let new = wire.query("SHOW BINARY LOG STATUS").await;
+    let rows = match new {
+        Err(Error::Server { source, .. }) if source.code == 1064 => wire.query("SHOW MASTER STATUS").await?,
+        outcome => outcome?,
+    };
+    let missing = || Error::Fatal("the server writes no binary log; start it with log_bin".to_owned());
+    let row = rows.into_iter().next().ok_or_else(missing)?;
+    let text = |at: usize| row.get(at).cloned().flatten().and_then(|bytes| String::from_utf8(bytes).ok());
+    let file = text(0).and_then(|name| file_number(name.as_bytes()));
+    let position = text(1).and_then(|digits| digits.parse().ok());
+    let unreadable = || Error::Protocol("the state of the log can't be read");
+    Ok(LogStatus {
+        file: file.ok_or_else(unreadable)?,
+        position: position.ok_or_else(unreadable)?,
+        executed: text(4).unwrap_or_default().replace(['\n', ' '], ""),
+    })
+}
+
+/// Opens the stream after the checkpoint or from now on. Returns where it starts.
+pub async fn open(
+    config: &Config,
+    scope: &Scope,
+    tables: Vec<(QualifiedName, TableName)>,
+    from: Option<&Checkpoint>,
+    returned: Arc<Returned>,
+) -> std::result::Result<(BinlogSource, Checkpoint), Error> {
+    let mut wire = Wire::connect(config).await?;
+    if wire.version.contains("MariaDB") {
+        return Err(Error::Fatal(format!("{} is MariaDB, which is not supported as a source yet", wire.host)));
+    }
+    let epoch = Epoch(wire.query_value("SELECT @@global.server_uuid").await?);
+    if wire.query_value("SELECT @@global.gtid_mode").await? != "ON" {
+        return Err(Error::Fatal(
+            "gtid_mode is not ON; SET GLOBAL enforce_gtid_consistency = ON, then gtid_mode = OFF_PERMISSIVE, ON_PERMISSIVE and ON".to_owned(),
+        ));
+    }
+    let checksum = wire.query_value("SELECT @@global.binlog_checksum").await? != "NONE";
+    let start = match from {
+        Some(checkpoint) => resume(&mut wire, &epoch, checkpoint).await?,
+        None => {
+            let status = log_status(&mut wire).await?;
+            let position = Position::Mysql(boundary(status.file, status.position));
+            Checkpoint { epoch: epoch.clone(), position, resume: status.executed }
+        }
+    };
+    let taken = start.resume.parse::<GtidSet>().map_err(|_| unreadable(&start))?;
+    let Position::Mysql(position) = start.position else { return Err(unreadable(&start)) };
+    returned.store(start.resume.clone());
+
+    let collations = collations(&mut wire).await?;
+    request(&mut wire, config, scope, &taken).await?;
+    let tables = Tables::new(tables, collations);
+    let mut decoder = Decoder::new(tables, epoch, position, taken, Prepared::new(&spill(scope))?);
+    decoder.set_checksum(checksum);
+    let (sender, batches) = mpsc::channel(BATCHES);
+    let lookup = Lookup { config: config.clone(), client: None };
+    let pump = tokio::spawn(Pump { wire, decoder, lookup, batches: sender }.run());
+    Ok((BinlogSource { batches, returned, pump }, start))
+}
+
+fn spill(scope: &Scope) -> std::path::PathBuf {
+    Path::new(&scope.spill).to_owned()
+}
+
+fn unreadable(checkpoint: &Checkpoint) -> Error {
+    Error::Gap(format!(
+        "the stored position {} is not one of MySQL; remove the pipeline's state and take a new snapshot",
+        checkpoint.position
+    ))
+}
+
+/// Makes sure that the server can go on after the checkpoint (invariant 8).
+async fn resume(wire: &mut Wire, epoch: &Epoch, from: &Checkpoint) -> std::result::Result<Checkpoint, Error> {
+    const CURE: &str = "remove the pipeline's state and take a new snapshot";
+    let host = wire.host.clone();
+    if from.epoch != *epoch {
+        let stored = &from.epoch;
+        return Err(Error::Gap(format!(
+            "the stored position belongs to server {stored}, but {host} is server {epoch}; point the url at the old server, or {CURE}"
+        )));
+    }
+    let taken = from.resume.parse::<GtidSet>().map_err(|_| unreadable(from))?;
+    let mut set = async |name: &str| -> std::result::Result<GtidSet, Error> {
+        let text = wire.query_value(&format!("SELECT @@global.{name}")).await?;
+        text.parse().map_err(|_| Error::Protocol("a set of GTIDs can't be read"))
+    };
+    let (purged, executed) = (set("gtid_purged").await?, set("gtid_executed").await?);
+    if !executed.includes(&taken) {
+        return Err(Error::Gap(format!(
+            "{host} lacks transactions that were captured from it: its log was reset, or lost in a crash; {CURE}"
+        )));
+    }
+    if !taken.includes(&purged) {
+        return Err(Error::Gap(format!(
+            "{host} has purged transactions that come after the stored position; keep logs longer (binlog_expire_logs_seconds), {CURE}"
+        )));
+    }
+    Ok(from.clone())
+}
+
+/// Asks for the stream.
+async fn request(
+    wire: &mut Wire,
+    config: &Config,
+    scope: &Scope,
+    taken: &GtidSet,
+) -> std::result::Result<(), Error> {
+    const BINLOG_DUMP_GTID: u8 = 0x1E;
+    const HEARTBEAT_NANOSECONDS: u64 = 1_000_000_000;
+    let address = config.address()?;
+    let name = format!("{}/{}/{}", scope.installation, scope.pipeline, address.user);
+    let identity = fingerprint(name.as_bytes());
+    // A server knows a replica by its UUID, and lets go of an older stream of the same one.
+    let uuid: String = identity.to_be_bytes().iter().map(|byte| format!("{byte:02x}")).collect();
+    let uuid = format!("{}-{}-4000-8000-{}", &uuid[..8], &uuid[8..12], &format!("{uuid}0000")[8..20]);
+    let server_id = config.server_id.unwrap_or((identity & 0x3FFF_FFFF) as u32 | 0x4000_0000);
+    let settings = format!(
+        "SET @master_binlog_checksum = @@global.binlog_checksum, @source_binlog_checksum = @@global.binlog_checksum, \
+         @master_heartbeat_period = {HEARTBEAT_NANOSECONDS}, @source_heartbeat_period = {HEARTBEAT_NANOSECONDS}, \
+         @slave_uuid = '{uuid}', @replica_uuid = '{uuid}'"
+    );
+    wire.execute(&settings).await?;
+    let set = taken.encode();
+    let mut command = vec![BINLOG_DUMP_GTID, 0, 0];
+    command.extend_from_slice(&server_id.to_le_bytes());
+    command.extend_from_slice(&0u32.to_le_bytes()); // no file name
+    command.extend_from_slice(&4u64.to_le_bytes());
+    command.extend_from_slice(&u32::try_from(set.len()).unwrap_or(u32::MAX).to_le_bytes());
+    command.extend_from_slice(&set);
+    wire.start(&command).await
+}
+
+/// FNV-1a: an identity that stays the same for the same names.
+fn fingerprint(bytes: &[u8]) -> u64 {
+    bytes.iter().fold(0xCBF2_9CE4_8422_2325, |hash, byte| (hash ^ u64::from(*byte)).wrapping_mul(0x100_0000_01B3))
+}
+
+/// The server's character sets by the numbers of their collations, with tables of those with one byte a character.
+async fn collations(wire: &mut Wire) -> std::result::Result<Collations, Error> {
+    let query = "SELECT c.ID, s.CHARACTER_SET_NAME, s.MAXLEN FROM information_schema.COLLATIONS c \
+                 JOIN information_schema.CHARACTER_SETS s ON s.CHARACTER_SET_NAME = c.CHARACTER_SET_NAME";
+    let text = |value: Option<&Option<Vec<u8>>>| {
+        value.and_then(Option::as_deref).map(|bytes| String::from_utf8_lossy(bytes).into_owned()).unwrap_or_default()
+    };
+    let mut found = Collations::new();
+    let mut single = Vec::new();
+    for row in wire.query(query).await? {
+        let id = text(row.first()).parse().map_err(|_| Error::Protocol("a collation without a number"))?;
+        let character_set = text(row.get(1));
+        let width = text(row.get(2)).parse().unwrap_or(1);
+        let charset = Charset::by_name(&character_set);
+        if width == 1 && charset.is_none() && character_set != "binary" && !single.contains(&character_set) {
+            single.push(character_set.clone());
+        }
+        found.insert(id, Collation { character_set, width, charset });
+    }
+    let all: String = (0..=255).map(|byte: u8| format!("{byte:02X}")).collect();
+    let parts: Vec<_> = single.iter().map(|set| format!("HEX(CONVERT(_{set} X'{all}' USING utf32))")).collect();
+    let row = wire.query(&format!("SELECT {}", parts.join(", "))).await?.into_iter().next().unwrap_or_default();
+    for (name, digits) in single.iter().zip(&row) {
+        let Some(table) = single_byte_table(digits.as_deref().unwrap_or_default()) else { continue };
+        for collation in found.values_mut().filter(|collation| collation.character_set == *name) {
+            collation.charset = Some(Charset::Single(table.clone()));
+        }
+    }
+    Ok(found)
+}
+
+/// 256 characters from the hexadecimal digits of their UTF-32 form. What the set does not define comes as a question
+/// mark, and text with it is refused.
+fn single_byte_table(digits: &[u8]) -> Option<Arc<[char]>> {
+    let (units, rest) = digits.as_chunks::<8>();
+    if units.len() != 256 || !rest.is_empty() {
+        return None;
+    }
+    let character = |(byte, unit): (usize, &[u8; 8])| {
+        let code = u32::from_str_radix(std::str::from_utf8(unit).ok()?, 16).ok()?;
+        match char::from_u32(code)? {
+            '?' if byte != usize::from(b'?') => Some(char::REPLACEMENT_CHARACTER),
+            character => Some(character),
+        }
+    };
+    units.iter().enumerate().map(character).collect()
+}
+
+/// The tables of a scope as the server spells their names, with what the catalog says about each.
+pub(crate) async fn resolve(
+    client: &mut Client,
+    scope: &Scope,
+    default_database: Option<&str>,
+) -> std::result::Result<Vec<(TableName, Table)>, Error> {
+    let mut found = Vec::with_capacity(scope.tables.len());
+    for at in &scope.tables {
+        let name = QualifiedName::parse(&at.name, default_database)?;
+        let table = catalog::table(client, &name).await?.ok_or_else(|| {
+            Error::Fatal(format!("table {name} is not there or can't be seen; create it, or GRANT SELECT ON {} TO ...", name.quoted()))
+        })?;
+        found.push((at.table.clone(), table));
+    }
+    Ok(found)
+}
+
+/// The place of a position of this adapter.
+pub(crate) fn mysql_position(position: Position) -> Option<MysqlPosition> {
+    match position {
+        Position::Mysql(position) => Some(position),
+        Position::Postgres(_) => None,
+    }
+}

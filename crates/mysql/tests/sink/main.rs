@@ -1,0 +1,9 @@
+//! The sink against a real MySQL server, the one at `SYNC_WORKER_TEST_MYSQL`; without it these tests are skipped.
+
+mod fixture;
+mod marker;
+mod order;
+mod random;
+mod refusals;
+mod rows;
+mod values;

@@ -1,0 +1,157 @@
+//! Opening the stream: identity, slot and publication are checked before the first byte is read.
+
+use crate::catalog::{self, Qualified, ReplicaIdentity, Table};
+use crate::client::{self, Client, Purpose, identifier, literal};
+use crate::config::Config;
+use crate::error::Error;
+use crate::recent::Recent;
+use crate::source::feedback::Feedback;
+use crate::source::relation::Relations;
+use crate::source::slot::{self, Publication};
+use crate::source::spill::Spill;
+use crate::source::transport::Connection;
+use crate::source::{PostgresSource, assembly};
+use std::sync::Arc;
+use sync_worker_core::database::Scope;
+use sync_worker_core::name::DatabaseName;
+use sync_worker_core::position::{Checkpoint, Epoch, Lsn};
+
+/// How often the slot is asked for before a reader that will not let go is reported.
+const ATTEMPTS: usize = 5;
+
+pub async fn open(
+    config: &Config,
+    database: &DatabaseName,
+    scope: &Scope,
+    from: Option<&Checkpoint>,
+    recent: Arc<Recent>,
+) -> Result<(PostgresSource, Checkpoint), Error> {
+    let client = client::connect(config, Purpose::Control).await?;
+    let server = client.server.clone();
+    let level = client.value("a look at the settings", "SELECT current_setting('wal_level')").await?;
+    if level.as_deref() != Some("logical") {
+        let cure = "ALTER SYSTEM SET wal_level = 'logical', then restart the server";
+        return Err(Error::Fatal(format!("wal_level of PostgreSQL at {server} is not logical: {cure}")));
+    }
+    let tables = tables(&client, scope).await?;
+    let address = config.address()?;
+    let mut connection = Connection::connect(&address, &server).await?;
+    let (epoch, end) = identify(&mut connection).await?;
+    let name = slot::name(scope, database);
+    let start = match from {
+        Some(from) => {
+            let resume = resume(from)?;
+            check(&client, database, &name, from, (&epoch, end), &address.database).await?;
+            if slot::publish(&client, &name, &tables).await? == Publication::Altered {
+                tracing::warn!(publication = name, "the publication had other tables than the pipeline and was changed");
+            }
+            resume
+        }
+        None => {
+            // A slot without a checkpoint is one that a crash left behind: nothing rests on it.
+            slot::drop_slot(&client, &name).await?;
+            slot::publish(&client, &name, &tables).await?;
+            slot::create(&client, &name, config.failover_slot).await?
+        }
+    };
+    let spill = Spill::new(&scope.spill)?;
+    let sql = format!(
+        "START_REPLICATION SLOT {name} LOGICAL {start} (proto_version '2', streaming 'on', publication_names {})",
+        literal(&identifier(&name))
+    );
+    start_stream(&mut connection, &client, &name, &sql).await?;
+    let (receiver, sender) = connection.into_stream();
+    let feedback = Feedback::start(sender, start, config);
+    let oids = tables.iter().map(|table| (table.oid, table.name.clone())).collect();
+    let relations = Relations::new(config.clone(), client, &scope.tables, oids);
+    let checkpoint = from.cloned().unwrap_or_else(|| assembly::checkpoint(&epoch, start));
+    let source = PostgresSource::new(receiver, feedback, relations, spill, server, (epoch, start, recent));
+    Ok((source, checkpoint))
+}
+
+/// Starts the stream, taking the slot from a connection of ours that the server has not missed yet.
+async fn start_stream(connection: &mut Connection, client: &Client, name: &str, sql: &str) -> Result<(), Error> {
+    for _ in 1..ATTEMPTS {
+        match connection.start(sql).await {
+            Err(error) if error.code() == Some("55006") => slot::release(client, name).await?,
+            outcome => return outcome,
+        }
+    }
+    connection.start(sql).await
+}
+
+async fn tables(client: &Client, scope: &Scope) -> Result<Vec<Table>, Error> {
+    let mut tables = Vec::with_capacity(scope.tables.len());
+    for at in &scope.tables {
+        let name = Qualified::parse(&at.name);
+        let table = catalog::table(client, &name).await?.ok_or_else(|| {
+            Error::Fatal(format!("there is no table {name} at the source: correct its name, or create it"))
+        })?;
+        if table.replica_identity == ReplicaIdentity::Nothing {
+            return Err(Error::Fatal(format!(
+                "table {name} has replica identity NOTHING: ALTER TABLE {} REPLICA IDENTITY DEFAULT",
+                name.quoted()
+            )));
+        }
+        table.schema(&at.table)?;
+        tables.push(table);
+    }
+    Ok(tables)
+}
+
+/// The server's identity, and where its log ends.
+async fn identify(connection: &mut Connection) -> Result<(Epoch, Lsn), Error> {
+    let rows = connection.query("a look at the server's identity", "IDENTIFY_SYSTEM").await?;
+    let column = |at: usize| rows.first().and_then(|row| row.get(at)).and_then(|text| text.as_deref());
+    let (Some(system), Some(timeline), Some(end)) = (column(0), column(1), column(2)) else {
+        return Err(Error::Protocol("an incomplete identity"));
+    };
+    let end = end.parse().map_err(|_| Error::Protocol("a strange position"))?;
+    Ok((Epoch(format!("{system}/{timeline}")), end))
+}
+
+/// invariant 8: a position that is lost, foreign or ahead of the server is a GAP, never a silent resume.
+async fn check(
+    client: &Client,
+    database: &DatabaseName,
+    name: &str,
+    from: &Checkpoint,
+    (epoch, end): (&Epoch, Lsn),
+    server_database: &str,
+) -> Result<(), Error> {
+    let repair = "changes since then are missing; remove the pipeline's state and take a new snapshot";
+    let gap = |problem: String| Err(Error::Gap(format!("{database}: {problem}: {repair}")));
+    let resume = resume(from)?;
+    if from.epoch != *epoch {
+        return gap(format!("the position {resume} belongs to server/timeline {}, but this one is {epoch}", from.epoch));
+    }
+    if resume > end {
+        return gap(format!("the position {resume} is ahead of the server's log, which ends at {end}"));
+    }
+    let Some(slot) = slot::find(client, name).await? else {
+        return gap(format!("the slot {name} is gone"));
+    };
+    if slot.database != server_database {
+        return gap(format!("the slot {name} belongs to database {}, not to {server_database}", slot.database));
+    }
+    if slot.plugin != "pgoutput" {
+        return gap(format!("the slot {name} is one of the plugin {}", slot.plugin));
+    }
+    if let Some(reason) = slot.lost {
+        return gap(format!("the server has given up the slot {name}: {reason}"));
+    }
+    if let Some(confirmed) = slot.confirmed.filter(|confirmed| *confirmed > resume) {
+        return gap(format!("the slot {name} stands at {confirmed}, after the position {resume}"));
+    }
+    let published = format!("SELECT FROM pg_publication WHERE pubname = {}", literal(name));
+    if client.rows("a look at the publication", &published).await?.is_empty() {
+        return gap(format!("the publication {name} is gone"));
+    }
+    Ok(())
+}
+
+pub fn resume(checkpoint: &Checkpoint) -> Result<Lsn, Error> {
+    checkpoint.resume.parse().map_err(|_| {
+        Error::Gap(format!("the stored position {:?} is not one of PostgreSQL: take a new snapshot", checkpoint.resume))
+    })
+}

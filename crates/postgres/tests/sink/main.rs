@@ -1,0 +1,9 @@
+//! The sink against a real PostgreSQL server. Every test ends in a full compare of what stands there.
+
+mod catalog;
+mod fixture;
+mod marker;
+mod random;
+mod refusals;
+mod rows;
+mod types;

@@ -1,0 +1,136 @@
+//! What an end-to-end test stands on: a database at each end, tables in both, a worker between them.
+
+use crate::compare;
+use crate::database::Database;
+use crate::kind::Direction;
+use crate::settings::{Settings, TableEntry};
+use crate::tables::{self, EMPTY_FENCE, FENCE, ITEM};
+use crate::wait;
+use crate::worker::Worker;
+use anyhow::ensure;
+use std::time::Duration;
+
+/// What a fence may take to come through, backlog and all.
+const SETTLE: Duration = Duration::from_secs(60);
+
+pub struct Scenario {
+    // Dropped first: a worker holds connections and a slot.
+    pub worker: Worker,
+    pub source: Database,
+    pub target: Database,
+    /// Their names are the same on both sides.
+    pub tables: Vec<String>,
+    pub settings: Settings,
+}
+
+/// Collects what a scenario needs before its worker is made.
+pub struct Preparation {
+    pub source: Database,
+    pub target: Database,
+    pub tables: Vec<String>,
+    pub settings: Settings,
+}
+
+impl Preparation {
+    /// Two databases on the shared servers, with a fence.
+    pub async fn new(direction: Direction, label: &str) -> anyhow::Result<Self> {
+        let source = Database::create(direction.from, label).await?;
+        let target = Database::create(direction.to, label).await?;
+        Self::between(source, target).await
+    }
+
+    pub async fn between(source: Database, target: Database) -> anyhow::Result<Self> {
+        let mut settings = Settings::default();
+        settings.database("source", source.kind, &source.url());
+        settings.database("target", target.kind, &target.url());
+        settings.pipeline("mirror", "source", &["target"]).tables.push(TableEntry::new("fence"));
+        source.execute(FENCE).await?;
+        target.execute(EMPTY_FENCE).await?;
+        Ok(Self { source, target, tables: vec!["fence".to_owned()], settings })
+    }
+
+    /// Makes a table on both sides and takes it into the pipeline.
+    pub async fn table(&mut self, name: &str, at_source: &str, at_target: &str) -> anyhow::Result<()> {
+        self.source.execute(at_source).await?;
+        self.target.execute(at_target).await?;
+        self.add(name);
+        Ok(())
+    }
+
+    /// Takes a table that is there into the pipeline.
+    pub fn add(&mut self, name: &str) {
+        self.tables.push(name.to_owned());
+        self.settings.pipelines[0].tables.push(TableEntry::new(name));
+    }
+
+    /// The table of the loads, with rows in the source.
+    pub async fn item(&mut self, rows: i64) -> anyhow::Result<()> {
+        let (here, there) = (tables::item(self.source.kind), tables::item(self.target.kind));
+        self.table(ITEM, here, there).await?;
+        self.source.execute(&tables::fill(self.source.kind, rows)).await
+    }
+
+    /// Lines for the pipeline's section.
+    pub fn pipeline(&mut self, lines: &str) {
+        self.settings.pipelines[0].extra.push_str(lines);
+        self.settings.pipelines[0].extra.push('\n');
+    }
+
+    pub fn scenario(self) -> anyhow::Result<Scenario> {
+        let Preparation { source, target, tables, settings } = self;
+        Ok(Scenario { worker: Worker::new(&settings)?, source, target, tables, settings })
+    }
+
+    /// Starts the worker and waits until the snapshot is through and at the target.
+    pub async fn streaming(self) -> anyhow::Result<Scenario> {
+        let mut scenario = self.scenario()?;
+        scenario.worker.start()?;
+        scenario.worker.until_streaming(SETTLE).await?;
+        scenario.settle().await?;
+        Ok(scenario)
+    }
+}
+
+impl Scenario {
+    /// Waits until the target has everything that the source has committed before the call.
+    pub async fn settle(&self) -> anyhow::Result<()> {
+        fence(&self.source, &self.target, SETTLE).await
+    }
+
+    /// Everything is at the target, and every row of every table is equal.
+    pub async fn equal(&self) -> anyhow::Result<()> {
+        self.settle().await?;
+        for table in &self.tables {
+            compare::equal(&self.source, &self.target, table).await?;
+        }
+        Ok(())
+    }
+
+    /// The end of a test: equal in full, a clean end by SIGTERM, and nothing in the log that must not stand there.
+    pub async fn finish(mut self) -> anyhow::Result<()> {
+        self.equal().await?;
+        let status = self.worker.terminate().await?;
+        ensure!(status.success(), "the worker ended with {status} after SIGTERM");
+        self.worker.quiet();
+        Ok(())
+    }
+}
+
+/// Writes a new mark at the source and waits until the target shows it.
+pub async fn fence(source: &Database, target: &Database, limit: Duration) -> anyhow::Result<()> {
+    let mut connection = source.connect().await?;
+    connection.execute("UPDATE fence SET mark = mark + 1 WHERE id = 1").await?;
+    let mark = connection.number("SELECT mark FROM fence WHERE id = 1").await?;
+    let mut there = None;
+    wait::until("the target to show what was committed last", limit, async || {
+        let mut open = match there.take() {
+            Some(open) => open,
+            None => target.connect().await?,
+        };
+        let seen = open.value("SELECT mark FROM fence WHERE id = 1").await?;
+        // A connection that failed is not used again.
+        there = Some(open);
+        Ok((seen == Some(mark.to_string())).then_some(()))
+    })
+    .await
+}
