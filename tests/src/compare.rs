@@ -122,7 +122,8 @@ async fn read(
     let rows = connection.rows(&format!("SELECT {} FROM {table}", list.join(", "))).await?;
     let mut found = BTreeMap::new();
     for row in rows {
-        let row: Texts = row.into_iter().zip(forms).map(|(text, form)| text.map(|text| canonical(text, *form))).collect();
+        let row: Texts =
+            row.into_iter().zip(forms).map(|(text, form)| text.map(|text| canonical(text, *form))).collect();
         let key: Vec<String> = key.iter().map(|&at| row[at].clone().unwrap_or_default()).collect();
         if let Some(twice) = found.insert(key, row) {
             bail!("{table} at {kind} has two rows with one key, {} columns", twice.len());
@@ -179,6 +180,7 @@ fn difference(key: &[String], columns: &[Column], row: &Texts, other: &Texts) ->
         Some(text) => text.clone(),
     };
     let cells = columns.iter().zip(row.iter().zip(other)).filter(|(_, (one, other))| one != other);
-    let told = cells.map(|(column, (one, other))| format!("{} is {}, not {}", column.name, shorten(other), shorten(one)));
+    let told =
+        cells.map(|(column, (one, other))| format!("{} is {}, not {}", column.name, shorten(other), shorten(one)));
     format!("{key:?}: {}", told.collect::<Vec<_>>().join(", "))
 }

@@ -11,6 +11,7 @@ pub struct Database {
     pub name: String,
     /// The server's URL, as a user that may do everything.
     server: String,
+    kept: bool,
 }
 
 impl Database {
@@ -29,7 +30,12 @@ impl Database {
                 Kind::Mysql => mysql::create(&name),
             })
             .await?;
-        Ok(Self { kind, name, server: server.to_owned() })
+        Ok(Self { kind, name, server: server.to_owned(), kept: false })
+    }
+
+    /// Leaves the database where it is.
+    pub fn keep(mut self) {
+        self.kept = true;
     }
 
     pub fn url(&self) -> String {
@@ -89,6 +95,9 @@ impl Database {
 
 impl Drop for Database {
     fn drop(&mut self) {
+        if self.kept {
+            return;
+        }
         let (kind, name, server) = (self.kind, self.name.clone(), self.server.clone());
         // A thread of its own, because the one that drops may belong to a runtime.
         let dropping = std::thread::spawn(move || {

@@ -54,7 +54,10 @@ impl Histogram {
 /// The sum of a counter's or gauge's series whose labels contain `label`.
 pub fn total(text: &str, name: &str, label: &str) -> u64 {
     let series = text.lines().filter_map(|line| line.strip_prefix(name)?.strip_prefix('{')?.split_once('}'));
-    series.filter(|(labels, _)| labels.contains(label)).map(|(_, value)| value.trim().parse::<f64>().unwrap_or(0.0) as u64).sum()
+    series
+        .filter(|(labels, _)| labels.contains(label))
+        .map(|(_, value)| value.trim().parse::<f64>().unwrap_or(0.0) as u64)
+        .sum()
 }
 
 #[cfg(test)]
@@ -64,7 +67,9 @@ mod tests {
     #[test]
     fn percentiles_are_those_between_two_looks() {
         let text = |a: u64, b: u64| {
-            format!("x_bucket{{p=\"q\",le=\"0.1\"}} {a}\nx_bucket{{p=\"q\",le=\"1\"}} {b}\nx_bucket{{p=\"q\",le=\"+Inf\"}} {b}\n")
+            format!(
+                "x_bucket{{p=\"q\",le=\"0.1\"}} {a}\nx_bucket{{p=\"q\",le=\"1\"}} {b}\nx_bucket{{p=\"q\",le=\"+Inf\"}} {b}\n"
+            )
         };
         let (early, late) = (Histogram::parse(&text(10, 10), "x", ""), Histogram::parse(&text(12, 20), "x", "p=\"q\""));
         let between = late.since(&early);

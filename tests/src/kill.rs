@@ -1,11 +1,11 @@
 //! The kill test: a worker killed with -9 at random moments under load, again and again; nothing is lost, repeated or
 //! out of order.
 
+use crate::compare;
 use crate::kind::Direction;
 use crate::ledger::{self, Verdict};
 use crate::load::{Load, LoadReport, LoadSettings};
 use crate::scenario::Preparation;
-use crate::compare;
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 use std::time::Duration;
@@ -33,7 +33,12 @@ impl KillReport {
 }
 
 /// Runs the cycles of one direction. `tell` hears after each one.
-pub async fn run(direction: Direction, cycles: u32, seed: u64, mut tell: impl FnMut(u32)) -> anyhow::Result<KillReport> {
+pub async fn run(
+    direction: Direction,
+    cycles: u32,
+    seed: u64,
+    mut tell: impl FnMut(u32),
+) -> anyhow::Result<KillReport> {
     let mut rng = StdRng::seed_from_u64(seed);
     let mut preparation = Preparation::new(direction, "kill").await?;
     preparation.item(ROWS).await?;
@@ -54,7 +59,8 @@ pub async fn run(direction: Direction, cycles: u32, seed: u64, mut tell: impl Fn
     scenario.settle().await?;
     let verdict = ledger::judge(&ledger::read(&scenario.source).await?, &ledger::read(&scenario.target).await?);
     let compared = compare::equal(&scenario.source, &scenario.target, "item").await;
-    let report = KillReport { direction, cycles, load, verdict, compared: compared.map_err(|error| format!("{error:#}")) };
+    let report =
+        KillReport { direction, cycles, load, verdict, compared: compared.map_err(|error| format!("{error:#}")) };
     if report.is_good() {
         scenario.finish().await?;
     }

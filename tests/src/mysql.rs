@@ -21,7 +21,9 @@ pub fn catalog(name: &str) -> [String; 3] {
             "SELECT 'index', TABLE_NAME, INDEX_NAME, COLUMN_NAME FROM information_schema.STATISTICS
              WHERE TABLE_SCHEMA = '{name}' ORDER BY 2, 3, SEQ_IN_INDEX"
         ),
-        format!("SELECT 'trigger', TRIGGER_NAME FROM information_schema.TRIGGERS WHERE TRIGGER_SCHEMA = '{name}' ORDER BY 2"),
+        format!(
+            "SELECT 'trigger', TRIGGER_NAME FROM information_schema.TRIGGERS WHERE TRIGGER_SCHEMA = '{name}' ORDER BY 2"
+        ),
     ]
 }
 

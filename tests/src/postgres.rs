@@ -13,7 +13,9 @@ pub async fn remove(connection: &mut Connection, name: &str) -> anyhow::Result<(
     // A walsender needs a moment to let go of its slot.
     let deadline = tokio::time::Instant::now() + Duration::from_secs(10);
     loop {
-        connection.execute(&format!("SELECT pg_terminate_backend(active_pid) {slots} AND active_pid IS NOT NULL")).await?;
+        connection
+            .execute(&format!("SELECT pg_terminate_backend(active_pid) {slots} AND active_pid IS NOT NULL"))
+            .await?;
         let dropped = connection.execute(&format!("SELECT pg_drop_replication_slot(slot_name) {slots}")).await;
         match dropped {
             Ok(()) => break,

@@ -140,9 +140,9 @@ mod tests {
     async fn answers(stream: &mut TcpStream) -> bool {
         let mut byte = [0];
         stream.write_all(b"x").await.is_ok()
-            && tokio::time::timeout(Duration::from_millis(200), stream.read(&mut byte)).await.is_ok_and(|read| {
-                read.is_ok_and(|length| length == 1)
-            })
+            && tokio::time::timeout(Duration::from_millis(200), stream.read(&mut byte))
+                .await
+                .is_ok_and(|read| read.is_ok_and(|length| length == 1))
     }
 
     #[tokio::test]

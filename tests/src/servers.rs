@@ -1,7 +1,7 @@
 //! Servers of a test's own, for tests that kill, pause or restart them.
 
-use anyhow::{Context, ensure};
 use crate::kind::Kind;
+use anyhow::{Context, ensure};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;

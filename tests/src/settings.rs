@@ -63,7 +63,8 @@ impl Settings {
     }
 
     pub fn toml(&self, state: &Path, port: u16) -> String {
-        let mut text = format!("[state]\npath = {:?}\n\n[http]\nlisten = \"127.0.0.1:{port}\"\n\n", state.display().to_string());
+        let mut text =
+            format!("[state]\npath = {:?}\n\n[http]\nlisten = \"127.0.0.1:{port}\"\n\n", state.display().to_string());
         text.push_str(&self.databases_and_pipelines());
         text.push_str(&self.extra);
         text
@@ -79,7 +80,8 @@ impl Settings {
             for TableEntry { name: table, at } in tables {
                 write!(text, "[[pipelines.{name}.tables]]\nname = {table:?}\n").unwrap_or_default();
                 if !at.is_empty() {
-                    let at: Vec<String> = at.iter().map(|(database, there)| format!("{database} = {there:?}")).collect();
+                    let at: Vec<String> =
+                        at.iter().map(|(database, there)| format!("{database} = {there:?}")).collect();
                     writeln!(text, "at = {{ {} }}", at.join(", ")).unwrap_or_default();
                 }
             }

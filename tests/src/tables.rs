@@ -36,5 +36,6 @@ pub fn fill(kind: Kind, rows: i64) -> String {
 }
 
 /// One row whose number tells how far a target has come.
-pub const FENCE: &str = "CREATE TABLE fence (id int PRIMARY KEY, mark bigint NOT NULL); INSERT INTO fence VALUES (1, 0)";
+pub const FENCE: &str =
+    "CREATE TABLE fence (id int PRIMARY KEY, mark bigint NOT NULL); INSERT INTO fence VALUES (1, 0)";
 pub const EMPTY_FENCE: &str = "CREATE TABLE fence (id int PRIMARY KEY, mark bigint NOT NULL)";

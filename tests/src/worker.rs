@@ -7,6 +7,7 @@ use std::fs::{File, OpenOptions};
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Output, Stdio};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use sync_worker_engine::status::{State, Task, TaskStatus};
 use tempfile::TempDir;
@@ -21,7 +22,7 @@ const DRAIN: Duration = Duration::from_secs(12);
 pub struct Worker {
     folder: TempDir,
     port: u16,
-    child: Option<Child>,
+    child: Mutex<Option<Child>>,
     environment: Vec<(String, String)>,
     http: reqwest::Client,
     /// Its log is of no interest any more.
@@ -35,7 +36,7 @@ impl Worker {
         let port = free_port()?;
         std::fs::write(folder.path().join("worker.toml"), settings.toml(&folder.path().join("state"), port))?;
         let http = reqwest::Client::builder().timeout(Duration::from_secs(10)).build()?;
-        Ok(Self { folder, port, child: None, environment: settings.environment.clone(), http, quiet: false })
+        Ok(Self { folder, port, child: Mutex::new(None), environment: settings.environment.clone(), http, quiet: false })
     }
 
     pub fn folder(&self) -> &Path {
@@ -52,6 +53,19 @@ impl Worker {
         format!("127.0.0.1:{}", self.port)
     }
 
+    fn child(&self) -> MutexGuard<'_, Option<Child>> {
+        self.child.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Fails when the process has ended: nothing more can be waited for.
+    fn lives(&self) -> anyhow::Result<()> {
+        let Some(child) = &mut *self.child() else { return Ok(()) };
+        match child.try_wait()? {
+            None => Ok(()),
+            Some(status) => bail!("the worker has ended by itself: {status}"),
+        }
+    }
+
     fn program(&self) -> anyhow::Result<Command> {
         let mut command = Command::new(binary()?);
         command.arg("--config").arg(self.folder.path().join("worker.toml"));
@@ -63,10 +77,10 @@ impl Worker {
 
     /// Starts `sync-worker run`; what it writes is appended to its log.
     pub fn start(&mut self) -> anyhow::Result<()> {
-        ensure!(self.child.is_none(), "the worker is running");
+        ensure!(self.child().is_none(), "the worker is running");
         let log = OpenOptions::new().create(true).append(true).open(self.log_path())?;
         let child = self.program()?.arg("run").stdout(log.try_clone()?).stderr(log).kill_on_drop(true).spawn()?;
-        self.child = Some(child);
+        *self.child() = Some(child);
         Ok(())
     }
 
@@ -82,7 +96,7 @@ impl Worker {
 
     /// SIGKILL; returns when the process is gone.
     pub async fn kill(&mut self) -> anyhow::Result<()> {
-        let mut child = self.child.take().context("the worker is not running")?;
+        let mut child = self.child().take().context("the worker is not running")?;
         if let Some(status) = child.try_wait()? {
             bail!("the worker had ended by itself: {status}{}", self.log_tail());
         }
@@ -92,7 +106,7 @@ impl Worker {
 
     /// SIGTERM; returns how it ended, within the time that it has for that.
     pub async fn terminate(&mut self) -> anyhow::Result<ExitStatus> {
-        let mut child = self.child.take().context("the worker is not running")?;
+        let mut child = self.child().take().context("the worker is not running")?;
         let pid = child.id().context("the worker had ended by itself")?;
         signal(pid, "TERM").await?;
         match tokio::time::timeout(DRAIN, child.wait()).await {
@@ -103,7 +117,7 @@ impl Worker {
 
     /// Waits for the worker to end by itself.
     pub async fn ended(&mut self, limit: Duration) -> anyhow::Result<ExitStatus> {
-        let mut child = self.child.take().context("the worker is not running")?;
+        let mut child = self.child().take().context("the worker is not running")?;
         match tokio::time::timeout(limit, child.wait()).await {
             Ok(status) => Ok(status?),
             Err(_) => bail!("the worker did not end by itself{}", self.log_tail()),
@@ -122,7 +136,12 @@ impl Worker {
     pub async fn expect(&self, code: i32, arguments: &[&str]) -> anyhow::Result<String> {
         let output = self.command(arguments).await?;
         let text = printed(&output);
-        ensure!(output.status.code() == Some(code), "sync-worker {} ended with {}, not {code}: {text}", arguments.join(" "), output.status);
+        ensure!(
+            output.status.code() == Some(code),
+            "sync-worker {} ended with {}, not {code}: {text}",
+            arguments.join(" "),
+            output.status
+        );
         Ok(text)
     }
 
@@ -148,16 +167,20 @@ impl Worker {
         look: impl Fn(&[TaskStatus]) -> bool,
     ) -> anyhow::Result<Vec<TaskStatus>> {
         let found = wait::until(what, limit, async || {
-            let tasks = self.status().await?;
-            Ok(look(&tasks).then_some(tasks))
-        });
-        match found.await {
-            Ok(tasks) => Ok(tasks),
-            Err(error) => {
-                let now = self.status().await.map_or_else(|error| error.to_string(), |tasks| format!("{tasks:#?}"));
-                Err(error.context(format!("{what}; the tasks are {now}")))
+            if self.lives().is_err() {
+                return Ok(Some(None));
             }
-        }
+            let tasks = self.status().await?;
+            Ok(look(&tasks).then_some(Some(tasks)))
+        });
+        let error = match found.await {
+            Ok(Some(tasks)) => return Ok(tasks),
+            Ok(None) => anyhow::anyhow!("there is no worker to wait for any more"),
+            Err(error) => error,
+        };
+        self.lives()?;
+        let now = self.status().await.map_or_else(|error| error.to_string(), |tasks| format!("{tasks:#?}"));
+        Err(error.context(format!("{what}; the tasks are {now}")))
     }
 
     /// Waits until snapshots are complete and every task streams.
@@ -219,7 +242,9 @@ pub fn binary() -> anyhow::Result<PathBuf> {
     let own = std::env::current_exe()?;
     let folders = own.ancestors().skip(1).take(2);
     let found = folders.map(|folder| folder.join("sync-worker")).find(|path| path.is_file());
-    found.with_context(|| format!("there is no sync-worker beside {}: run `cargo build --bin sync-worker`", own.display()))
+    found.with_context(|| {
+        format!("there is no sync-worker beside {}: run `cargo build --bin sync-worker`", own.display())
+    })
 }
 
 fn free_port() -> anyhow::Result<u16> {

@@ -51,7 +51,8 @@ async fn a_load_changes_rows_in_every_way_and_its_history_is_whole() -> anyhow::
 #[tokio::test]
 async fn the_compare_finds_a_row_that_differs_is_missing_or_is_extra() -> anyhow::Result<()> {
     for direction in Direction::ALL {
-        let (source, target) = (database_with_items(direction.from, 50).await?, database_with_items(direction.to, 50).await?);
+        let (source, target) =
+            (database_with_items(direction.from, 50).await?, database_with_items(direction.to, 50).await?);
         assert_eq!(compare::equal(&source, &target, "item").await?, 50);
         target.execute("UPDATE item SET name = 'other' WHERE id = 3; DELETE FROM item WHERE id = 4").await?;
         source.execute("DELETE FROM item WHERE id = 5").await?;

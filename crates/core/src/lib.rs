@@ -27,5 +27,6 @@ pub mod sink;
 pub mod source;
 pub mod store;
 pub mod type_names;
+pub mod type_table;
 pub mod types;
 pub mod value;

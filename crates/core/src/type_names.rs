@@ -264,17 +264,20 @@ fn mysql_decimal(precision: Option<u16>, scale: i16) -> String {
     }
 }
 
-/// Without its own character set a column takes the table's, which need not hold every character.
+/// Without its own character set a column takes the table's, which need not hold every character; this collation alone
+/// tells 'a' from 'A' and from 'a ', as PostgreSQL does.
+pub(crate) const EVERY_CHARACTER: &str = " character set utf8mb4 collate utf8mb4_0900_bin";
+
 fn mysql_text(limit: TextLimit, padded: bool, in_key: bool) -> String {
     if in_key {
-        // An index holds 3072 bytes. A key must tell 'a' from 'A' and from 'a '.
+        // An index holds 3072 bytes.
         let characters = match limit {
             TextLimit::Characters(n) => n.min(768),
-            TextLimit::None | TextLimit::Bytes(255..) => 255,
-            TextLimit::Bytes(n @ ..255) => u32::try_from(n).unwrap_or(255),
+            TextLimit::None => 255,
+            TextLimit::Bytes(n) => u32::try_from(n).map_or(255, |n| n.min(255)),
         };
         let name = if padded && characters <= 255 { "char" } else { "varchar" };
-        return format!("{name}({characters}) character set utf8mb4 collate utf8mb4_0900_bin");
+        return format!("{name}({characters}){EVERY_CHARACTER}");
     }
     let name = match limit {
         TextLimit::Characters(n @ ..=255) if padded => format!("char({n})"),
@@ -284,7 +287,7 @@ fn mysql_text(limit: TextLimit, padded: bool, in_key: bool) -> String {
         TextLimit::Bytes(n) => text_of(n).to_owned(),
         TextLimit::None => text_of(LONG).to_owned(),
     };
-    format!("{name} character set utf8mb4")
+    format!("{name}{EVERY_CHARACTER}")
 }
 
 fn text_of(bytes: u64) -> &'static str {

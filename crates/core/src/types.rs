@@ -1,4 +1,4 @@
-//! Column types in canonical terms. `table()` below is the closed list of engine types that travel.
+//! Column types in canonical terms. The closed list of engine types that travel is [`crate::type_table`].
 
 pub use crate::type_names::{mysql_type, postgres_type};
 use std::fmt;
@@ -54,12 +54,13 @@ pub enum ColumnType {
         precision: Option<u16>,
         scale: i16,
     },
-    /// `padded`: the engine pads or strips trailing blanks (`char(n)`).
+    /// `padded`: the engine pads or strips trailing blanks (`char(n)`): its values travel without them, or a key would
+    /// have two forms.
     Text {
         limit: TextLimit,
         padded: bool,
     },
-    /// `padded`: filled with zero bytes (`binary(n)`).
+    /// `padded`: filled with zero bytes (`binary(n)`): its values travel with them.
     Bytes {
         limit: Option<u64>,
         padded: bool,
@@ -75,6 +76,7 @@ pub enum ColumnType {
     TimestampTz {
         precision: u8,
     },
+    /// MySQL's, an [`Int`](crate::value::Value::Int): 0 or 1901 to 2155.
     Year,
     Uuid,
     /// `textual`: the engine keeps the text as it was written (`json` of PostgreSQL), else it normalizes it.

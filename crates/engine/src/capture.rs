@@ -17,7 +17,7 @@ use sync_worker_core::bus::Bus;
 use sync_worker_core::database::{Database, Scope};
 use sync_worker_core::error::{Error, Result};
 use sync_worker_core::name::TableName;
-use sync_worker_core::position::{Checkpoint, Position};
+use sync_worker_core::position::Checkpoint;
 use sync_worker_core::record::{Body, Offset, Partition};
 use sync_worker_core::row::Key;
 use sync_worker_core::source::{Source, SourceBatch};
@@ -95,17 +95,17 @@ impl Capture {
             opened = opened => opened?,
         };
         let (tail, resume) = match stored {
-            Some(stored) => (self.tail(stored.next, stored.checkpoint.position).await?, stored),
+            Some(stored) => (self.tail(&stored).await?, stored),
             None => {
                 self.refuse_forgotten().await?;
                 let next = self.bus.bounds(PARTITION).await?.next;
                 let stored = StoredCheckpoint { checkpoint: start.clone(), log: self.bus.identity().to_owned(), next };
                 self.store.save_checkpoint(&self.id, &stored).await?;
-                (Tail { last: start.position, open: false }, stored)
+                (Tail { taken: start.position, previous: None, open: false }, stored)
             }
         };
         self.breaker.succeeded();
-        tracing::info!(pipeline = %self.id.pipeline, database = %self.id.database, position = %tail.last, "capture is streaming");
+        tracing::info!(pipeline = %self.id.pipeline, database = %self.id.database, position = %tail.taken, "capture is streaming");
 
         let (requests, incoming) = mpsc::channel(64);
         let mut session = Session {
@@ -182,24 +182,30 @@ impl Capture {
         }
     }
 
-    /// What was published after the stored position.
-    async fn tail(&self, from: Offset, stored: Position) -> Result<Tail> {
-        let end = self.bus.bounds(PARTITION).await?.next;
-        let mut tail = Tail { last: stored, open: false };
-        if from == end {
+    /// Where publishing stands: the record published last, which the next one names, and how far the log goes beyond the
+    /// stored position.
+    async fn tail(&self, stored: &StoredCheckpoint) -> Result<Tail> {
+        let bounds = self.bus.bounds(PARTITION).await?;
+        let mut tail = Tail { taken: stored.checkpoint.position, previous: None, open: false };
+        // The record before the stored offset is the last one that the stored position covers.
+        let from = Offset(stored.next.0.saturating_sub(1)).max(bounds.first);
+        if from == bounds.next {
             return Ok(tail);
         }
         let mut subscription = self.bus.subscribe(PARTITION, from).await?;
         loop {
             for delivered in subscription.next(4 << 20).await? {
                 let record = &delivered.record;
-                if record.origin == self.id.database && !matches!(record.body, Body::Schema(_)) {
-                    if record.position > tail.last {
+                if record.origin == self.id.database {
+                    tail.previous = Some(record.position);
+                    if record.position > tail.taken {
+                        tail.taken = record.position;
+                    }
+                    if delivered.offset >= stored.next && !matches!(record.body, Body::Schema(_)) {
                         tail.open = !record.last;
                     }
-                    tail.last = tail.last.max(record.position);
                 }
-                if delivered.offset.next() >= end {
+                if delivered.offset.next() >= bounds.next {
                     return Ok(tail);
                 }
             }
@@ -278,7 +284,7 @@ impl Session {
             }
         }
         if moved {
-            let (position, captured) = (self.publisher.tail.last, capture.metrics.captured.get());
+            let (position, captured) = (self.publisher.tail.taken, capture.metrics.captured.get());
             capture.status.update(|status| {
                 status.position = position.to_string();
                 status.changes = captured;
@@ -308,7 +314,9 @@ impl Session {
         let log = capture.bus.identity().to_owned();
         let stored = StoredCheckpoint { checkpoint, log, next: self.durable };
         capture.store.save_checkpoint(&capture.id, &stored).await?;
-        capture.bus.retain(PARTITION, &format!("capture:{}", capture.id.database), self.durable).await?;
+        // The last record covered stays, too: the next one must name its position.
+        let needed = Offset(self.durable.0.saturating_sub(1));
+        capture.bus.retain(PARTITION, &format!("capture:{}", capture.id.database), needed).await?;
         self.source.confirm(&stored.checkpoint).await?;
         self.save_at = Instant::now() + SAVE_EVERY;
         let durable = self.durable;

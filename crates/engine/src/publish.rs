@@ -21,7 +21,10 @@ use tokio::sync::oneshot;
 
 /// Where publishing stands.
 pub struct Tail {
-    pub last: Position,
+    /// Everything up to here has been published or was before the start; what comes again is a duplicate.
+    pub taken: Position,
+    /// The position of the last record of this origin; None before the first.
+    pub previous: Option<Position>,
     /// The last transaction published lacks its end.
     pub open: bool,
 }
@@ -93,7 +96,7 @@ impl Publisher {
             while let Some(change) = changes.next() {
                 let position = part.first.with_ordinal(ordinal);
                 ordinal += 1;
-                if position <= self.tail.last {
+                if position <= self.tail.taken {
                     self.metrics.duplicates.inc();
                     continue;
                 }
@@ -106,19 +109,19 @@ impl Publisher {
                 records.push(Record {
                     origin: self.origin.clone(),
                     position,
-                    previous: Some(self.tail.last),
+                    previous: self.tail.previous,
                     transaction: (position.ordinal() == 0).then(|| part.id.clone()),
                     last,
                     commit_time: part.commit_time,
                     body: Body::Change(change),
                 });
-                self.tail = Tail { last: position, open: !last };
+                self.tail = Tail { taken: position, previous: Some(position), open: !last };
                 self.metrics.captured.inc();
             }
             let end = part.first.end_of_transaction();
-            if part.complete && !ended && self.tail.open && self.tail.last < end {
+            if part.complete && !ended && self.tail.open && self.tail.taken < end {
                 records.push(self.record(end, part.commit_time, true, Body::Commit));
-                self.tail = Tail { last: end, open: false };
+                self.tail = Tail { taken: end, previous: Some(end), open: false };
             }
         }
         Ok(records)
@@ -134,11 +137,11 @@ impl Publisher {
         let change = |op, before, after| Change { schema: schema.clone(), op, before, after };
         for row in &closed.rows {
             let body = Body::Change(change(Op::Read, None, Some(row.clone())));
-            records.push(self.record(self.tail.last, commit_time, true, body));
+            records.push(self.beside(commit_time, true, body));
         }
         for key in &closed.gone {
             let body = Body::Change(change(Op::Delete, Some(key_only(schema, key)?), None));
-            records.push(self.record(self.tail.last, commit_time, true, body));
+            records.push(self.beside(commit_time, true, body));
         }
         self.metrics.snapshot_rows.inc_by(closed.rows.len() as u64);
         Ok(records)
@@ -146,15 +149,22 @@ impl Publisher {
 
     fn announce(&mut self, schema: &Arc<Schema>, commit_time: i64, records: &mut Vec<Record>) {
         if self.announced.insert(schema.id) {
-            records.push(self.record(self.tail.last, commit_time, !self.tail.open, Body::Schema(schema.clone())));
+            let schema = Body::Schema(schema.clone());
+            records.push(self.beside(commit_time, !self.tail.open, schema));
         }
+    }
+
+    /// A record that is no part of the stream: it stands at the position of the last one that is, and moves nothing.
+    fn beside(&mut self, commit_time: i64, last: bool, body: Body) -> Record {
+        let position = *self.tail.previous.get_or_insert(self.tail.taken);
+        self.record(position, commit_time, last, body)
     }
 
     fn record(&self, position: Position, commit_time: i64, last: bool, body: Body) -> Record {
         Record {
             origin: self.origin.clone(),
             position,
-            previous: Some(self.tail.last),
+            previous: self.tail.previous,
             transaction: None,
             last,
             commit_time,

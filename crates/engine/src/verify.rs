@@ -17,6 +17,7 @@ use sync_worker_core::row::{Key, Row, RowBuilder};
 use sync_worker_core::schema::Schema;
 use sync_worker_core::types::ColumnType;
 use sync_worker_core::value::{Cell, Damaged};
+use tokio::time::Instant;
 
 use crate::failure::EngineError;
 
@@ -28,7 +29,7 @@ const KEYS_AT_A_TIME: usize = 500;
 
 #[derive(Clone, Debug)]
 pub struct VerifySettings {
-    /// How long a difference may take to go away by itself.
+    /// How long the differences of a table may take to go away by themselves.
     pub patience: Duration,
     /// Between two looks at the target.
     pub interval: Duration,
@@ -213,8 +214,9 @@ impl<'a> Comparison<'a> {
         }
         self.report.in_flight = self.differing.len() as u64 + self.report.more;
         let keys: Vec<Key> = self.differing.drain().collect();
+        let deadline = Instant::now() + self.settings.patience;
         for keys in keys.chunks(KEYS_AT_A_TIME) {
-            let left = self.settle(keys).await?;
+            let left = self.settle(keys, deadline).await?;
             self.report.differing.extend(left);
         }
         self.report.differing.sort_unstable();
@@ -349,11 +351,11 @@ impl<'a> Comparison<'a> {
         Ok(left)
     }
 
-    /// Looks at differing keys again until they are equal or the patience is used up. Returns those that stay different.
-    async fn settle(&mut self, keys: &[Key]) -> Result<Vec<Key>> {
-        let deadline = tokio::time::Instant::now() + self.settings.patience;
+    /// Looks at differing keys again until they are equal or the deadline has passed, once at least. Returns those that
+    /// stay different.
+    async fn settle(&mut self, keys: &[Key], deadline: Instant) -> Result<Vec<Key>> {
         let mut left = keys.to_vec();
-        while !left.is_empty() && tokio::time::Instant::now() < deadline {
+        loop {
             // What the source says now; the target is followed until it says the same.
             let rows = self.here.read_keys(&self.table, &left).await?.rows;
             let mut existing = HashSet::with_capacity(rows.len());
@@ -364,13 +366,12 @@ impl<'a> Comparison<'a> {
             for _ in 0..10 {
                 left = self.compare_rows(rows.clone()).await?;
                 left.extend(self.still_there(&gone).await?);
-                if left.is_empty() {
-                    break;
+                if left.is_empty() || Instant::now() >= deadline {
+                    return Ok(left);
                 }
                 tokio::time::sleep(self.settings.interval).await;
             }
         }
-        Ok(left)
     }
 
     /// Source keys without a row there that still have one at the target.

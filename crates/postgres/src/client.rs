@@ -39,8 +39,8 @@ impl Purpose {
 }
 
 /// When data sent by us is not acknowledged for so long, the connection is dead: a host that vanished, a network that
-/// swallows packets.
-const TCP_USER_TIMEOUT: Duration = Duration::from_secs(4);
+/// swallows packets. A server that is too busy to read counts as well, so it must not be shorter than a lock's wait.
+const TCP_USER_TIMEOUT: Duration = Duration::from_secs(15);
 const KEEPALIVE_IDLE: Duration = Duration::from_secs(2);
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(1);
 const KEEPALIVE_RETRIES: u32 = 3;
@@ -72,9 +72,11 @@ pub fn options(purpose: Purpose) -> String {
     set("tcp_keepalives_idle", "2");
     set("tcp_keepalives_interval", "1");
     set("tcp_keepalives_count", "3");
-    set("tcp_user_timeout", "4000");
     match purpose {
         Purpose::Stream => {
+            // A consumer that is slower than the stream closes its window for as long as it likes, and this would count
+            // that as silence. The walsender hears our status instead.
+            set("tcp_user_timeout", "0");
             set("wal_sender_timeout", "15s");
             set("statement_timeout", "0");
             set("lock_timeout", "0");
@@ -83,6 +85,7 @@ pub fn options(purpose: Purpose) -> String {
         Purpose::Control => set("statement_timeout", "60s"),
         Purpose::Reader | Purpose::Sink => set("statement_timeout", "0"),
     }
+    set("tcp_user_timeout", "15s");
     set("lock_timeout", "10s");
     set("idle_in_transaction_session_timeout", "10s");
     set("idle_session_timeout", "0");
@@ -184,7 +187,8 @@ async fn connect_to(address: &Address, server: &Server, purpose: Purpose) -> Res
         let problem = format!("no answer within {} s", address.connect_timeout.as_secs());
         Err(Error::Unreachable { server: server.to_string(), problem })
     })?;
-    let probe = client.rows("a look at the server", "SELECT pg_is_in_recovery(), current_setting('server_version_num')");
+    let probe =
+        client.rows("a look at the server", "SELECT pg_is_in_recovery(), current_setting('server_version_num')");
     let rows = tokio::time::timeout(address.connect_timeout, probe).await.unwrap_or_else(|_| {
         Err(Error::Silent { server: server.to_string(), seconds: address.connect_timeout.as_secs() })
     })?;

@@ -75,7 +75,9 @@ mod tests {
         ];
         assert_eq!(fields, expected);
         let mut out = Vec::new();
-        for (text, plain) in [(&b"a\\tb"[..], &b"a\tb"[..]), (b"\\\\N", b"\\N"), (b"\\b\\f\\n\\r\\v\\\\", b"\x08\x0c\n\r\x0b\\")] {
+        for (text, plain) in
+            [(&b"a\\tb"[..], &b"a\tb"[..]), (b"\\\\N", b"\\N"), (b"\\b\\f\\n\\r\\v\\\\", b"\x08\x0c\n\r\x0b\\")]
+        {
             unescape(text, &mut out);
             assert_eq!(out, plain);
         }

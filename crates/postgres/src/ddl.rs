@@ -3,7 +3,7 @@
 use crate::catalog::Qualified;
 use crate::client::identifier;
 use sync_worker_core::schema::{Column, Schema};
-fn postgres_name(_: &sync_worker_core::types::ColumnType) -> Option<String> { None }
+use sync_worker_core::type_names::postgres_name;
 use sync_worker_core::types::Engine;
 
 /// `CREATE TABLE`, or `ALTER TABLE` for the columns that `have` lacks; None where nothing is missing. A column whose type
@@ -12,8 +12,9 @@ pub fn ddl(name: &str, wanted: &Schema, have: Option<&Schema>) -> Option<String>
     let table = Qualified::parse(name).quoted();
     if let Some(have) = have {
         let missing = wanted.columns.iter().filter(|column| have.column(&column.name).is_none());
-        let lines: Vec<String> =
-            missing.map(|column| format!("ALTER TABLE {table} ADD COLUMN {};", definition(wanted.engine, column))).collect();
+        let lines: Vec<String> = missing
+            .map(|column| format!("ALTER TABLE {table} ADD COLUMN {};", definition(wanted.engine, column)))
+            .collect();
         return (!lines.is_empty()).then(|| lines.join("\n"));
     }
     let mut parts: Vec<String> =

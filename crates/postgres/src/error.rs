@@ -186,11 +186,9 @@ pub fn causes(error: &dyn std::error::Error) -> String {
 impl Classified for Error {
     fn class(&self) -> ErrorClass {
         match self {
-            Error::Config(_)
-            | Error::Fatal(_)
-            | Error::Value { .. }
-            | Error::Tls { .. }
-            | Error::Damaged(_) => ErrorClass::Fatal,
+            Error::Config(_) | Error::Fatal(_) | Error::Value { .. } | Error::Tls { .. } | Error::Damaged(_) => {
+                ErrorClass::Fatal
+            }
             Error::Unreachable { .. }
             | Error::Standby { .. }
             | Error::Lost { .. }

@@ -14,7 +14,13 @@ const OLDEST_VERSION: u32 = 140_000;
 
 pub async fn inspect(config: &Config, name: &DatabaseName, scope: &Scope, role: Role) -> Result<Inspection, Error> {
     let client = client::connect(config, Purpose::Control).await?;
-    let mut look = Look { client: &client, config, place: format!("databases.{name}"), user: String::new(), found: Inspection::default() };
+    let mut look = Look {
+        client: &client,
+        config,
+        place: format!("databases.{name}"),
+        user: String::new(),
+        found: Inspection::default(),
+    };
     look.user = look.value("SELECT current_user").await?;
     look.server(role).await?;
     for at in &scope.tables {
@@ -103,7 +109,9 @@ impl Look<'_> {
 
     async fn target_settings(&mut self) -> Result<(), Error> {
         let may = match self.client.version >= 150_000 {
-            true => "SELECT rolsuper OR has_parameter_privilege('session_replication_role', 'SET') FROM pg_roles WHERE rolname = current_user",
+            true => {
+                "SELECT rolsuper OR has_parameter_privilege('session_replication_role', 'SET') FROM pg_roles WHERE rolname = current_user"
+            }
             false => "SELECT rolsuper FROM pg_roles WHERE rolname = current_user",
         };
         let may = self.holds(may).await?;
@@ -139,7 +147,9 @@ impl Look<'_> {
             let cure = format!("ALTER TABLE {} REPLICA IDENTITY DEFAULT;", name.quoted());
             self.find(Some(&name), "its replica identity is NOTHING, so updates and deletes can't be published", cure);
         }
-        if table.row_security && !self.holds("SELECT rolsuper OR rolbypassrls FROM pg_roles WHERE rolname = current_user").await? {
+        if table.row_security
+            && !self.holds("SELECT rolsuper OR rolbypassrls FROM pg_roles WHERE rolname = current_user").await?
+        {
             let cure = format!("ALTER ROLE {} BYPASSRLS;", identifier(&self.user));
             self.find(Some(&name), "row-level security would hide rows from this user", cure);
         }
@@ -154,7 +164,11 @@ impl Look<'_> {
             }
             Err(_) => {
                 let cure = format!("ALTER TABLE {} ADD PRIMARY KEY (...);", name.quoted());
-                self.find(Some(&name), "it has no primary key and no unique index over columns that are NOT NULL", cure);
+                self.find(
+                    Some(&name),
+                    "it has no primary key and no unique index over columns that are NOT NULL",
+                    cure,
+                );
             }
         }
         Ok(())
@@ -162,7 +176,7 @@ impl Look<'_> {
 
     async fn privileges(&mut self, name: &Qualified, role: Role) -> Result<(), Error> {
         let user = identifier(&self.user);
-        let schema = literal(&identifier(&name.schema));
+        let schema = literal(&name.schema);
         if !self.holds(&format!("has_schema_privilege({schema}, 'USAGE')")).await? {
             let cure = format!("GRANT USAGE ON SCHEMA {} TO {user};", identifier(&name.schema));
             self.find(Some(name), format!("user {user} may not use its schema"), cure);
@@ -185,8 +199,15 @@ impl Look<'_> {
                 literal(&name.quoted())
             );
             if !self.holds(&owner).await? {
-                let cure = format!("ALTER TABLE {} OWNER TO a role that {user} is a member of, or make the publication as its owner", name.quoted());
-                self.find(Some(name), format!("user {user} does not own it, so it can't add it to its publication"), cure);
+                let cure = format!(
+                    "ALTER TABLE {} OWNER TO a role that {user} is a member of, or make the publication as its owner",
+                    name.quoted()
+                );
+                self.find(
+                    Some(name),
+                    format!("user {user} does not own it, so it can't add it to its publication"),
+                    cure,
+                );
             }
         }
         Ok(())
@@ -198,8 +219,12 @@ impl Look<'_> {
             SessionReplicationRole::Origin => matches!(enabled, 'O' | 'A'),
             SessionReplicationRole::Auto | SessionReplicationRole::Replica => matches!(enabled, 'R' | 'A'),
         };
-        let firing: Vec<&str> =
-            table.triggers.iter().filter(|trigger| fires(trigger.enabled)).map(|trigger| trigger.name.as_str()).collect();
+        let firing: Vec<&str> = table
+            .triggers
+            .iter()
+            .filter(|trigger| fires(trigger.enabled))
+            .map(|trigger| trigger.name.as_str())
+            .collect();
         if !firing.is_empty() {
             let problem = format!("its triggers fire for what is written here: {}", firing.join(", "));
             self.advise(Some(&table.name), problem, "make sure that they do not alter the rows");

@@ -75,8 +75,15 @@ impl PostgresReader {
     }
 
     /// Copies the rows of a query, up to a bound.
-    async fn copy(&mut self, target: &Target, condition: &str, bytes: usize, out: &mut Vec<Row>) -> Result<bool, Error> {
-        let columns = target.schema.columns.iter().map(|column| identifier(&column.name)).collect::<Vec<_>>().join(", ");
+    async fn copy(
+        &mut self,
+        target: &Target,
+        condition: &str,
+        bytes: usize,
+        out: &mut Vec<Row>,
+    ) -> Result<bool, Error> {
+        let columns =
+            target.schema.columns.iter().map(|column| identifier(&column.name)).collect::<Vec<_>>().join(", ");
         let sql = format!("COPY (SELECT {columns} FROM {} {condition}) TO STDOUT", target.from);
         let doing = || format!("a read of {}", target.from);
         let refused = |error: tokio_postgres::Error| changed(Error::driver(doing(), &error));
@@ -85,10 +92,9 @@ impl PostgresReader {
         let mut lines = Box::pin(client.copy_out(&sql).await.map_err(refused)?);
         let (mut size, mut line, mut scratch) = (0, Vec::new(), Scratch::default());
         loop {
-            let next = tokio::time::timeout(SILENCE, lines.next()).await.map_err(|_| Error::Silent {
-                server: client.server.to_string(),
-                seconds: SILENCE.as_secs(),
-            })?;
+            let next = tokio::time::timeout(SILENCE, lines.next())
+                .await
+                .map_err(|_| Error::Silent { server: client.server.to_string(), seconds: SILENCE.as_secs() })?;
             let Some(piece) = next else { break };
             let piece = piece.map_err(refused)?;
             if size >= bytes {

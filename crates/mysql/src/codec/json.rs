@@ -300,7 +300,7 @@ fn base64(bytes: &[u8], out: &mut String) {
     const LETTERS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
     for (nth, part) in bytes.chunks(3).enumerate() {
         if nth > 0 && nth % 19 == 0 {
-            out.push('\n');
+            out.push_str("\\n");
         }
         let packed = part.iter().fold(0usize, |packed, &byte| packed << 8 | usize::from(byte)) << (8 * (3 - part.len()));
         for at in 0..4 {

@@ -7,7 +7,7 @@
 use crate::error::Error;
 use crate::sink::MysqlSink;
 use crate::sink::progress::commit;
-use crate::sink::refusal::{Failure, sort};
+use crate::sink::failure::{Failure, sort};
 use crate::sink::script::{Answer, Outcome, Script, Statement, What};
 use crate::sink::statement::{FILL_USES, TableWriter, by_effect, update_of_row};
 use crate::sink::target::{Rendered, TargetTable};
@@ -186,7 +186,7 @@ impl<'a> Attempt<'a> {
         Ok(never_there)
     }
 
-    /// A changed key or a truncate among sets. What is more than one plain statement is left to `row`.
+    /// A changed key or a truncate among sets. What is more than one plain statement is left to `row_by_row`.
     fn add_alone(&mut self, script: &mut Script, write: usize) -> Result<Option<Reason>, Error> {
         let careful = |text: &str| Ok(Some(Reason { class: ErrorClass::Poison, text: text.to_owned(), code: 0 }));
         let change = &self.batch.writes[write].change;
@@ -309,7 +309,7 @@ impl<'a> Attempt<'a> {
         Ok(())
     }
 
-    /// A truncate takes what was refused with it; a changed key has nothing refused, or `row` would have it.
+    /// A truncate takes what was refused with it; a changed key has nothing refused, or `row_by_row` would have it.
     pub(super) fn written_alone(&mut self, write: usize) -> Result<(), Error> {
         let change = &self.batch.writes[write].change;
         self.applied.rows += 1;
@@ -346,10 +346,7 @@ impl<'a> Attempt<'a> {
         let name = (schema.table.clone(), version.key.clone());
         // A replaced row has lost its old version already.
         let effect = if version.effect == Effect::Replace { Effect::Upsert } else { version.effect };
-        self.refused.insert(
-            name.clone(),
-            Refused { write: version.write, class: reason.class, reason: reason.text },
-        );
+        self.refused.insert(name.clone(), Refused { write: version.write, class: reason.class, reason: reason.text });
         self.refusals.insert(name, (schema.clone(), Version { effect, ..version.clone() }));
     }
 

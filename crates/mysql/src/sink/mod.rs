@@ -6,8 +6,8 @@
 mod attempt;
 mod encode;
 mod progress;
-mod refusal;
-mod row;
+mod failure;
+mod row_by_row;
 mod script;
 mod statement;
 mod target;
@@ -81,7 +81,8 @@ impl MysqlSink {
 
     async fn load(&mut self, schema: &Arc<Schema>) -> Result<(), Error> {
         let table = &schema.table;
-        let name = self.names.get(table).ok_or_else(|| Error::Fatal(format!("table {table} is not in the pipeline")))?;
+        let name =
+            self.names.get(table).ok_or_else(|| Error::Fatal(format!("table {table} is not in the pipeline")))?;
         let found = catalog::table(&mut self.client, name).await?.ok_or_else(|| {
             Error::Fatal(format!(
                 "table {name} is missing, or the user may not see it; make it (sync-worker schema prints the statement) \
@@ -151,9 +152,9 @@ impl Sink for MysqlSink {
                 }
             };
             let error = self.give_up(error).await;
-            if error.code() == Some(refusal::DEADLOCK) && tries < ATTEMPTS {
+            if error.code() == Some(failure::DEADLOCK) && tries < ATTEMPTS {
                 tries += 1;
-            } else if refusal::is_stale(&error) && !looked_again {
+            } else if failure::is_stale(&error) && !looked_again {
                 looked_again = true;
                 self.targets.clear();
             } else {

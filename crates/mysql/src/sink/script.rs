@@ -25,14 +25,20 @@ pub enum What {
     /// Moves the marker: one row, or we have been superseded.
     Marker,
     /// `fresh` of its rows need not be there.
-    Delete { fresh: u64 },
+    Delete {
+        fresh: u64,
+    },
     /// Must find every row.
     Update,
     /// Inserts what it does not find, which for updates is counted as missing.
-    Upsert { updates: bool },
+    Upsert {
+        updates: bool,
+    },
     Insert,
     /// Inserts the rows that the update before it did not find.
-    Fill { updates: bool },
+    Fill {
+        updates: bool,
+    },
     /// All rows of a table.
     Clear,
 }
@@ -182,10 +188,6 @@ impl Script {
         packet.statements.push(Statement { what, table: Some(list.table.clone()), rows });
     }
 
-    pub fn is_empty(&self) -> bool {
-        self.packets.iter().all(|packet| packet.statements.is_empty())
-    }
-
     /// Runs the statements in order until one fails. The answers of those before it are given in either case, with the
     /// statement that failed.
     pub async fn run(self, client: &mut Client, doing: &'static str) -> Outcome {
@@ -215,7 +217,12 @@ pub struct Outcome {
 }
 
 /// Sends one packet and reads the answers of its statements.
-async fn run_packet(client: &mut Client, doing: &'static str, sql: &[u8], count: usize) -> (Vec<Answer>, Option<Error>) {
+async fn run_packet(
+    client: &mut Client,
+    doing: &'static str,
+    sql: &[u8],
+    count: usize,
+) -> (Vec<Answer>, Option<Error>) {
     let Client { conn, liveness, .. } = client;
     let mut answers = Vec::with_capacity(count);
     let outcome = {
@@ -223,6 +230,10 @@ async fn run_packet(client: &mut Client, doing: &'static str, sql: &[u8], count:
         let work = async move {
             let mut result = conn.query_iter(sql).await?;
             loop {
+                // The driver hands out the error of a later statement when its result is asked for.
+                if result.columns().is_none() {
+                    return result.drop_result().await;
+                }
                 answers.push(Answer {
                     affected: result.affected_rows(),
                     duplicates: duplicates(&result.info()),
@@ -267,10 +278,15 @@ mod tests {
         let list = List { table: &table, before: b"INSERT INTO t VALUES ", row: (b"(", b")"), after: b"" };
         let mut script = Script::new(64 << 10);
         let leftover = script
-            .list(&list, 100, |places| What::Delete { fresh: places.len() as u64 }, |place, out| {
-                out.resize(if place == 50 { 70 << 10 } else { 2 << 10 }, b'1');
-                Ok(Rendered::Done)
-            })
+            .list(
+                &list,
+                100,
+                |places| What::Delete { fresh: places.len() as u64 },
+                |place, out| {
+                    out.resize(if place == 50 { 70 << 10 } else { 2 << 10 }, b'1');
+                    Ok(Rendered::Done)
+                },
+            )
             .unwrap();
         assert_eq!(leftover.refused.len(), 1);
         assert!(script.packets.iter().all(|packet| packet.sql.len() < 64 << 10));

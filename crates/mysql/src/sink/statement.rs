@@ -35,9 +35,9 @@ impl<'a> TableWriter<'a> {
             fresh: places.iter().filter(|&&place| versions[place].fresh).count() as u64,
         };
         let target = self.target;
-        let leftover = self.script.list(&list, versions.len(), fresh, |place, out| {
-            target.render_key(out, &versions[place].key)
-        })?;
+        let leftover = self
+            .script
+            .list(&list, versions.len(), fresh, |place, out| target.render_key(out, &versions[place].key))?;
         Ok(refusals(versions, leftover))
     }
 
@@ -64,7 +64,8 @@ impl<'a> TableWriter<'a> {
         let fill = self.target.fill > 0;
         let simple = self.target.simple;
         self.by_columns(versions, |writer, versions, present| match present {
-            None if simple && (versions.len() > 1 || fill) => writer.upsert(versions, present, true),
+            // Over one row an upsert does not tell whether the row was there.
+            None if simple && versions.len() > 1 => writer.upsert(versions, present, true),
             None if fill => writer.update_or_fill(versions, present, true),
             None | Some(_) => writer.update(versions, present, What::Update),
         })
@@ -83,7 +84,8 @@ impl<'a> TableWriter<'a> {
         let mut groups: HashMap<Vec<bool>, Vec<&'v Version>> = HashMap::new();
         for place in std::mem::take(&mut leftover.partial) {
             let version = versions[place];
-            let present = self.target.present(row_of(version)?)?.ok_or(Damaged("a full image was taken for partial"))?;
+            let present =
+                self.target.present(row_of(version)?)?.ok_or(Damaged("a full image was taken for partial"))?;
             groups.entry(present).or_default().push(version);
         }
         let mut refused = refusals(versions, leftover);
@@ -206,9 +208,12 @@ impl<'a> TableWriter<'a> {
         what: What,
     ) -> Result<Leftover, Error> {
         let target = self.target;
-        self.script.list(list, versions.len(), |_| what, |place, out| {
-            target.render(out, row_of(versions[place])?, present, derived)
-        })
+        self.script.list(
+            list,
+            versions.len(),
+            |_| what,
+            |place, out| target.render(out, row_of(versions[place])?, present, derived),
+        )
     }
 
     fn insert_head(&self, present: Option<&[bool]>) -> Vec<u8> {

@@ -161,10 +161,8 @@ impl TargetTable {
             columns.push(Some(target_column(column, conversion, schema.engine)));
         }
         for column in &table.columns {
-            let needed = !column.column.nullable
-                && !column.has_default
-                && !column.auto_increment
-                && !column.column.generated;
+            let needed =
+                !column.column.nullable && !column.has_default && !column.auto_increment && !column.column.generated;
             if needed && schema.column(&column.column.name).is_none() {
                 return Err(Error::Fatal(format!(
                     "table {name} column {} has no default and the source has no such column; give it a default or \
@@ -211,7 +209,13 @@ impl TargetTable {
 
     /// Appends the row's values with commas between them. Of a partial row only the columns in `present` are wanted;
     /// without it all are. `derived`: the row becomes one of a derived table.
-    pub fn render(&self, out: &mut Vec<u8>, row: &Row, present: Option<&[bool]>, derived: bool) -> Result<Rendered, Error> {
+    pub fn render(
+        &self,
+        out: &mut Vec<u8>,
+        row: &Row,
+        present: Option<&[bool]>,
+        derived: bool,
+    ) -> Result<Rendered, Error> {
         let mut scratch = String::new();
         let mut first = true;
         for (at, (cell, column)) in row.cells().zip(&self.columns).enumerate() {
@@ -338,7 +342,8 @@ fn target_column(column: &TableColumn, conversion: Conversion, source: Engine) -
         _ => None,
     };
     let text = matches!(column.kind, ColumnType::Text { .. } | ColumnType::Enum | ColumnType::Set);
-    let spelled = matches!(data_type.as_str(), "float" | "double" | "date" | "time" | "datetime" | "timestamp" | "year");
+    let spelled =
+        matches!(data_type.as_str(), "float" | "double" | "date" | "time" | "datetime" | "timestamp" | "year");
     let universal = character_set.as_deref().is_none_or(|name| name == "utf8mb4");
     TargetColumn {
         name: column.name.clone(),

@@ -77,11 +77,7 @@ pub fn schema(table: &str, columns: &[(&str, ColumnType)]) -> Arc<Schema> {
 }
 
 fn write(schema: &Arc<Schema>, op: Op, before: Option<Row>, after: Option<Row>) -> Write {
-    Write {
-        change: Change { schema: schema.clone(), op, before, after },
-        offset: Offset(0),
-        parked: false,
-    }
+    Write { change: Change { schema: schema.clone(), op, before, after }, offset: Offset(0), parked: false }
 }
 
 pub fn create(schema: &Arc<Schema>, cells: &[Cell<'_>]) -> Write {
@@ -117,7 +113,9 @@ pub fn again(write: Write) -> Write {
 fn shown(value: DriverValue) -> String {
     match value {
         DriverValue::NULL => "NULL".to_owned(),
-        DriverValue::Bytes(bytes) => String::from_utf8(bytes).unwrap_or_else(|bytes| format!("{:?}", bytes.into_bytes())),
+        DriverValue::Bytes(bytes) => {
+            String::from_utf8(bytes).unwrap_or_else(|bytes| format!("{:?}", bytes.into_bytes()))
+        }
         other => format!("{other:?}"),
     }
 }
@@ -148,12 +146,8 @@ impl Fixture {
         };
         let password = Opts::from_url(&url).unwrap().pass().map(|text| Secret::new(text.to_owned()));
         let config = Config { url: format!("{base}/{database}"), password, server_id: None };
-        let scope = Scope {
-            installation: database.as_str().into(),
-            pipeline: "p".into(),
-            tables,
-            spill: std::env::temp_dir(),
-        };
+        let scope =
+            Scope { installation: database.as_str().into(), pipeline: "p".into(), tables, spill: std::env::temp_dir() };
         let marker = Marker { offset: None, log: "log".into(), digest: 0, epoch: 0, writes: 0 };
         let parked = Parked::default();
         let mut fixture = Self { database, conn, config, scope, parked, marker, sink: None };

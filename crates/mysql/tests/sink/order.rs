@@ -7,7 +7,9 @@ const UNIQUE: &str = "CREATE TABLE t (k BIGINT PRIMARY KEY, a BIGINT, UNIQUE (a)
 
 #[tokio::test]
 async fn changed_keys_keep_their_order() {
-    let Some(mut f) = Fixture::new("keychange", &["CREATE TABLE t (k BIGINT PRIMARY KEY, a BIGINT)"]).await else { return };
+    let Some(mut f) = Fixture::new("keychange", &["CREATE TABLE t (k BIGINT PRIMARY KEY, a BIGINT)"]).await else {
+        return;
+    };
     let t = schema("t", &[("k", INT), ("a", INT)]);
     f.apply_as_sets(vec![create(&t, &[int(1), int(1)]), create(&t, &[int(2), int(2)])]).await;
     let applied = f
@@ -108,7 +110,10 @@ async fn a_taken_unique_value_parks_its_row_and_spares_the_other() {
     writes.push(read(&t, &[int(9), int(5)]));
     writes.push(update(&t, &[int(10), int(5)]));
     let applied = f.apply(writes).await;
-    assert_eq!(refused(&applied), [(4, ErrorClass::Dependency), (8, ErrorClass::Dependency), (9, ErrorClass::Dependency)]);
+    assert_eq!(
+        refused(&applied),
+        [(4, ErrorClass::Dependency), (8, ErrorClass::Dependency), (9, ErrorClass::Dependency)]
+    );
     let mut expected: Vec<_> = [1, 2, 3, 4, 6, 7, 8].map(|k| format!("{k}|{k}")).into();
     expected.push("100|5".to_owned());
     assert_eq!(f.rows("t").await, expected);
@@ -165,7 +170,13 @@ async fn a_child_without_its_parent_waits() {
     let Some(mut f) = Fixture::new("orphan", FAMILY).await else { return };
     let parent = schema("parent", &[("id", INT), ("a", INT)]);
     let child = schema("child", &[("id", INT), ("p", INT)]);
-    let applied = f.apply(vec![create(&parent, &[int(1), int(1)]), create(&child, &[int(1), int(1)]), create(&child, &[int(2), int(7)])]).await;
+    let applied = f
+        .apply(vec![
+            create(&parent, &[int(1), int(1)]),
+            create(&child, &[int(1), int(1)]),
+            create(&child, &[int(2), int(7)]),
+        ])
+        .await;
     assert_eq!(refused(&applied), [(2, ErrorClass::Dependency)]);
     assert_eq!(f.parked_rows().await, ["child|2|the parent row is missing for foreign key child_p (error 1452)"]);
     assert_eq!(f.rows("child").await, ["1|1"]);

@@ -86,6 +86,7 @@ impl Failure {
                 "22021" | "22P05" => format!("a text that the target's encoding does not hold ({server})"),
                 code if code.starts_with("22") => format!("a value that its column does not hold ({server})"),
                 code if code.starts_with("P0") => format!("a trigger of the target raised an error ({server})"),
+                "42501" => format!("{server}; GRANT it to the target's user"),
                 _ => server.to_string(),
             },
         }

@@ -72,6 +72,8 @@ pub enum Order {
 pub struct Builder<'a> {
     pub plans: &'a Plans,
     pub missing: Missing,
+    /// Inserts overwrite a row with their key.
+    pub overwrite: bool,
     pub order: Order,
     /// The depth of each table below those that it refers to.
     pub ranks: &'a HashMap<SchemaId, usize>,
@@ -141,6 +143,28 @@ impl Builder<'_> {
         Ok(groups)
     }
 
+    /// The kind of statement for a version; None where there is nothing to do.
+    fn kind_of(&self, plan: &Plan, effect: Effect, mask: &Mask) -> Option<Kind> {
+        Some(match effect {
+            Effect::Insert if self.overwrite => Kind::Upsert,
+            Effect::Insert => Kind::Insert,
+            Effect::Upsert | Effect::Replace => Kind::Upsert,
+            Effect::Delete => Kind::Delete,
+            Effect::Update => {
+                let nothing_to_set = match mask {
+                    None => !plan.has_settable,
+                    Some(_) => plan.included(mask).all(|at| plan.key.contains(&at)),
+                };
+                match (nothing_to_set, mask, self.missing) {
+                    (true, None, _) => Kind::Upsert,
+                    (true, Some(_), _) => return None,
+                    (false, _, Missing::Fails) => Kind::UpdateAll,
+                    (false, _, Missing::Told) => Kind::UpdateFound,
+                }
+            }
+        })
+    }
+
     /// Appends a version to the last group of its kind and columns.
     pub fn version(&mut self, schema: SchemaId, version: &Version, groups: &mut Vec<Rows>) -> Result<(), Damaged> {
         let Some(plan) = self.plans.get(&schema) else { return Err(Damaged("a row without a schema")) };
@@ -148,7 +172,7 @@ impl Builder<'_> {
             Some(row) => plan.mask(row)?,
             None => None,
         };
-        let Some(kind) = kind_of(plan, version.effect, &mask, self.missing) else {
+        let Some(kind) = self.kind_of(plan, version.effect, &mask) else {
             self.idle += 1;
             return Ok(());
         };
@@ -206,27 +230,6 @@ impl Builder<'_> {
         }
         Ok(())
     }
-}
-
-/// The kind of statement for a version; None where there is nothing to do.
-pub fn kind_of(plan: &Plan, effect: Effect, mask: &Mask, missing: Missing) -> Option<Kind> {
-    Some(match effect {
-        Effect::Insert => Kind::Insert,
-        Effect::Upsert | Effect::Replace => Kind::Upsert,
-        Effect::Delete => Kind::Delete,
-        Effect::Update => {
-            let nothing_to_set = match mask {
-                None => !plan.has_settable,
-                Some(_) => plan.included(mask).all(|at| plan.key.contains(&at)),
-            };
-            match (nothing_to_set, mask, missing) {
-                (true, None, _) => Kind::Upsert,
-                (true, Some(_), _) => return None,
-                (false, _, Missing::Fails) => Kind::UpdateAll,
-                (false, _, Missing::Told) => Kind::UpdateFound,
-            }
-        }
-    })
 }
 
 /// Why an image is not enough for its statement: a new row needs all columns.

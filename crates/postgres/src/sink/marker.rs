@@ -19,7 +19,6 @@ const ADVISORY_LOCK: i64 = 0x7379_6e63_776f_726b;
 
 /// A fill factor this low lets the marker be updated in place for the life of the table.
 const CREATE: &str = r#"
-CREATE SCHEMA IF NOT EXISTS sync_worker;
 CREATE TABLE IF NOT EXISTS sync_worker.progress (
     installation text NOT NULL, pipeline text NOT NULL, database text NOT NULL, partition int4 NOT NULL,
     "offset" int8, log text NOT NULL, digest int8 NOT NULL, epoch int8 NOT NULL, writes int8 NOT NULL,
@@ -126,13 +125,17 @@ pub async fn create(client: &Client) -> Result<(), Error> {
     if client.value(doing, there).await?.as_deref() == Some("t") {
         return Ok(());
     }
+    // An administrator may have made the schema for a user that may not: asking for it again would fail.
+    let schema = client.value(doing, "SELECT to_regnamespace('sync_worker') IS NULL").await?;
+    let schema = if schema.as_deref() == Some("t") { "CREATE SCHEMA IF NOT EXISTS sync_worker;" } else { "" };
     // IF NOT EXISTS alone fails when two sessions pass it at the same time.
-    let sql = format!("BEGIN; SELECT pg_advisory_xact_lock({ADVISORY_LOCK}); {CREATE}; COMMIT");
+    let sql = format!("BEGIN; SELECT pg_advisory_xact_lock({ADVISORY_LOCK}); {schema} {CREATE}; COMMIT");
     let Err(error) = client.batch_execute(&sql).await else { return Ok(()) };
     let error = Error::driver("the creation of the schema sync_worker", &error);
     if error.code() != Some("42501") {
         return Err(error);
     }
+    client.rows("a rollback", "ROLLBACK").await?;
     let whose = client.rows("a look at the session", "SELECT current_user, current_database()").await?;
     let name = |at| whose.first().and_then(|row| row.get(at)).map(identifier).unwrap_or_default();
     Err(Error::Fatal(format!(

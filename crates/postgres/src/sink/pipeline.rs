@@ -70,8 +70,9 @@ impl<'a> Pipeline<'a> {
     /// The driver sends a request when its future is polled for the first time.
     async fn start(&mut self, answer: Answer<'a>) {
         let mut answer = maybe_done(answer);
-        let _ = futures::poll!(Pin::new(&mut answer));
-        if let MaybeDone::Done(Err(error)) = &answer {
+        if futures::poll!(Pin::new(&mut answer)).is_ready()
+            && let MaybeDone::Done(Err(error)) = &answer
+        {
             self.broken |= error.as_db_error().is_none();
         }
         self.answers.push(answer);

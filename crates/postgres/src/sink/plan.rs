@@ -14,6 +14,9 @@ use sync_worker_core::schema::Schema;
 use sync_worker_core::value::{Cell, Damaged};
 use tokio_postgres::Statement;
 
+/// Statements kept prepared for a table.
+const STATEMENTS: usize = 256;
+
 /// A source column and the target column of the same name.
 pub struct PlanColumn {
     pub name: String,
@@ -27,7 +30,6 @@ pub struct PlanColumn {
 
 pub struct Plan {
     pub target: Arc<Target>,
-    pub schema: Arc<Schema>,
     /// As in the source's schema.
     pub columns: Vec<PlanColumn>,
     /// Indexes into `columns`, in the source's key order.
@@ -55,7 +57,7 @@ impl From<Damaged> for NotEncoded {
 
 impl Plan {
     /// Matches a source's columns with the target's; every mismatch is Fatal and named.
-    pub fn new(target: Arc<Target>, schema: Arc<Schema>) -> Result<Self, Error> {
+    pub fn new(target: Arc<Target>, schema: &Schema) -> Result<Self, Error> {
         let table = &target.table;
         let fatal = |what: String| Error::Fatal(format!("target table {}: {what}", table.name));
         let mut columns = Vec::with_capacity(schema.columns.len());
@@ -111,7 +113,6 @@ impl Plan {
             columns,
             statements: HashMap::new(),
             target,
-            schema,
         })
     }
 
@@ -208,6 +209,10 @@ impl Plan {
         let name = (kind, mask.clone());
         if let Some(statement) = self.statements.get(&name) {
             return Ok(statement.clone());
+        }
+        // Rows whose unchanged columns are left out come in many shapes; the server keeps what is prepared in memory.
+        if self.statements.len() >= STATEMENTS {
+            self.statements.clear();
         }
         let statement = client.prepare(&statement::text(self, kind, mask)).await?;
         self.statements.insert(name, statement.clone());

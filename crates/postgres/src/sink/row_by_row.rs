@@ -170,7 +170,7 @@ impl Session {
     /// Runs statements up to the first that is refused, and returns the index of the write after that one.
     async fn run(
         &mut self,
-        singles: &mut Vec<Single>,
+        singles: &mut [Single],
         refusing: &mut Refusing,
         applied: &mut Applied,
     ) -> Result<Option<usize>, Attempt> {

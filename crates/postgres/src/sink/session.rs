@@ -29,8 +29,8 @@ const PLANNING: &str = "SET plan_cache_mode = force_generic_plan; SET enable_seq
 const REPLAN_EVERY: u64 = 1 << 16;
 const REPLAN_FIRST: u64 = 16;
 
-/// After an update that found no row, this many batches are looked at before their commit: during a snapshot changes of
-/// rows that are still to be copied come in runs.
+/// After an update that found no row, this many batches are looked at before their commit, and after an insert that found
+/// one, as many overwrite rows: where a target is not at the state that its changes start from, both come in runs.
 const WATCHFUL: u32 = 32;
 
 pub struct Session {
@@ -43,6 +43,7 @@ pub struct Session {
     /// Prepared when the target is taken over.
     pub ledger: Option<Ledger>,
     watchful: u32,
+    pub overwriting: u32,
     written: u64,
     replan_at: u64,
 }
@@ -64,6 +65,7 @@ impl Session {
             order,
             ledger: None,
             watchful: 0,
+            overwriting: 0,
             written: 0,
             replan_at: REPLAN_FIRST,
         })
@@ -108,6 +110,8 @@ impl Session {
             if failure.missing && missing == Missing::Fails {
                 missing = Missing::Told;
                 self.watchful = WATCHFUL;
+            } else if self.overwriting == 0 && self.is_of_key(&failure) {
+                self.overwriting = WATCHFUL + 1;
             } else if failure.is_stale() && !replanned {
                 replanned = true;
                 self.plans.clear();
@@ -119,8 +123,14 @@ impl Session {
             }
         };
         self.watchful = if applied.missing > 0 { WATCHFUL } else { self.watchful.saturating_sub(1) };
+        self.overwriting = self.overwriting.saturating_sub(1);
         self.written += applied.rows;
         Ok(applied)
+    }
+
+    /// A row with the key of an insert was there.
+    fn is_of_key(&self, failure: &Failure) -> bool {
+        failure.unique_index().is_some_and(|name| self.plans.values().any(|plan| plan.is_key_index(name)))
     }
 
     pub fn error(&self, failure: Failure, doing: &str) -> Error {
@@ -158,11 +168,11 @@ impl Session {
         Ok(())
     }
 
-    async fn plan_of(&self, schema: &Arc<Schema>) -> Result<Plan, Error> {
+    async fn plan_of(&self, schema: &Schema) -> Result<Plan, Error> {
         let Some(name) = self.names.get(&schema.table) else {
             return Err(Error::Fatal(format!("table {} is not one of pipeline {}", schema.table, self.pipeline)));
         };
-        Plan::new(Arc::new(Target::read(&self.client, name).await?), schema.clone())
+        Plan::new(Arc::new(Target::read(&self.client, name).await?), schema)
     }
 }
 

@@ -27,6 +27,7 @@ impl Session {
         Builder {
             plans: &self.plans,
             missing,
+            overwrite: self.overwriting > 0,
             order: self.order,
             ranks: &self.ranks,
             scratch: String::new(),
@@ -285,7 +286,7 @@ impl From<super::Failure> for Attempt {
 
 /// A `TRUNCATE` where it is allowed and refers to nobody; every row, else.
 pub fn truncate(plan: &super::plan::Plan) -> String {
-    let table = &plan.target.sql_name;
+    let table = &plan.target.sql_only;
     if plan.target.truncates { format!("TRUNCATE {table}") } else { format!("DELETE FROM {table}") }
 }
 

@@ -2,7 +2,6 @@
 
 use super::failure::MISSING;
 use super::plan::Plan;
-use std::fmt::Write as _;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Kind {
@@ -51,7 +50,7 @@ pub fn text(plan: &Plan, kind: Kind, mask: &Mask) -> String {
             format!("WITH w AS ({update}) SELECT array_agg(n) FROM w")
         }
         Kind::Delete => {
-            let (table, source, key) = (&plan.target.sql_name, text.source(false, false), text.key_matches(false));
+            let (table, source, key) = (&plan.target.sql_only, text.source(false, false), text.key_matches(false));
             format!("DELETE FROM {table} AS t USING {source} WHERE {key}")
         }
         Kind::UpdateKeyAll => text.all(&text.update("1", &text.source(true, false), true)),
@@ -80,16 +79,14 @@ impl Text<'_> {
         let mut text = "unnest(".to_owned();
         for (at, array) in arrays.iter().enumerate() {
             let comma = if at > 0 { ", " } else { "" };
-            // Writing to a String does not fail.
-            let _ = write!(text, "{comma}${}::pg_catalog.{array}", at + 1);
+            text.push_str(&format!("{comma}${}::pg_catalog.{array}", at + 1));
         }
         text.push(')');
         if numbered {
             text.push_str(" WITH ORDINALITY");
             names.push("n".to_owned());
         }
-        let _ = write!(text, " AS u({})", names.join(", "));
-        text
+        format!("{text} AS u({})", names.join(", "))
     }
 
     /// A column of the source as a value of the target's column.
@@ -147,7 +144,7 @@ impl Text<'_> {
             Some(_) => self.update(&keys, &self.source(false, false), false),
             None => format!(
                 "SELECT {keys} FROM {} AS t, {} WHERE {}",
-                self.plan.target.sql_name,
+                self.plan.target.sql_only,
                 self.source(false, false),
                 self.key_matches(false)
             ),
@@ -167,7 +164,7 @@ impl Text<'_> {
             format!("{name} = {}", self.value(at, 'c'))
         });
         let set = set.collect::<Vec<_>>().join(", ");
-        let (table, key) = (&self.plan.target.sql_name, self.key_matches(by_old_key));
+        let (table, key) = (&self.plan.target.sql_only, self.key_matches(by_old_key));
         format!("UPDATE {table} AS t SET {set} FROM {source} WHERE {key} RETURNING {returning}")
     }
 

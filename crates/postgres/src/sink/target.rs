@@ -10,8 +10,10 @@ use sync_worker_core::types::ColumnType;
 #[derive(Debug)]
 pub struct Target {
     pub table: Table,
-    /// As statements write it.
+    /// As an insert writes it.
     pub sql_name: String,
+    /// As all others write it: not with the tables that inherit from it, as with native replication.
+    pub sql_only: String,
     /// What a value that travels as text is cast to, by the oid of the column's base type. Without the column's
     /// modifier: a cast to `varchar(3)` cuts, an assignment to such a column refuses.
     casts: HashMap<u32, String>,
@@ -46,6 +48,7 @@ impl Target {
         let casts = rows.iter().filter_map(|row| Some((row.get(0)?.parse().ok()?, row.get(1)?.to_owned())));
         Ok(Self {
             sql_name: table.name.quoted(),
+            sql_only: table.from_clause(),
             casts: casts.collect(),
             truncates,
             has_identity: table.columns.iter().any(|column| column.identity == Identity::Always),

@@ -52,6 +52,39 @@ pub struct PostgresSource {
     assembly: Assembly,
     server: Server,
     silence: Silence,
+    pace: Pace,
+}
+
+/// Under load the server sends a packet per change, and a reader that is faster than it wakes up for each. Such a reader
+/// waits a moment for more: system calls are most of what reading costs.
+struct Pace {
+    since: Instant,
+    fills: u32,
+    busy: bool,
+}
+
+/// Reads at this rate, one every 250 microseconds, are a reader that outruns its server.
+const BUSY_FILLS: u32 = 16;
+const BUSY_TIME: Duration = Duration::from_millis(4);
+const PAUSE: Duration = Duration::from_millis(1);
+
+impl Pace {
+    fn new() -> Self {
+        Self { since: Instant::now(), fills: 0, busy: false }
+    }
+
+    fn filled(&mut self, now: Instant) {
+        self.fills += 1;
+        if self.fills == BUSY_FILLS {
+            self.busy = now.duration_since(self.since) < BUSY_TIME;
+            self.fills = 0;
+            self.since = now;
+        }
+    }
+
+    fn pause(&mut self) -> Option<Duration> {
+        std::mem::take(&mut self.busy).then_some(PAUSE)
+    }
 }
 
 /// Notices a connection that swallows everything.
@@ -73,7 +106,7 @@ impl PostgresSource {
         let silence = Silence { timer: Box::pin(tokio::time::sleep(QUIET)), heard: Instant::now(), asked: None };
         let (epoch, start, recent) = stream;
         let assembly = Assembly::new(epoch, start, recent);
-        Self { receiver, feedback, relations, spill, assembly, server, silence }
+        Self { receiver, feedback, relations, spill, assembly, server, silence, pace: Pace::new() }
     }
 
     async fn batch(&mut self) -> Result<SourceBatch, Error> {
@@ -117,14 +150,18 @@ impl PostgresSource {
     }
 
     async fn fill(&mut self) -> Result<(), Error> {
+        if let Some(pause) = self.pace.pause() {
+            tokio::time::sleep(pause).await;
+        }
         let silence = &mut self.silence;
         loop {
             tokio::select! {
                 biased;
-                filled = self.receiver.fill() => {
+                read = self.receiver.fill() => {
                     silence.heard = Instant::now();
                     silence.asked = None;
-                    return filled;
+                    self.pace.filled(silence.heard);
+                    return read;
                 }
                 () = silence.timer.as_mut() => {}
             }

@@ -43,7 +43,10 @@ pub async fn open(
             let resume = resume(from)?;
             check(&client, database, &name, from, (&epoch, end), &address.database).await?;
             if slot::publish(&client, &name, &tables).await? == Publication::Altered {
-                tracing::warn!(publication = name, "the publication had other tables than the pipeline and was changed");
+                tracing::warn!(
+                    publication = name,
+                    "the publication had other tables than the pipeline and was changed"
+                );
             }
             resume
         }
@@ -123,7 +126,10 @@ async fn check(
     let gap = |problem: String| Err(Error::Gap(format!("{database}: {problem}: {repair}")));
     let resume = resume(from)?;
     if from.epoch != *epoch {
-        return gap(format!("the position {resume} belongs to server/timeline {}, but this one is {epoch}", from.epoch));
+        return gap(format!(
+            "the position {resume} belongs to server/timeline {}, but this one is {epoch}",
+            from.epoch
+        ));
     }
     if resume > end {
         return gap(format!("the position {resume} is ahead of the server's log, which ends at {end}"));

@@ -17,7 +17,10 @@ const EPOCH: i64 = 946_684_800_000_000;
 pub enum Frame<'a> {
     Data(&'a [u8]),
     /// Everything up to `end` has been sent.
-    Keepalive { end: Lsn, reply: bool },
+    Keepalive {
+        end: Lsn,
+        reply: bool,
+    },
 }
 
 impl<'a> Frame<'a> {
@@ -53,16 +56,38 @@ pub enum Message<'a> {
         end: Lsn,
     },
     Relation(Relation<'a>),
-    Insert { relation: u32, new: Tuple<'a> },
-    Update { relation: u32, old: Option<Old<'a>>, new: Tuple<'a> },
-    Delete { relation: u32, old: Old<'a> },
-    Truncate { relations: Relations<'a> },
+    Insert {
+        relation: u32,
+        new: Tuple<'a>,
+    },
+    Update {
+        relation: u32,
+        old: Option<Old<'a>>,
+        new: Tuple<'a>,
+    },
+    Delete {
+        relation: u32,
+        old: Old<'a>,
+    },
+    Truncate {
+        relations: Relations<'a>,
+    },
     /// A piece of a transaction that has not committed yet.
-    StreamStart { xid: u32 },
+    StreamStart {
+        xid: u32,
+    },
     StreamStop,
-    StreamCommit { xid: u32, commit: Lsn, end: Lsn, commit_time: i64 },
+    StreamCommit {
+        xid: u32,
+        commit: Lsn,
+        end: Lsn,
+        commit_time: i64,
+    },
     /// A sub-transaction, or where both are equal all of it.
-    StreamAbort { xid: u32, subtransaction: u32 },
+    StreamAbort {
+        xid: u32,
+        subtransaction: u32,
+    },
     /// Origins, type names, logical messages: nothing that we use.
     Other,
 }
@@ -89,9 +114,7 @@ impl<'a> Message<'a> {
                 let relation = cursor.u32()?;
                 Message::Delete { relation, old: cursor.old()?.ok_or(Malformed("a delete without a row"))? }
             }
-            b'B' => {
-                Message::Begin { commit: cursor.lsn()?, commit_time: cursor.time()?, xid: cursor.u32()? }
-            }
+            b'B' => Message::Begin { commit: cursor.lsn()?, commit_time: cursor.time()?, xid: cursor.u32()? },
             b'C' => {
                 cursor.skip(1)?;
                 Message::Commit { commit: cursor.lsn()?, end: cursor.lsn()? }
@@ -338,7 +361,9 @@ mod tests {
 
     #[test]
     fn updates_hold_the_new_row_and_perhaps_the_old_key() {
-        let Ok(Message::Update { relation: 0x4005, old: None, new }) = Message::parse(UPDATE) else { panic!("no update") };
+        let Ok(Message::Update { relation: 0x4005, old: None, new }) = Message::parse(UPDATE) else {
+            panic!("no update")
+        };
         let fields: Vec<_> = new.fields().map(|field| field.unwrap()).collect();
         assert_eq!(fields, [Field::Text(b"7"), Field::Text(b"two")]);
         let Ok(Message::Update { old: Some(old), new, .. }) = Message::parse(KEY_UPDATE) else { panic!("no update") };

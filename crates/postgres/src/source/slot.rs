@@ -55,12 +55,7 @@ pub async fn find(client: &Client, name: &str) -> Result<Option<Slot>, Error> {
         ("", _, _) => None,
         (reason, _, _) => Some(reason.to_owned()),
     };
-    Ok(Some(Slot {
-        plugin: text(0).to_owned(),
-        database: text(1).to_owned(),
-        lost,
-        confirmed: text(5).parse().ok(),
-    }))
+    Ok(Some(Slot { plugin: text(0).to_owned(), database: text(1).to_owned(), lost, confirmed: text(5).parse().ok() }))
 }
 
 /// Makes the slot and returns where it starts: transactions that commit at or after this point are in it.

@@ -213,7 +213,8 @@ impl Connection {
 
 async fn open(address: &Address, server: &Server) -> Result<Connection, Error> {
     let unreachable = |error: io::Error| Error::Unreachable { server: server.to_string(), problem: error.to_string() };
-    let connection = |reading, writing| Connection { reading, writing, buffer: BytesMut::new(), server: server.clone() };
+    let connection =
+        |reading, writing| Connection { reading, writing, buffer: BytesMut::new(), server: server.clone() };
     let name = match &server.host {
         Host::Tcp(name) => name,
         #[cfg(unix)]

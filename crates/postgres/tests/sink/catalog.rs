@@ -21,14 +21,22 @@ fn names(error: &Error, parts: &[&str]) {
 fn identity_generated_and_defaulted_columns() {
     on_server(async |target| {
         target
-            .sql("CREATE TABLE t (id int GENERATED ALWAYS AS IDENTITY PRIMARY KEY, name text, \
-                  upper text GENERATED ALWAYS AS (upper(name)) STORED, extra text NOT NULL DEFAULT 'default')")
+            .sql(
+                "CREATE TABLE t (id int GENERATED ALWAYS AS IDENTITY PRIMARY KEY, name text, \
+                  upper text GENERATED ALWAYS AS (upper(name)) STORED, extra text NOT NULL DEFAULT 'default')",
+            )
             .await;
         let there = target.schema("t").await;
         let columns = there.columns.iter().filter(|column| column.name != "extra").cloned().collect();
         let t = Arc::new(Schema::new(there.table.clone(), there.engine, columns, there.key.clone()));
         let mut applier = target.applier(&["t"]).await;
-        applier.apply(vec![create(&t, &[Int(7), Text("a")]), create(&t, &[Int(8), Text("b")]), read(&t, &[Int(9), Text("c")])]).await;
+        applier
+            .apply(vec![
+                create(&t, &[Int(7), Text("a")]),
+                create(&t, &[Int(8), Text("b")]),
+                read(&t, &[Int(9), Text("c")]),
+            ])
+            .await;
         target.sql("UPDATE t SET extra = 'own'").await;
         let applied = applier.apply(vec![update(&t, &[Int(7), Text("x")]), read(&t, &[Int(9), Text("z")])]).await;
         assert!(!applied.row_by_row);
@@ -43,10 +51,17 @@ fn a_source_column_that_is_generated_at_the_target_is_left_out() {
     on_server(async |target| {
         target.sql("CREATE TABLE t (id int PRIMARY KEY, a int, b int)").await;
         let t = target.schema("t").await;
-        target.sql("DROP TABLE t; CREATE TABLE t (b int GENERATED ALWAYS AS (a * 2) STORED, id int PRIMARY KEY, a int)").await;
+        target
+            .sql("DROP TABLE t; CREATE TABLE t (b int GENERATED ALWAYS AS (a * 2) STORED, id int PRIMARY KEY, a int)")
+            .await;
         let mut applier = target.applier(&["t"]).await;
         applier.apply(vec![create(&t, &[Int(1), Int(4), Int(0)]), create(&t, &[Int(2), Int(4), Int(0)])]).await;
-        applier.apply(vec![patch(&t, &[Present(Int(1)), Present(Int(5)), UNCHANGED]), update(&t, &[Int(2), Int(6), Int(0)])]).await;
+        applier
+            .apply(vec![
+                patch(&t, &[Present(Int(1)), Present(Int(5)), UNCHANGED]),
+                update(&t, &[Int(2), Int(6), Int(0)]),
+            ])
+            .await;
         assert_eq!(target.table("t").await, ["(10,1,5)", "(12,2,6)"]);
     });
 }
@@ -74,7 +89,10 @@ fn mismatches_are_named() {
             ("CREATE TABLE t (id int PRIMARY KEY, b text)", vec!["public.t", "column a", "ADD COLUMN"]),
             ("CREATE TABLE t (id int, a text PRIMARY KEY, b text)", vec!["public.t", "(id)", "ADD UNIQUE"]),
             ("CREATE TABLE t (id int, a text, b text, PRIMARY KEY (id, a))", vec!["public.t", "(id)"]),
-            ("CREATE TABLE t (id int PRIMARY KEY, a text, b int GENERATED ALWAYS AS IDENTITY)", vec!["\"b\"", "BY DEFAULT"]),
+            (
+                "CREATE TABLE t (id int PRIMARY KEY, a text, b int GENERATED ALWAYS AS IDENTITY)",
+                vec!["\"b\"", "BY DEFAULT"],
+            ),
         ] {
             target.sql(&format!("DROP TABLE t; {table}")).await;
             let mut applier = target.applier(&["t"]).await;
@@ -160,7 +178,9 @@ fn an_ordinary_user_is_told_what_it_lacks() {
 fn partitioned_tables_take_rows_and_move_them() {
     on_server(async |target| {
         target.sql("CREATE TABLE t (id int, part int, a text, PRIMARY KEY (id, part)) PARTITION BY LIST (part)").await;
-        target.sql("CREATE TABLE t1 PARTITION OF t FOR VALUES IN (1); CREATE TABLE t2 PARTITION OF t FOR VALUES IN (2)").await;
+        target
+            .sql("CREATE TABLE t1 PARTITION OF t FOR VALUES IN (1); CREATE TABLE t2 PARTITION OF t FOR VALUES IN (2)")
+            .await;
         let t = target.schema("t").await;
         let mut applier = target.applier(&["t"]).await;
         applier.apply(vec![create(&t, &[Int(1), Int(1), Text("a")]), read(&t, &[Int(2), Int(2), Text("b")])]).await;
@@ -188,7 +208,12 @@ fn names_that_need_quotes() {
         let all = [Int(1), Text("1"), Text("2"), Text("3"), Text("4"), Int(5)];
         applier.apply(vec![create(&t, &all)]).await;
         applier.apply(vec![update(&t, &[Int(1), Text("a"), Text("b"), Text("c"), Text("d"), Int(6)])]).await;
-        applier.apply(vec![update(&t, &[Int(2), Text("a"), Text("b"), Text("c"), Text("d"), Int(6)]), delete(&t, &[Int(1)])]).await;
+        applier
+            .apply(vec![
+                update(&t, &[Int(2), Text("a"), Text("b"), Text("c"), Text("d"), Int(6)]),
+                delete(&t, &[Int(1)]),
+            ])
+            .await;
         assert_eq!(target.table("\"Odd\"").await, ["(2,a,b,c,d,6)"]);
     });
 }

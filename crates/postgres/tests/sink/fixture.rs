@@ -44,6 +44,7 @@ pub fn on_server<F: Future<Output = ()>>(test: impl FnOnce(Target) -> F) {
         let start = url[..end].rfind('/').unwrap();
         let config = Config::new(format!("{}/{name}{}", &url[..start], &url[end..]));
         let client = client::connect(&config, Purpose::Control).await.unwrap();
+        client.batch_execute("SET search_path = public; SET idle_in_transaction_session_timeout = 0").await.unwrap();
         test(Target { config, client }).await;
         admin.batch_execute(&format!("DROP DATABASE {name} WITH (FORCE)")).await.unwrap();
     });
@@ -56,7 +57,8 @@ impl Target {
 
     /// The rows of a query as texts, in order.
     pub async fn rows(&self, sql: &str) -> Vec<String> {
-        let rows = self.client.rows("a look", &format!("SELECT t::text FROM ({sql}) t ORDER BY 1")).await.unwrap();
+        let rows =
+            self.client.rows("a look", &format!("SELECT one_row::text FROM ({sql}) one_row ORDER BY 1")).await.unwrap();
         rows.iter().map(|row| row.get(0).unwrap_or_default().to_owned()).collect()
     }
 
@@ -67,7 +69,10 @@ impl Target {
 
     /// A source that has the same columns as this target.
     pub async fn schema(&self, name: &str) -> Arc<Schema> {
+        // As a source's connection has it, so that types have their full names.
+        self.sql("SET search_path = ''").await;
         let table = catalog::table(&self.client, &Qualified::parse(name)).await.unwrap().unwrap();
+        self.sql("SET search_path = public").await;
         Arc::new(table.schema(&TableName::new(name)).unwrap())
     }
 

@@ -6,4 +6,5 @@ mod marker;
 mod random;
 mod refusals;
 mod rows;
+mod stubborn;
 mod types;

@@ -98,15 +98,19 @@ fn a_marker_held_by_a_vanished_worker_is_freed() {
         target.sql(TABLE).await;
         let applier = target.applier(&["t"]).await;
         // The session of a worker that is gone, inside its transaction; only its name tells.
-        let name = target.rows("SELECT application_name FROM pg_stat_activity WHERE application_name LIKE '%pipeline%'");
+        let name =
+            target.rows("SELECT application_name FROM pg_stat_activity WHERE application_name LIKE '%pipeline%'");
         let name = name.await.remove(0);
         drop(applier);
-        let held = sync_worker_postgres::client::connect(&target.config, sync_worker_postgres::client::Purpose::Control);
+        let held =
+            sync_worker_postgres::client::connect(&target.config, sync_worker_postgres::client::Purpose::Control);
         let held = held.await.unwrap();
         let name = name.trim_matches(|c| c == '(' || c == ')' || c == '"').to_owned();
-        held.batch_execute(&format!("SET application_name = '{name}'; BEGIN; UPDATE sync_worker.progress SET writes = 99"))
-            .await
-            .unwrap();
+        held.batch_execute(&format!(
+            "SET application_name = '{name}'; BEGIN; UPDATE sync_worker.progress SET writes = 99"
+        ))
+        .await
+        .unwrap();
         let mut sink = target.try_sink(&["t"]).await.unwrap();
         assert_eq!(sink.take_over(LOG).await.unwrap_err().class(), ErrorClass::Transient);
         assert_eq!(sink.take_over(LOG).await.unwrap().marker.epoch, 2);

@@ -2,6 +2,7 @@
 
 use crate::fixture::*;
 use proptest::prelude::*;
+use proptest::strategy::ValueTree as _;
 use proptest::test_runner::{Config, TestRunner};
 use std::collections::BTreeMap;
 use sync_worker_core::value::Cell::{self, Present};

@@ -8,7 +8,8 @@ use sync_worker_core::value::Cell::Present;
 use sync_worker_core::value::Value::{Int, Null, Text};
 use sync_worker_postgres::config::SessionReplicationRole;
 
-const TABLE: &str = "CREATE TABLE t (id int PRIMARY KEY, name text NOT NULL UNIQUE CHECK (name <> 'hunter2'), size smallint)";
+const TABLE: &str =
+    "CREATE TABLE t (id int PRIMARY KEY, name text NOT NULL UNIQUE CHECK (name <> 'hunter2'), size smallint)";
 
 #[test]
 fn only_the_refused_rows_are_parked() {
@@ -27,14 +28,17 @@ fn only_the_refused_rows_are_parked() {
         assert!(applied.row_by_row);
         assert_eq!(applied.rows, 296);
         let expected = ["(1)", "(2)"].map(str::to_owned).into_iter();
-        let expected = expected.chain((100..399).filter(|id| ![110, 250, 251].contains(id)).map(|id| format!("({id})")));
+        let expected =
+            expected.chain((100..399).filter(|id| ![110, 250, 251].contains(id)).map(|id| format!("({id})")));
         let mut expected: Vec<_> = expected.collect();
         expected.sort();
         assert_eq!(target.rows("SELECT id FROM t").await, expected);
         assert_eq!(target.rows("SELECT * FROM t WHERE id < 3").await, ["(1,taken,1)", "(2,other,2)"]);
         let parked = target.parked().await;
         assert_eq!(parked.len(), 4);
-        for (row, (offset, name)) in parked.iter().zip([(10, "t_name_key"), (150, "t_name_check"), (151, "name"), (299, "t_name_key")]) {
+        for (row, (offset, name)) in
+            parked.iter().zip([(10, "t_name_key"), (150, "t_name_check"), (151, "name"), (299, "t_name_key")])
+        {
             assert!(row.starts_with(&format!("(t,{offset},")) && row.contains(name), "{row}");
             // invariant 11
             assert!(!row.contains("hunter2") && !row.contains("taken\"") && !row.contains("250"), "{row}");
@@ -197,7 +201,9 @@ fn what_the_queue_does_not_take_is_not_committed() {
 fn a_child_without_its_parent_waits_where_foreign_keys_are_checked() {
     on_server(async |target| {
         let target = target.with_role(SessionReplicationRole::Origin);
-        target.sql("CREATE TABLE a (id int PRIMARY KEY); CREATE TABLE b (id int PRIMARY KEY, a int REFERENCES a)").await;
+        target
+            .sql("CREATE TABLE a (id int PRIMARY KEY); CREATE TABLE b (id int PRIMARY KEY, a int REFERENCES a)")
+            .await;
         target.sql("CREATE TABLE d (id int PRIMARY KEY, a int REFERENCES a DEFERRABLE INITIALLY DEFERRED)").await;
         let (a, b, d) = (target.schema("a").await, target.schema("b").await, target.schema("d").await);
         let mut applier = target.applier(&["a", "b", "d"]).await;
@@ -223,14 +229,19 @@ fn a_child_without_its_parent_waits_where_foreign_keys_are_checked() {
 fn what_a_trigger_objects_to_waits() {
     on_server(async |target| {
         target.sql(TABLE).await;
-        target.sql("CREATE FUNCTION object() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN \
-                    IF NEW.size = 7 THEN RAISE EXCEPTION 'not %', NEW.name; END IF; RETURN NEW; END $$").await;
+        target
+            .sql(
+                "CREATE FUNCTION object() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN \
+                    IF NEW.size = 7 THEN RAISE EXCEPTION 'not %', NEW.name; END IF; RETURN NEW; END $$",
+            )
+            .await;
         target.sql("CREATE TRIGGER object BEFORE INSERT ON t FOR EACH ROW EXECUTE FUNCTION object()").await;
         target.sql("ALTER TABLE t ENABLE ALWAYS TRIGGER object").await;
         let t = target.schema("t").await;
         let mut applier = target.applier(&["t"]).await;
-        let (applied, lot) =
-            applier.park(vec![create(&t, &[Int(1), Text("secret"), Int(7)]), create(&t, &[Int(2), Text("b"), Int(8)])]).await;
+        let (applied, lot) = applier
+            .park(vec![create(&t, &[Int(1), Text("secret"), Int(7)]), create(&t, &[Int(2), Text("b"), Int(8)])])
+            .await;
         assert_eq!(lot.refused(), [(0, Dependency)]);
         assert!(!applied.refused[0].reason.contains("secret"), "{}", applied.refused[0].reason);
         assert_eq!(target.table("t").await, ["(2,b,8)"]);

@@ -79,7 +79,10 @@ fn snapshot_rows_are_inserted_or_overwrite_their_key() {
         let rows = (1..=1_000).map(|id| read(&t, &[Int(id), Text("copied"), Null])).collect::<Vec<_>>();
         assert!(!applier.apply(rows.clone()).await.row_by_row);
         applier.apply(rows).await;
-        assert_eq!(target.rows("SELECT count(*), min(name), max(name), max(note) FROM t").await, ["(1000,copied,copied,)"]);
+        assert_eq!(
+            target.rows("SELECT count(*), min(name), max(name), max(note) FROM t").await,
+            ["(1000,copied,copied,)"]
+        );
     });
 }
 
@@ -116,8 +119,15 @@ fn a_table_that_is_all_key() {
         let t = target.schema("t").await;
         let mut applier = target.applier(&["t"]).await;
         applier.apply(vec![create(&t, &[Int(1), Int(2)]), read(&t, &[Int(1), Int(3)])]).await;
-        applier.apply(vec![update(&t, &[Int(1), Int(2)]), read(&t, &[Int(1), Int(3)]), update(&t, &[Int(2), Int(2)])]).await;
-        applier.apply(vec![delete(&t, &[Int(1), Int(3)]), rekey(&t, &[Int(2), Int(2)], &[Present(Int(9)), Present(Int(2))])]).await;
+        applier
+            .apply(vec![update(&t, &[Int(1), Int(2)]), read(&t, &[Int(1), Int(3)]), update(&t, &[Int(2), Int(2)])])
+            .await;
+        applier
+            .apply(vec![
+                delete(&t, &[Int(1), Int(3)]),
+                rekey(&t, &[Int(2), Int(2)], &[Present(Int(9)), Present(Int(2))]),
+            ])
+            .await;
         assert_eq!(target.table("t").await, ["(1,2)", "(9,2)"]);
     });
 }
@@ -200,7 +210,9 @@ fn a_changed_key_whose_row_is_missing_or_already_there() {
 #[test]
 fn a_truncate_keeps_its_place_in_the_order() {
     on_server(async |mut target| {
-        target.sql("CREATE TABLE parent (id int PRIMARY KEY); CREATE TABLE child (id int PRIMARY KEY REFERENCES parent)").await;
+        target
+            .sql("CREATE TABLE parent (id int PRIMARY KEY); CREATE TABLE child (id int PRIMARY KEY REFERENCES parent)")
+            .await;
         target.sql("INSERT INTO parent VALUES (1), (2); INSERT INTO child VALUES (1), (2)").await;
         let (parent, child) = (target.schema("parent").await, target.schema("child").await);
         for role in [SessionReplicationRole::Replica, SessionReplicationRole::Origin] {
@@ -241,7 +253,11 @@ fn unique_values_that_move_between_rows() {
         assert!(!applied.row_by_row);
         // Swapped by way of a third value: in source order only.
         let applied = applier
-            .apply(vec![update(&t, &[Int(1), Text("t")]), update(&t, &[Int(2), Text("a")]), update(&t, &[Int(1), Text("b")])])
+            .apply(vec![
+                update(&t, &[Int(1), Text("t")]),
+                update(&t, &[Int(2), Text("a")]),
+                update(&t, &[Int(1), Text("b")]),
+            ])
             .await;
         assert!(applied.refused.is_empty());
         assert_eq!(target.table("t").await, ["(1,b)", "(2,a)", "(4,x)", "(5,c)", "(6,d)"]);
@@ -253,7 +269,9 @@ fn unique_values_that_move_between_rows() {
 fn parents_before_children_where_foreign_keys_are_checked() {
     on_server(async |target| {
         let target = target.with_role(SessionReplicationRole::Origin);
-        target.sql("CREATE TABLE a (id int PRIMARY KEY); CREATE TABLE b (id int PRIMARY KEY, a int REFERENCES a)").await;
+        target
+            .sql("CREATE TABLE a (id int PRIMARY KEY); CREATE TABLE b (id int PRIMARY KEY, a int REFERENCES a)")
+            .await;
         target.sql("CREATE TABLE c (id int PRIMARY KEY, b int REFERENCES b, a int REFERENCES a)").await;
         let (a, b, c) = (target.schema("a").await, target.schema("b").await, target.schema("c").await);
         let mut applier = target.applier(&["c", "b", "a"]).await;
@@ -264,11 +282,7 @@ fn parents_before_children_where_foreign_keys_are_checked() {
             create(&a, &[Int(2)]),
         ];
         assert!(!applier.apply(rows).await.row_by_row);
-        let rows = vec![
-            update(&b, &[Int(1), Int(3)]),
-            create(&a, &[Int(3)]),
-            delete(&a, &[Int(2)]),
-        ];
+        let rows = vec![update(&b, &[Int(1), Int(3)]), create(&a, &[Int(3)]), delete(&a, &[Int(2)])];
         assert!(!applier.apply(rows).await.row_by_row);
         assert_eq!(target.table("b").await, ["(1,3)"]);
         let rows = vec![delete(&a, &[Int(1)]), delete(&a, &[Int(3)]), delete(&b, &[Int(1)]), delete(&c, &[Int(1)])];
@@ -282,7 +296,9 @@ fn parents_before_children_where_foreign_keys_are_checked() {
 #[test]
 fn triggers_and_foreign_keys_rest_as_with_native_replication() {
     on_server(async |target| {
-        target.sql("CREATE TABLE a (id int PRIMARY KEY); CREATE TABLE b (id int PRIMARY KEY, a int REFERENCES a)").await;
+        target
+            .sql("CREATE TABLE a (id int PRIMARY KEY); CREATE TABLE b (id int PRIMARY KEY, a int REFERENCES a)")
+            .await;
         target.sql("CREATE TABLE seen (what text)").await;
         target.sql("CREATE FUNCTION note() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN INSERT INTO public.seen VALUES (TG_NAME); \
                     RETURN NEW; END $$").await;
@@ -304,8 +320,9 @@ fn deferred_constraints_are_met_at_the_end() {
         target.sql("CREATE TABLE t (id int PRIMARY KEY, peer int REFERENCES t DEFERRABLE INITIALLY DEFERRED, name text UNIQUE)").await;
         let t = target.schema("t").await;
         let mut applier = target.applier(&["t"]).await;
-        let applied =
-            applier.apply(vec![create(&t, &[Int(1), Int(2), Text("a")]), create(&t, &[Int(2), Int(1), Text("b")])]).await;
+        let applied = applier
+            .apply(vec![create(&t, &[Int(1), Int(2), Text("a")]), create(&t, &[Int(2), Int(1), Text("b")])])
+            .await;
         assert!(!applied.row_by_row);
         // A swap makes it go row by row, through which the circle holds too.
         let applied = applier
@@ -318,5 +335,68 @@ fn deferred_constraints_are_met_at_the_end() {
             .await;
         assert!(applied.refused.is_empty());
         assert_eq!(target.table("t").await, ["(1,3,b)", "(2,1,a)", "(3,2,c)"]);
+    });
+}
+
+#[test]
+fn rows_are_found_by_their_key_however_a_table_grows() {
+    on_server(async |target| {
+        target.sql(TABLE).await;
+        target.sql("ALTER TABLE t SET (autovacuum_enabled = off)").await;
+        let t = target.schema("t").await;
+        let mut applier = target.applier(&["t"]).await;
+        let mut rows = 0;
+        // Its plans are made while the table is all but empty.
+        for size in [1, 1, 3, 10, 100, 1_000, 5_000, 5_000] {
+            applier.apply((rows..rows + size).map(|id| create(&t, &[Int(id), Null, Null])).collect()).await;
+            rows += size;
+            applier.apply((0..rows).map(|id| update(&t, &[Int(id), Text("x"), Null])).collect()).await;
+        }
+        assert_eq!(target.rows("SELECT name, count(*) FROM t GROUP BY 1").await, [format!("(x,{rows})")]);
+        drop(applier);
+        // Its backend reports what it did when it ends.
+        let deadline = std::time::Instant::now() + std::time::Duration::from_secs(30);
+        loop {
+            let sql =
+                "SELECT n_tup_upd >= 18483, seq_tup_read + idx_tup_fetch FROM pg_stat_user_tables WHERE relname = 't'";
+            let seen = target.rows(sql).await.remove(0);
+            if let Some(read) = seen.strip_prefix("(t,") {
+                let read: i64 = read.trim_end_matches(')').parse().unwrap();
+                assert!(read < 100_000, "{read} rows were read for 18,483 updates");
+                return;
+            }
+            assert!(std::time::Instant::now() < deadline, "no statistics came: {seen}");
+        }
+    });
+}
+
+#[test]
+fn an_insert_that_finds_its_key_overwrites_the_row() {
+    on_server(async |target| {
+        target.sql(TABLE).await;
+        target.sql("INSERT INTO t SELECT n, 'old', 'old' FROM generate_series(1, 100) n").await;
+        let t = target.schema("t").await;
+        let mut applier = target.applier(&["t"]).await;
+        for _ in 0..2 {
+            let changes = (51..=150).map(|id| create(&t, &[Int(id), Text("new"), Null])).collect();
+            let applied = applier.apply(changes).await;
+            assert_eq!((applied.rows, applied.row_by_row), (100, false));
+            assert_eq!(target.rows("SELECT name, count(*) FROM t GROUP BY 1").await, ["(new,100)", "(old,50)"]);
+        }
+    });
+}
+
+#[test]
+fn tables_that_inherit_are_left_alone() {
+    on_server(async |target| {
+        target.sql(TABLE).await;
+        target.sql("CREATE TABLE heir () INHERITS (t); INSERT INTO heir VALUES (1, 'heir', 'own')").await;
+        let t = target.schema("t").await;
+        let mut applier = target.applier(&["t"]).await;
+        applier.apply(vec![create(&t, &[Int(1), Text("a"), Null]), create(&t, &[Int(2), Text("a"), Null])]).await;
+        applier.apply(vec![update(&t, &[Int(1), Text("b"), Null]), delete(&t, &[Int(2)])]).await;
+        assert_eq!(target.rows("SELECT * FROM ONLY t").await, ["(1,b,)"]);
+        applier.apply(vec![truncate(&t)]).await;
+        assert_eq!(target.table("t").await, ["(1,heir,own)"]);
     });
 }

@@ -117,7 +117,11 @@ mod tests {
                 "Incorrect string value: 'secret' for column 'a' at row 1",
                 "poison: the value is not accepted by column a (error 1366)",
             ),
-            (3819, "Check constraint 'c_chk' is violated.", "poison: the row violates check constraint c_chk (error 3819)"),
+            (
+                3819,
+                "Check constraint 'c_chk' is violated.",
+                "poison: the row violates check constraint c_chk (error 3819)",
+            ),
             (1644, "secret", "poison: a trigger refuses the row (error 1644)"),
         ] {
             assert_eq!(shown(code, message), expected);

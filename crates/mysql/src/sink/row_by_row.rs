@@ -3,7 +3,7 @@
 
 use crate::error::Error;
 use crate::sink::attempt::{Attempt, Reason};
-use crate::sink::refusal::DUPLICATE;
+use crate::sink::failure::DUPLICATE;
 use crate::sink::script::What;
 use crate::sink::statement::{delete_of_row, insert_of_row, update_of_row};
 use crate::sink::target::{Rendered, TargetTable};
@@ -46,9 +46,9 @@ impl Attempt<'_> {
     async fn write_version(&mut self, schema: &Arc<Schema>, version: &Version) -> Result<(), Error> {
         let row = || version.row.as_ref().ok_or(Damaged("a version without a row"));
         let outcome = match version.effect {
-            Effect::Delete => self.delete(schema, &version.key).await?.map(|found| {
-                u64::from(found == 0 && !version.fresh)
-            }),
+            Effect::Delete => {
+                self.delete(schema, &version.key).await?.map(|found| u64::from(found == 0 && !version.fresh))
+            }
             Effect::Insert | Effect::Upsert => self.insert_or_update(schema, row()?, &version.key).await?.map(|()| 0),
             Effect::Update => self.update_or_insert(schema, row()?, &version.key).await?.map(u64::from),
             Effect::Replace => {

@@ -1,0 +1,215 @@
+//! Invariant 5: writes of one key reach a target in bus order, through retry and dead letter too.
+
+use crate::support::{TARGET, World, let_run, within};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use sync_worker_core::change::Change;
+use sync_worker_core::error::ErrorClass;
+use sync_worker_core::name::DatabaseName;
+use sync_worker_core::row::Row;
+use sync_worker_testkit::memory::{Fault, MemoryDatabase, key, number};
+
+/// Refuses rows while the switch is on.
+fn refuse(target: &MemoryDatabase, class: ErrorClass, which: fn(&Row) -> bool) -> Arc<AtomicBool> {
+    let switch = Arc::new(AtomicBool::new(true));
+    let on = switch.clone();
+    target.refuse(move |_, row| (on.load(Ordering::Relaxed) && which(row)).then_some(class));
+    switch
+}
+
+async fn commit(world: &World, changes: Vec<Change>) {
+    world.source.commit(changes);
+    let end = world.source.rows();
+    // Until capture has it on the bus and apply has looked at it.
+    let last = |bus: &sync_worker_testkit::memory::MemoryBus| {
+        let records = bus.records();
+        let newest = records.iter().rev().find_map(|record| record.record.transaction.clone())?;
+        (newest.parse::<usize>().ok()? == world.source.commits()).then_some(())
+    };
+    within("the log", world.bus.until(last)).await;
+    world.applied().await;
+    assert_eq!(end, world.source.rows());
+}
+
+#[tokio::test(start_paused = true)]
+async fn invariant_5_a_parked_version_is_written_once_the_target_takes_it() {
+    let world = World::new();
+    let life = world.streaming().await;
+    let seen = Arc::new(std::sync::atomic::AtomicU32::new(0));
+    let tries = seen.clone();
+    world.target.refuse(move |_, _| (tries.fetch_add(1, Ordering::Relaxed) < 3).then_some(ErrorClass::Dependency));
+    world.source.commit(vec![world.changes.create(1, 1, "a")]);
+    world.equal().await;
+    assert_eq!(seen.load(Ordering::Relaxed), 4);
+    assert!(world.target.parked().is_empty());
+    let empty = world.store.until(|store| store.deferred().is_empty().then_some(()));
+    within("an empty retry queue", empty).await;
+    life.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn invariant_5_a_newer_version_of_a_parked_key_is_tried_at_once_and_replaces_it() {
+    let world = World::new().without_retries();
+    let life = world.streaming().await;
+    refuse(&world.target, ErrorClass::Dependency, |row| number(row, 1) < 3);
+    commit(&world, vec![world.changes.create(1, 1, "a")]).await;
+    commit(&world, vec![world.changes.update(1, 2, None)]).await;
+    let deferred = world.store.deferred();
+    assert_eq!(deferred.len(), 1);
+    let waiting = deferred[0].change.after.as_ref().unwrap();
+    assert!(number(waiting, 1) == 2 && !waiting.is_partial().unwrap(), "a partial row is merged into the parked one");
+    assert_eq!(deferred[0].offset, world.target.parked()[0].offset);
+    world.source.commit(vec![world.changes.update(1, 3, None)]);
+    world.equal().await;
+    let_run().await;
+    assert!(world.target.parked().is_empty() && world.store.deferred().is_empty());
+    life.stop().await;
+}
+
+/// Only what the target never took comes from the parked version, not what a later change of the batch has replaced.
+#[tokio::test(start_paused = true)]
+async fn invariant_5_several_changes_of_a_parked_key_in_one_batch_build_on_each_other() {
+    let world = World::new().without_retries();
+    let life = world.streaming().await;
+    let switch = refuse(&world.target, ErrorClass::Dependency, |_| true);
+    commit(&world, vec![world.changes.create(1, 1, "old")]).await;
+    switch.store(false, Ordering::Relaxed);
+    world.source.commit(vec![world.changes.update(1, 2, Some("new")), world.changes.update(1, 3, None)]);
+    world.equal().await;
+    life.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn invariant_5_a_parked_key_that_is_deleted_and_made_anew_keeps_nothing_of_the_old_row() {
+    let world = World::new().without_retries();
+    let life = world.streaming().await;
+    let switch = refuse(&world.target, ErrorClass::Dependency, |_| true);
+    commit(&world, vec![world.changes.create(1, 1, "old")]).await;
+    switch.store(false, Ordering::Relaxed);
+    let changes = &world.changes;
+    world.source.commit(vec![changes.delete(1), changes.create(1, 2, "new"), changes.update(1, 3, None)]);
+    world.equal().await;
+    life.stop().await;
+}
+
+/// The parked version is about a row that a truncate has removed.
+#[tokio::test(start_paused = true)]
+async fn invariant_5_a_truncate_ends_what_waits_for_a_retry() {
+    let mut world = World::new();
+    world.plan.retry.attempts = u32::MAX;
+    let life = world.streaming().await;
+    let switch = refuse(&world.target, ErrorClass::Dependency, |row| number(row, 0) == 1);
+    commit(&world, vec![world.changes.create(1, 1, "a"), world.changes.create(2, 1, "b")]).await;
+    commit(&world, vec![world.changes.truncate()]).await;
+    switch.store(false, Ordering::Relaxed);
+    world.source.commit(vec![world.changes.create(3, 1, "c")]);
+    world.equal().await;
+    // Another refused row keeps the retries going.
+    let empty = world.store.until(|store| store.deferred().is_empty().then_some(()));
+    within("an empty retry queue", empty).await;
+    assert_eq!(world.target.rows(), world.source.rows(), "a retry brought a truncated row back");
+    life.stop().await;
+}
+
+/// A row that waits under its old key moves to a new one.
+#[tokio::test(start_paused = true)]
+async fn invariant_5_a_changed_key_takes_the_parked_version_with_it() {
+    let mut world = World::new();
+    world.plan.retry.attempts = u32::MAX;
+    let life = world.streaming().await;
+    let switch = refuse(&world.target, ErrorClass::Dependency, |row| number(row, 0) == 1);
+    commit(&world, vec![world.changes.create(1, 1, "a")]).await;
+    world.source.commit(vec![world.changes.rename(1, 2, 2, None)]);
+    world.equal().await;
+    switch.store(false, Ordering::Relaxed);
+    let empty = world.store.until(|store| store.deferred().is_empty().then_some(()));
+    within("an empty retry queue", empty).await;
+    assert_eq!(world.target.rows(), world.source.rows(), "a retry brought the old key back");
+    life.stop().await;
+}
+
+/// The target refuses the new key and keeps the row under the old one until it takes a version under the new one.
+#[tokio::test(start_paused = true)]
+async fn invariant_5_a_refused_change_of_key_leaves_no_row_behind_under_the_old_key() {
+    type Later = fn(&World) -> Vec<Change>;
+    let cases: [(&str, Later); 5] = [
+        ("an update", |world| vec![world.changes.update(2, 3, None)]),
+        ("a delete", |world| vec![world.changes.delete(2)]),
+        ("another key", |world| vec![world.changes.rename(2, 3, 3, None)]),
+        ("a new row under the old key", |world| vec![world.changes.create(1, 3, "b")]),
+        ("a new row and an update", |world| vec![world.changes.create(1, 3, "b"), world.changes.update(2, 4, None)]),
+    ];
+    for (what, later) in cases {
+        let mut world = World::new();
+        world.plan.retry.attempts = u32::MAX;
+        let life = world.streaming().await;
+        commit(&world, vec![world.changes.create(1, 1, "a")]).await;
+        let switch = refuse(&world.target, ErrorClass::Dependency, |row| number(row, 0) == 2);
+        commit(&world, vec![world.changes.rename(1, 2, 2, None)]).await;
+        commit(&world, later(&world)).await;
+        switch.store(false, Ordering::Relaxed);
+        println!("{what}");
+        world.equal().await;
+        let empty = world.store.until(|store| store.deferred().is_empty().then_some(()));
+        within("an empty retry queue", empty).await;
+        assert_eq!(world.target.rows(), world.source.rows(), "{what}");
+        life.stop().await;
+    }
+}
+
+/// Its transaction was lost after it had been put into the queue, and the second time the target took it.
+#[tokio::test(start_paused = true)]
+async fn invariant_5_a_dead_letter_that_was_never_parked_is_not_written_over_newer_versions() {
+    let world = World::new().without_retries();
+    let life = world.streaming().await;
+    let switch = refuse(&world.target, ErrorClass::Poison, |_| true);
+    world.target.fail_sink(Fault::BeforeCommitAfterParking);
+    let queued = world.store.until(|store| (!store.deferred().is_empty()).then_some(()));
+    world.source.commit(vec![world.changes.create(1, 1, "a")]);
+    within("the retry queue", queued).await;
+    switch.store(false, Ordering::Relaxed);
+    world.equal().await;
+    world.source.commit(vec![world.changes.update(1, 2, Some("b"))]);
+    world.equal().await;
+    life.pipeline.retry(&DatabaseName::new(TARGET), None).await.unwrap();
+    assert_eq!(world.target.rows(), world.source.rows(), "an old version was written over a newer one");
+    assert!(life.pipeline.parked(&DatabaseName::new(TARGET), true, 10).await.unwrap().is_empty());
+    life.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn invariant_5_a_poisoned_row_is_a_dead_letter_until_a_person_retries_or_drops_it() {
+    let world = World::new();
+    let life = world.streaming().await;
+    let target = DatabaseName::new(TARGET);
+    let switch = refuse(&world.target, ErrorClass::Poison, |row| number(row, 0) < 3);
+    commit(&world, (1..=3).map(|id| world.changes.create(id, 1, "a")).collect()).await;
+    assert_eq!(life.pipeline.parked(&target, true, 10).await.unwrap().len(), 2);
+    switch.store(false, Ordering::Relaxed);
+    let first = life.pipeline.parked(&target, true, 10).await.unwrap()[0].offset;
+    assert_eq!(life.pipeline.retry(&target, Some(first)).await.unwrap(), 1);
+    assert_eq!(life.pipeline.drop_letters(&target, None).await.unwrap(), 1);
+    assert!(world.target.parked().is_empty() && world.store.deferred().is_empty());
+    let keys: Vec<_> = world.target.rows().into_keys().map(|(_, key)| key).collect();
+    assert_eq!(keys, [key(1), key(3)]);
+    life.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn invariant_5_a_version_becomes_a_dead_letter_after_its_attempts_also_over_restarts() {
+    let world = World::new();
+    refuse(&world.target, ErrorClass::Dependency, |_| true);
+    let mut life = world.streaming().await;
+    world.source.commit(vec![world.changes.create(1, 1, "a")]);
+    let dead = |attempts: u32| {
+        world
+            .store
+            .until(move |store| store.deferred().first().filter(|one| one.attempts >= attempts).map(|one| one.dead))
+    };
+    assert!(!within("the second attempt", dead(2)).await);
+    life.stop().await;
+    life = world.streaming().await;
+    within("a dead letter", world.store.until(|store| store.deferred().first()?.dead.then_some(()))).await;
+    assert_eq!(world.store.deferred()[0].attempts, world.plan.retry.attempts);
+    life.stop().await;
+}

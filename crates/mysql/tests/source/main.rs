@@ -1,0 +1,7 @@
+//! The change stream and the table reader against a real server.
+
+mod fixture;
+mod resume;
+mod shapes;
+mod stream;
+mod values;

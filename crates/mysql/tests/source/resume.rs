@@ -1,0 +1,125 @@
+//! Going on after a stop, and knowing when that can't be.
+
+use crate::fixture::{DEADLINE, Fixture, first_int};
+use anyhow::{Result, anyhow};
+use std::time::Instant;
+use sync_worker_core::database::Database;
+use sync_worker_core::error::{Error, ErrorClass};
+use sync_worker_core::position::{Checkpoint, Epoch};
+use sync_worker_core::reader::KeyRange;
+
+const T: &str = "CREATE TABLE t (id INT PRIMARY KEY, v INT)";
+
+async fn refused(fixture: &Fixture, from: &Checkpoint) -> Result<Error> {
+    let mut source = match fixture.mysql.source(&fixture.scope, Some(from)).await {
+        Ok((source, _)) => source,
+        Err(error) => return Ok(error),
+    };
+    loop {
+        let next = tokio::time::timeout(DEADLINE, source.next()).await?;
+        if let Err(error) = next {
+            return Ok(error);
+        }
+    }
+}
+
+#[tokio::test]
+async fn every_checkpoint_is_a_place_to_go_on_from() -> Result<()> {
+    let Some(fixture) = Fixture::new(&[T], &["t"]).await? else { return Ok(()) };
+    let mut stream = fixture.open(None).await?;
+    let mut checkpoints = vec![(stream.checkpoint.clone(), 0)];
+    for n in 0..6 {
+        let two = format!("INSERT INTO t VALUES ({}, 0), ({}, 0)", 2 * n, 2 * n + 1);
+        let statements = if n == 3 { vec!["FLUSH BINARY LOGS", &two] } else { vec![two.as_str()] };
+        fixture.run(&statements).await?;
+        stream.until(2 * (n + 1)).await?;
+        checkpoints.push((stream.checkpoint.clone(), 2 * (n + 1)));
+    }
+    drop(stream.source);
+    for (checkpoint, taken) in checkpoints {
+        let mut again = fixture.open(Some(&checkpoint)).await?;
+        again.all(&fixture).await?;
+        let ids: Vec<_> = again.changes.iter().map(|(_, c)| first_int(c.after.as_ref().expect("an image"))).collect();
+        assert_eq!(ids, (taken as i64..12).collect::<Vec<_>>());
+        for ((position, _), (first, _)) in again.changes.iter().zip(&stream.changes[taken..]) {
+            assert_eq!(position, first, "the same change has the same position each time");
+        }
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn another_server_is_a_gap() -> Result<()> {
+    let Some(fixture) = Fixture::new(&[T], &["t"]).await? else { return Ok(()) };
+    let checkpoint = fixture.open(None).await?.checkpoint;
+    let foreign = Checkpoint { epoch: Epoch("00000000-0000-0000-0000-000000000000".into()), ..checkpoint.clone() };
+    let error = refused(&fixture, &foreign).await?;
+    assert_eq!(error.class(), ErrorClass::Gap, "{error}");
+
+    // Transactions that the server does not have: its log was reset.
+    let ahead = Checkpoint { resume: format!("{}:1-4000000000", checkpoint.epoch), ..checkpoint.clone() };
+    let error = refused(&fixture, &ahead).await?;
+    assert_eq!(error.class(), ErrorClass::Gap, "{error}");
+    assert!(error.to_string().contains("lacks transactions"), "{error}");
+
+    let broken = Checkpoint { resume: "nonsense".into(), ..checkpoint };
+    assert_eq!(refused(&fixture, &broken).await?.class(), ErrorClass::Gap);
+    Ok(())
+}
+
+#[tokio::test]
+async fn an_idle_server_keeps_the_stream_alive() -> Result<()> {
+    let Some(fixture) = Fixture::new(&[T], &["t"]).await? else { return Ok(()) };
+    let mut stream = fixture.open(None).await?;
+    // Longer than the silence after which a server counts as gone; other tests may write meanwhile.
+    let quiet = Instant::now();
+    while quiet.elapsed().as_secs() < 6 {
+        match tokio::time::timeout(std::time::Duration::from_secs(1), stream.source.next()).await {
+            Ok(Err(error)) => return Err(anyhow!("{error:?}")),
+            Ok(Ok(_)) | Err(_) => {}
+        }
+    }
+    fixture.run(&["INSERT INTO t VALUES (1, 1)"]).await?;
+    stream.until(1).await
+}
+
+#[tokio::test]
+async fn a_dropped_wait_loses_nothing() -> Result<()> {
+    let Some(fixture) = Fixture::new(&[T], &["t"]).await? else { return Ok(()) };
+    let mut stream = fixture.open(None).await?;
+    for n in 0..50 {
+        fixture.run(&[&format!("INSERT INTO t VALUES ({n}, 0)")]).await?;
+        let _abandoned = tokio::time::timeout(std::time::Duration::from_micros(1), async {
+            tokio::task::yield_now().await;
+            std::future::pending::<()>().await;
+        })
+        .await;
+        tokio::select! {
+            biased;
+            () = std::future::ready(()) => {}
+            _ = stream.source.next() => {}
+        }
+    }
+    stream.until(50).await
+}
+
+#[tokio::test]
+async fn a_chunk_sees_what_the_stream_has_returned() -> Result<()> {
+    let Some(fixture) = Fixture::new(&[T], &["t"]).await? else { return Ok(()) };
+    let mut stream = fixture.open(None).await?;
+    let failed = |error| anyhow!("{error:?}");
+    let mut reader = fixture.mysql.reader(&fixture.scope).await.map_err(failed)?;
+    for n in 0..30 {
+        fixture.run(&[&format!("INSERT INTO t VALUES ({n}, 0)")]).await?;
+        stream.until(n + 1).await?;
+        let chunk = reader.read_range(&"t".into(), &KeyRange::default(), 1 << 20).await.map_err(failed)?;
+        assert_eq!(chunk.rows.len(), n + 1);
+        assert!(chunk.high >= stream.changes[n].0);
+    }
+    // The stream gets to where the chunk was.
+    let chunk = reader.read_range(&"t".into(), &KeyRange::default(), 1 << 20).await.map_err(failed)?;
+    while stream.checkpoint.position < chunk.high {
+        stream.batch().await?;
+    }
+    Ok(())
+}

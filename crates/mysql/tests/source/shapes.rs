@@ -1,0 +1,191 @@
+//! Tables of all shapes, changing while they are captured; and ranges of their keys.
+
+use crate::fixture::{Fixture, assert_rows_equal, first_int};
+use anyhow::{Result, anyhow};
+use sync_worker_core::database::Database;
+use sync_worker_core::error::ErrorClass;
+use sync_worker_core::reader::KeyRange;
+use sync_worker_core::row::Row;
+
+#[tokio::test]
+async fn definitions_change_in_mid_stream() -> Result<()> {
+    let create = "CREATE TABLE t (id INT PRIMARY KEY, a INT, b VARCHAR(10))";
+    let Some(fixture) = Fixture::new(&[create], &["t"]).await? else { return Ok(()) };
+    let mut stream = fixture.open(None).await?;
+    let statements = [
+        "INSERT INTO t VALUES (1, 1, 'x')",
+        "ALTER TABLE t ADD COLUMN c BIGINT FIRST, MODIFY b VARCHAR(300)",
+        "INSERT INTO t VALUES (9, 2, 2, 'y')",
+        "ALTER TABLE t DROP COLUMN a, RENAME COLUMN b TO bb",
+        "UPDATE t SET bb = 'z' WHERE id = 2",
+        "ALTER TABLE t ADD COLUMN g INT GENERATED ALWAYS AS (id + 1) VIRTUAL AFTER c",
+        "INSERT INTO t (c, id, bb) VALUES (1, 3, 'w')",
+    ];
+    // All of it is in the log before the first is read, so the catalog is newer than most.
+    fixture.run(&statements).await?;
+    stream.until(4).await?;
+    let names = |at: usize| -> Vec<_> {
+        stream.changes[at].1.schema.columns.iter().map(|column| (column.name.clone(), column.kind.to_string())).collect()
+    };
+    let own = |list: &[(&str, &str)]| -> Vec<_> { list.iter().map(|(a, b)| ((*a).to_owned(), (*b).to_owned())).collect() };
+    assert_eq!(names(0), own(&[("id", "int(32)"), ("a", "int(32)"), ("b", "text(10)")]));
+    assert_eq!(names(1), own(&[("c", "int(64)"), ("id", "int(32)"), ("a", "int(32)"), ("b", "text(300)")]));
+    assert_eq!(names(2), own(&[("c", "int(64)"), ("id", "int(32)"), ("bb", "text(300)")]));
+    assert_eq!(names(3), names(2));
+    assert_eq!(stream.changes[0].1.schema.key, [0]);
+    assert_eq!(stream.changes[1].1.schema.key, [1]);
+    assert_rows_equal(&stream.applied("t")?[2..], &fixture.rows("t").await?[2..]);
+    Ok(())
+}
+
+#[tokio::test]
+async fn generated_columns_are_left_out() -> Result<()> {
+    let create = "CREATE TABLE t (v INT GENERATED ALWAYS AS (id * 2) VIRTUAL, id INT PRIMARY KEY, s INT GENERATED ALWAYS AS (id + 1) STORED, n INT, KEY f ((n + 1)))";
+    let Some(fixture) = Fixture::new(&[create], &["t"]).await? else { return Ok(()) };
+    let mut stream = fixture.open(None).await?;
+    fixture.run(&["INSERT INTO t (id, n) VALUES (1, 2), (2, NULL)", "UPDATE t SET n = 5", "DELETE FROM t WHERE id = 1"]).await?;
+    stream.until(5).await?;
+    assert_eq!(stream.changes[0].1.schema.columns.len(), 2);
+    assert_rows_equal(&stream.applied("t")?, &fixture.rows("t").await?);
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_unique_index_without_nulls_is_a_key() -> Result<()> {
+    let create = "CREATE TABLE t (n INT, code CHAR(4) NOT NULL, part INT NOT NULL, UNIQUE KEY (part, code), UNIQUE KEY (n))";
+    let Some(fixture) = Fixture::new(&[create], &["t"]).await? else { return Ok(()) };
+    let mut stream = fixture.open(None).await?;
+    let statements = [
+        "INSERT INTO t VALUES (1, 'a', 1), (2, 'b', 1), (NULL, 'a', 2)",
+        "SET SESSION binlog_row_image = MINIMAL",
+        "UPDATE t SET n = 5 WHERE n = 1",
+        "UPDATE t SET part = 3 WHERE n = 2",
+        "DELETE FROM t WHERE part = 2",
+    ];
+    fixture.run(&statements).await?;
+    stream.until(6).await?;
+    assert_eq!(stream.changes[0].1.schema.key, [2, 1]);
+    assert_rows_equal(&stream.applied("t")?, &fixture.rows("t").await?);
+    Ok(())
+}
+
+#[tokio::test]
+async fn what_moves_rows_without_events_is_a_gap() -> Result<()> {
+    let partitioned = "CREATE TABLE t (id INT PRIMARY KEY) PARTITION BY RANGE (id) (PARTITION p0 VALUES LESS THAN (10), PARTITION p1 VALUES LESS THAN (20))";
+    for (statement, named) in [
+        ("DROP TABLE t", "dropped"),
+        ("RENAME TABLE t TO u", "renamed"),
+        ("ALTER TABLE t TRUNCATE PARTITION p0", "moves rows"),
+    ] {
+        let Some(fixture) = Fixture::new(&[partitioned], &["t"]).await? else { return Ok(()) };
+        let mut stream = fixture.open(None).await?;
+        fixture.run(&["INSERT INTO t VALUES (1)", statement]).await?;
+        let error = loop {
+            match stream.source.next().await {
+                Ok(_) => {}
+                Err(error) => break error,
+            }
+        };
+        assert_eq!(error.class(), ErrorClass::Gap, "{error}");
+        assert!(error.to_string().contains(named) && error.to_string().contains(&fixture.database.name), "{error}");
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn statements_instead_of_rows_are_a_gap() -> Result<()> {
+    let Some(fixture) = Fixture::new(&["CREATE TABLE t (id INT PRIMARY KEY)"], &["t"]).await? else { return Ok(()) };
+    let mut stream = fixture.open(None).await?;
+    fixture.run(&["SET SESSION binlog_format = STATEMENT", "INSERT INTO t VALUES (1)"]).await?;
+    let error = loop {
+        match stream.source.next().await {
+            Ok(batch) => assert!(batch.parts.is_empty()),
+            Err(error) => break error,
+        }
+    };
+    assert_eq!(error.class(), ErrorClass::Gap, "{error}");
+    Ok(())
+}
+
+async fn walked(fixture: &Fixture, table: &str, step: u64, bytes: usize) -> Result<Vec<Row>> {
+    let failed = |error| anyhow!("{error:?}");
+    let mut reader = fixture.mysql.reader(&fixture.scope).await.map_err(failed)?;
+    let table = table.into();
+    let (mut rows, mut after) = (Vec::new(), None);
+    loop {
+        let up_to = reader.boundary(&table, after.as_ref(), step).await.map_err(failed)?;
+        let mut range = KeyRange { after: after.clone(), up_to: up_to.clone() };
+        loop {
+            let chunk = reader.read_range(&table, &range, bytes).await.map_err(failed)?;
+            if up_to.is_some() && chunk.cut_at.is_none() && range.after == after {
+                assert_eq!(chunk.rows.len() as u64, step);
+            }
+            rows.extend(chunk.rows);
+            match chunk.cut_at {
+                Some(key) => range.after = Some(key),
+                None => break,
+            }
+        }
+        match up_to {
+            Some(key) => after = Some(key),
+            None => return Ok(rows),
+        }
+    }
+}
+
+#[tokio::test]
+async fn ranges_of_keys_of_all_sorts_cover_a_table() -> Result<()> {
+    let creates = [
+        "CREATE TABLE i (id BIGINT UNSIGNED PRIMARY KEY, v INT)",
+        "CREATE TABLE s (id VARCHAR(20) COLLATE utf8mb4_0900_ai_ci PRIMARY KEY, v INT)",
+        "CREATE TABLE l (id VARCHAR(20) CHARACTER SET latin1 PRIMARY KEY, v INT)",
+        "CREATE TABLE c (a INT, b DATETIME(3), c VARBINARY(10), v INT, PRIMARY KEY (b, c, a))",
+        "CREATE TABLE e (k ENUM('z','a','m') NOT NULL, d DECIMAL(10,3) NOT NULL, PRIMARY KEY (k, d))",
+        "CREATE TABLE f (t TIME(2) NOT NULL, f DOUBLE NOT NULL, y DATE NOT NULL, PRIMARY KEY (t, f, y))",
+    ];
+    let Some(fixture) = Fixture::new(&creates, &["i", "s", "l", "c", "e", "f"]).await? else { return Ok(()) };
+    let mut statements = vec!["SET SESSION sql_mode = 'ALLOW_INVALID_DATES'".to_owned()];
+    for n in 0..57 {
+        let big = u64::MAX - n * 7;
+        statements.push(format!("INSERT INTO i VALUES ({big}, {n}), ({n}, {n})"));
+        statements.push(format!("INSERT INTO s VALUES (CONCAT('k', {}), {n}), (CONCAT('\u{c4}', {n}), 1)", n * 31 % 57));
+        statements.push(format!("INSERT INTO l VALUES (CONCAT('\u{e4}', {}), {n}), (CONCAT('Z', {n}), 1)", n * 31 % 57));
+        statements.push(format!("INSERT INTO c VALUES ({}, '2024-01-0{} 00:00:00.{:03}', X'{:02X}', {n})", n % 3, 1 + n % 4, n % 5, n));
+        statements.push(format!("INSERT INTO e VALUES ({}, {n}.{:03})", 1 + n % 3, n * 17 % 1000));
+        statements.push(format!("INSERT INTO f VALUES ('{}:00:00.5', {n} / 7, '{}')", n as i64 % 5 - 2, if n % 2 == 0 { "0000-00-00" } else { "2024-02-31" }));
+    }
+    fixture.run(&statements.iter().map(String::as_str).collect::<Vec<_>>()).await?;
+    for table in ["i", "s", "l", "c", "e", "f"] {
+        let all = fixture.rows(table).await?;
+        assert!(all.len() >= 57, "{table}");
+        for (step, bytes) in [(1000, 1 << 20), (10, 1 << 20), (7, 20), (1, 1)] {
+            let rows = walked(&fixture, table, step, bytes).await?;
+            assert_eq!(rows.len(), all.len(), "{table} in steps of {step}");
+            assert!(rows.iter().zip(&all).all(|(a, b)| a == b), "{table} in steps of {step}");
+        }
+        let schema = fixture.mysql.reader(&fixture.scope).await.map_err(|e| anyhow!("{e:?}"))?.schema(&table.into()).await.map_err(|e| anyhow!("{e:?}"))?;
+        let keys = all.iter().step_by(3).map(|row| schema.key_of(row)).collect::<Result<Vec<_>, _>>()?;
+        let mut reader = fixture.mysql.reader(&fixture.scope).await.map_err(|e| anyhow!("{e:?}"))?;
+        let found = reader.read_keys(&table.into(), &keys).await.map_err(|e| anyhow!("{e:?}"))?;
+        assert_rows_equal(&found.rows, &all.iter().step_by(3).cloned().collect::<Vec<_>>());
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn many_keys_are_read_in_one_view() -> Result<()> {
+    let Some(fixture) = Fixture::new(&["CREATE TABLE t (id INT PRIMARY KEY)"], &["t"]).await? else { return Ok(()) };
+    let fill = "INSERT INTO t WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 2500) SELECT i FROM n";
+    fixture.run(&["SET SESSION cte_max_recursion_depth = 10000", fill]).await?;
+    let rows = fixture.rows("t").await?;
+    let failed = |error| anyhow!("{error:?}");
+    let mut reader = fixture.mysql.reader(&fixture.scope).await.map_err(failed)?;
+    let schema = reader.schema(&"t".into()).await.map_err(failed)?;
+    let mut keys = rows.iter().map(|row| schema.key_of(row)).collect::<Result<Vec<_>, _>>()?;
+    fixture.run(&["DELETE FROM t WHERE id = 77"]).await?;
+    keys.rotate_left(9);
+    let chunk = reader.read_keys(&"t".into(), &keys).await.map_err(failed)?;
+    assert_eq!(chunk.rows.len(), 2499);
+    assert!(chunk.rows.iter().all(|row| first_int(row) != 77));
+    Ok(())
+}

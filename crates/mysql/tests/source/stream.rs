@@ -1,0 +1,222 @@
+//! Changes of every kind, as the log has them.
+
+use crate::fixture::{Fixture, assert_rows_equal, first_int, shown};
+use anyhow::Result;
+use sync_worker_core::change::Op;
+use sync_worker_core::value::Cell;
+
+const PERSON: &str = "CREATE TABLE person (id INT PRIMARY KEY, name VARCHAR(50), note TEXT)";
+
+#[tokio::test]
+async fn a_transaction_comes_whole_with_its_gtid_and_time() -> Result<()> {
+    let Some(fixture) = Fixture::new(&[PERSON], &["person"]).await? else { return Ok(()) };
+    let mut stream = fixture.open(None).await?;
+    let statements = [
+        "BEGIN",
+        "INSERT INTO person VALUES (1, 'a', NULL), (2, 'b', 'x')",
+        "UPDATE person SET name = 'c' WHERE id = 1",
+        "DELETE FROM person WHERE id = 2",
+        "COMMIT",
+    ];
+    fixture.run(&statements).await?;
+    let batch = stream.batch().await?;
+    let part = batch.parts.first().expect("one part");
+    assert!(part.complete);
+    assert_eq!(stream.ops(), "ccud");
+    assert_eq!(part.id.matches(':').count(), 1, "{}", part.id);
+    let age = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH)?.as_micros() as i64 - part.commit_time;
+    assert!((0..60_000_000).contains(&age), "committed {age} us ago");
+    let update = &stream.changes[2].1;
+    assert!(update.before.is_some(), "a full image keeps its before");
+    assert!(update.old_key()?.is_none());
+    assert!(batch.checkpoint.is_some());
+    assert!(batch.reached >= stream.changes[3].0);
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_changed_key_keeps_its_old_one() -> Result<()> {
+    let Some(fixture) = Fixture::new(&[PERSON], &["person"]).await? else { return Ok(()) };
+    let mut stream = fixture.open(None).await?;
+    for image in ["FULL", "MINIMAL", "NOBLOB"] {
+        let image = format!("SET SESSION binlog_row_image = '{image}'");
+        fixture.run(&[&image, "INSERT INTO person VALUES (1, 'a', 'b')", "UPDATE person SET id = 2", "DELETE FROM person"]).await?;
+    }
+    stream.until(9).await?;
+    assert_eq!(stream.ops(), "cudcudcud");
+    for (_, change) in stream.changes.iter().filter(|(_, change)| change.op == Op::Update) {
+        let old = change.old_key()?.expect("an old key");
+        assert_eq!(old.as_bytes()[..], fixture_key(1));
+        assert_eq!(change.key()?.expect("a key").as_bytes()[..], fixture_key(2));
+    }
+    Ok(())
+}
+
+fn fixture_key(value: i64) -> Vec<u8> {
+    let mut builder = sync_worker_core::row::RowBuilder::default();
+    builder.push(Cell::Present(sync_worker_core::value::Value::Int(value)));
+    builder.finish().as_bytes().to_vec()
+}
+
+#[tokio::test]
+async fn columns_that_are_not_in_an_image_are_unchanged() -> Result<()> {
+    let Some(fixture) = Fixture::new(&[PERSON], &["person"]).await? else { return Ok(()) };
+    let mut stream = fixture.open(None).await?;
+    let statements = [
+        "INSERT INTO person VALUES (1, 'a', 'long'), (2, 'b', 'note')",
+        "SET SESSION binlog_row_image = 'MINIMAL'",
+        "UPDATE person SET name = NULL WHERE id = 1",
+        "SET SESSION binlog_row_image = 'NOBLOB'",
+        "UPDATE person SET name = 'n' WHERE id = 2",
+        "SET SESSION binlog_row_image = 'MINIMAL'",
+        "INSERT INTO person (id) VALUES (3)",
+        "DELETE FROM person WHERE id = 1",
+    ];
+    fixture.run(&statements).await?;
+    stream.until(6).await?;
+    let after = |at: usize| shown(stream.changes[at].1.after.as_ref().expect("an after image"));
+    assert_eq!(after(2), "Present(Int(1)) | Present(Null) | Unchanged");
+    assert_eq!(after(3), "Present(Int(2)) | Present(Text(\"n\")) | Unchanged");
+    assert!(stream.changes[2].1.before.is_none() && stream.changes[3].1.before.is_none());
+    assert_eq!(shown(stream.changes[5].1.before.as_ref().expect("a before image")), "Present(Int(1)) | Unchanged | Unchanged");
+    // A minimal insert leaves out what took its default, which the reader knows.
+    let applied = stream.applied("person")?;
+    assert_rows_equal(&applied[..1], &fixture.rows("person").await?[..1]);
+    Ok(())
+}
+
+#[tokio::test]
+async fn compressed_transactions_are_unpacked() -> Result<()> {
+    let Some(fixture) = Fixture::new(&[PERSON], &["person"]).await? else { return Ok(()) };
+    let mut stream = fixture.open(None).await?;
+    let statements = [
+        "SET SESSION binlog_transaction_compression = ON",
+        "INSERT INTO person VALUES (1, 'a', REPEAT('x', 10000)), (2, 'b', NULL)",
+        "UPDATE person SET name = 'both'",
+        "SET SESSION cte_max_recursion_depth = 100000",
+        "INSERT INTO person WITH RECURSIVE n (i) AS (SELECT 10 UNION ALL SELECT i + 1 FROM n WHERE i < 50000) SELECT i, 'n', REPEAT('y', 50) FROM n",
+        "SET SESSION binlog_transaction_compression = OFF",
+        "DELETE FROM person WHERE id = 1",
+    ];
+    fixture.run(&statements).await?;
+    stream.all(&fixture).await?;
+    assert_eq!(stream.changes.len(), 4 + 49_991 + 1);
+    assert_eq!(stream.ids.len(), 4);
+    assert_rows_equal(&stream.applied("person")?, &fixture.rows("person").await?);
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_large_transaction_comes_in_parts() -> Result<()> {
+    let Some(fixture) = Fixture::new(&[PERSON], &["person"]).await? else { return Ok(()) };
+    let mut stream = fixture.open(None).await?;
+    let statements = [
+        "SET SESSION cte_max_recursion_depth = 1000000",
+        "INSERT INTO person WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 60000) SELECT i, 'name', REPEAT('z', 100) FROM n",
+    ];
+    fixture.run(&statements).await?;
+    let (mut parts, mut ended) = (0, false);
+    while !ended {
+        let batch = stream.batch().await?;
+        let open = batch.parts.last().is_some_and(|part| !part.complete);
+        assert_eq!(batch.checkpoint.is_none(), open, "a checkpoint stands between transactions");
+        let size: usize = batch.parts.iter().flat_map(|part| &part.changes).map(|change| change.size()).sum();
+        assert!(size < 4 << 20, "a batch of {size} bytes");
+        parts += batch.parts.iter().filter(|part| !part.changes.is_empty()).count();
+        ended = stream.ids.len() == 1;
+    }
+    assert!(parts > 3, "{parts} parts");
+    let ordinals: Vec<_> = stream.changes.iter().map(|(position, _)| position.ordinal()).collect();
+    assert_eq!(ordinals, (0..60_000).collect::<Vec<_>>());
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_truncate_is_a_change() -> Result<()> {
+    let Some(fixture) = Fixture::new(&[PERSON, "CREATE TABLE other (id INT PRIMARY KEY)"], &["person"]).await? else {
+        return Ok(());
+    };
+    let mut stream = fixture.open(None).await?;
+    let qualified = format!("/* all */ TRUNCATE {}.`person`", fixture.database.name);
+    let statements = [
+        "TRUNCATE TABLE person",
+        "INSERT INTO person VALUES (1, 'a', NULL)",
+        "TRUNCATE other",
+        &qualified,
+        "INSERT INTO person VALUES (2, 'b', NULL)",
+    ];
+    fixture.run(&statements).await?;
+    stream.until(4).await?;
+    assert_eq!(stream.ops(), "tctc");
+    assert_rows_equal(&stream.applied("person")?, &fixture.rows("person").await?);
+    Ok(())
+}
+
+#[tokio::test]
+async fn other_tables_move_the_position_and_nothing_else() -> Result<()> {
+    let Some(fixture) = Fixture::new(&[PERSON, "CREATE TABLE other (id INT PRIMARY KEY)"], &["person"]).await? else {
+        return Ok(());
+    };
+    let mut stream = fixture.open(None).await?;
+    let start = stream.checkpoint.clone();
+    fixture.run(&["INSERT INTO other VALUES (1), (2)", "CREATE TABLE third (id INT)", "DROP TABLE third"]).await?;
+    stream.all(&fixture).await?;
+    assert!(stream.checkpoint.position > start.position);
+    assert!(stream.changes.is_empty() && stream.ids.is_empty());
+    Ok(())
+}
+
+#[tokio::test]
+async fn prepared_transactions_wait_for_their_decision() -> Result<()> {
+    let Some(fixture) = Fixture::new(&[PERSON], &["person"]).await? else { return Ok(()) };
+    let mut stream = fixture.open(None).await?;
+    let statements = [
+        "XA START 'one'",
+        "INSERT INTO person VALUES (1, 'committed', REPEAT('x', 3000000))",
+        "XA END 'one'",
+        "XA PREPARE 'one'",
+    ];
+    fixture.run(&[&statements[..], &["INSERT INTO person VALUES (5, 'between', NULL)"]].concat()[..4]).await?;
+    // Another session decides, after others have gone past.
+    fixture.run(&["INSERT INTO person VALUES (5, 'between', NULL)"]).await?;
+    stream.until(1).await?;
+    assert_eq!(first_int(stream.changes[0].1.after.as_ref().expect("an image")), 5);
+    let held = stream.checkpoint.clone();
+    // After a restart from here the server sends the prepared part again.
+    drop(stream);
+    let mut stream = fixture.open(Some(&held)).await?;
+    fixture.run(&["XA COMMIT 'one'"]).await?;
+    stream.until(1).await?;
+    let rolled_back = ["XA START 'two'", "INSERT INTO person VALUES (2, 'no', NULL)", "XA END 'two'", "XA PREPARE 'two'", "XA ROLLBACK 'two'"];
+    let one_phase = ["XA START 'three'", "INSERT INTO person VALUES (3, 'yes', NULL)", "XA END 'three'", "XA COMMIT 'three' ONE PHASE"];
+    let detached = "SET SESSION xa_detach_on_prepare = ON";
+    fixture.run(&[&[detached], &rolled_back[..], &one_phase[..]].concat()).await?;
+    stream.until(2).await?;
+    let ids: Vec<_> = stream.changes.iter().map(|(_, change)| first_int(change.after.as_ref().expect("an image"))).collect();
+    assert_eq!(ids, [1, 3]);
+    stream.all(&fixture).await?;
+    assert_eq!(stream.changes.len(), 2);
+    Ok(())
+}
+
+#[tokio::test]
+async fn tagged_gtids_are_known() -> Result<()> {
+    let Some(fixture) = Fixture::new(&[PERSON], &["person"]).await? else { return Ok(()) };
+    let mut stream = fixture.open(None).await?;
+    let statements = [
+        "INSERT INTO person VALUES (1, 'a', NULL)",
+        "SET SESSION gtid_next = 'AUTOMATIC:sync_test'",
+        "INSERT INTO person VALUES (2, 'b', NULL)",
+        "SET SESSION gtid_next = 'AUTOMATIC'",
+    ];
+    fixture.run(&statements).await?;
+    stream.until(2).await?;
+    assert!(stream.ids[1].contains(":sync_test:"), "{:?}", stream.ids);
+    let checkpoint = stream.checkpoint.clone();
+    drop(stream);
+    fixture.run(&["INSERT INTO person VALUES (3, 'c', NULL)"]).await?;
+    let mut stream = fixture.open(Some(&checkpoint)).await?;
+    stream.all(&fixture).await?;
+    assert_eq!(stream.changes.len(), 1, "what was taken is not sent again");
+    Ok(())
+}

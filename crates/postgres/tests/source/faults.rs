@@ -1,0 +1,102 @@
+//! Connections that die in the middle.
+
+use crate::support::Fixture;
+use anyhow::Result;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+use sync_worker_core::error::ErrorClass;
+use sync_worker_postgres::{Config, Postgres};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+
+#[tokio::test]
+async fn a_walsender_that_is_ended_is_a_transient_error() -> Result<()> {
+    let fixture = Fixture::new("CREATE TABLE t (id int PRIMARY KEY)", &["t"]).await?;
+    let mut stream = fixture.stream(None).await?;
+    fixture.execute("INSERT INTO t VALUES (1)").await?;
+    fixture.changes(&mut stream).await?;
+    let checkpoint = stream.checkpoint.clone();
+    let end = "SELECT pg_terminate_backend(active_pid) FROM pg_replication_slots WHERE database = current_database()";
+    fixture.execute(end).await?;
+    let error = loop {
+        if let Err(error) = stream.source.next().await {
+            break error;
+        }
+    };
+    assert_eq!(error.class(), ErrorClass::Transient, "{error}");
+    let mut again = fixture.stream(Some(&checkpoint)).await?;
+    fixture.execute("INSERT INTO t VALUES (2)").await?;
+    assert_eq!(fixture.changes(&mut again).await?, ["0 c id=2"]);
+    Ok(())
+}
+
+/// Forwards to a server until it is told to swallow everything.
+async fn proxy(server: String) -> Result<(u16, Arc<AtomicBool>)> {
+    let listener = TcpListener::bind("127.0.0.1:0").await?;
+    let port = listener.local_addr()?.port();
+    let swallow = Arc::new(AtomicBool::new(false));
+    let flag = swallow.clone();
+    tokio::spawn(async move {
+        while let Ok((client, _)) = listener.accept().await {
+            let Ok(upstream) = TcpStream::connect(&server).await else { continue };
+            let (from_client, to_client) = client.into_split();
+            let (from_server, to_server) = upstream.into_split();
+            tokio::spawn(forward(from_client, to_server, flag.clone()));
+            tokio::spawn(forward(from_server, to_client, flag.clone()));
+        }
+    });
+    Ok((port, swallow))
+}
+
+async fn forward(
+    mut from: tokio::net::tcp::OwnedReadHalf,
+    mut to: tokio::net::tcp::OwnedWriteHalf,
+    swallow: Arc<AtomicBool>,
+) {
+    let mut buffer = vec![0; 65536];
+    while let Ok(read) = from.read(&mut buffer).await {
+        let end = read == 0;
+        if swallow.load(Ordering::Relaxed) {
+            if end {
+                // The end is swallowed, too: the other side keeps waiting.
+                std::future::pending::<()>().await;
+            }
+            continue;
+        }
+        if end || to.write_all(&buffer[..read]).await.is_err() {
+            return;
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_connection_that_swallows_everything_is_noticed_and_its_slot_taken_back() -> Result<()> {
+    let mut fixture = Fixture::new("CREATE TABLE t (id int PRIMARY KEY)", &["t"]).await?;
+    let url = fixture.database.url.clone();
+    let server = url.split('@').nth(1).and_then(|rest| rest.split('/').next()).unwrap().to_owned();
+    let (port, swallow) = proxy(server.clone()).await?;
+    fixture.postgres = Postgres::new("crm".into(), Config::new(url.replace(&server, &format!("127.0.0.1:{port}"))))?;
+    let mut stream = fixture.stream(None).await?;
+    fixture.execute("INSERT INTO t VALUES (1)").await?;
+    fixture.changes(&mut stream).await?;
+    let checkpoint = stream.checkpoint.clone();
+    swallow.store(true, Ordering::Relaxed);
+    let start = Instant::now();
+    let error = loop {
+        if let Err(error) = stream.source.next().await {
+            break error;
+        }
+    };
+    assert_eq!(error.class(), ErrorClass::Transient);
+    assert!(error.to_string().contains("silent"), "{error}");
+    assert!(start.elapsed() < Duration::from_secs(9), "it took {:?}", start.elapsed());
+    let refused = fixture.open(Some(&checkpoint)).await.err().unwrap();
+    assert_eq!(refused.class(), ErrorClass::Transient, "{refused}");
+    swallow.store(false, Ordering::Relaxed);
+    // The server still believes in the former reader.
+    let mut again = fixture.stream(Some(&checkpoint)).await?;
+    fixture.execute("INSERT INTO t VALUES (2)").await?;
+    assert_eq!(fixture.changes(&mut again).await?, ["0 c id=2"]);
+    Ok(())
+}

@@ -1,0 +1,10 @@
+//! The source and the reader against a real server.
+
+mod faults;
+mod large;
+mod positions;
+mod preflight;
+mod reader;
+mod stream;
+mod support;
+mod types;

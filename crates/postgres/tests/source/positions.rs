@@ -1,0 +1,176 @@
+//! Where a stream resumes, and where it must not.
+
+use crate::support::Fixture;
+use anyhow::Result;
+use std::time::{Duration, Instant};
+use sync_worker_core::database::Database;
+use sync_worker_core::error::{Error, ErrorClass};
+use sync_worker_core::position::{Checkpoint, Epoch, Lsn};
+
+const TABLE: &str = "CREATE TABLE t (id int PRIMARY KEY, v text)";
+
+#[tokio::test]
+async fn a_stream_resumes_after_its_checkpoint() -> Result<()> {
+    let fixture = Fixture::new(TABLE, &["t"]).await?;
+    let mut stream = fixture.stream(None).await?;
+    fixture.execute("INSERT INTO t VALUES (1, 'a')").await?;
+    fixture.changes(&mut stream).await?;
+    let checkpoint = stream.checkpoint.clone();
+    fixture.execute("INSERT INTO t VALUES (2, 'b')").await?;
+    fixture.changes(&mut stream).await?;
+    drop(stream);
+    let mut again = fixture.stream(Some(&checkpoint)).await?;
+    assert_eq!(fixture.changes(&mut again).await?, ["0 c id=2 v=b"]);
+    Ok(())
+}
+
+#[tokio::test]
+async fn only_what_was_confirmed_is_forgotten() -> Result<()> {
+    let fixture = Fixture::new(TABLE, &["t"]).await?;
+    let mut stream = fixture.stream(None).await?;
+    let start = fixture.confirmed().await?;
+    fixture.execute("INSERT INTO t VALUES (1, 'a')").await?;
+    fixture.changes(&mut stream).await?;
+    let end: Lsn = stream.checkpoint.resume.parse()?;
+    // A status has gone out by then: the server has answered a later one.
+    fixture.execute("INSERT INTO t VALUES (2, 'b')").await?;
+    fixture.changes(&mut stream).await?;
+    assert_eq!(fixture.confirmed().await?, start);
+    let checkpoint = stream.checkpoint.clone();
+    stream.source.confirm(&checkpoint).await.unwrap();
+    let deadline = Instant::now() + Duration::from_secs(10);
+    while fixture.confirmed().await? < end {
+        assert!(Instant::now() < deadline, "the confirmation did not arrive");
+    }
+    Ok(())
+}
+
+fn gap(outcome: Result<crate::support::Stream, Error>, part: &str) {
+    let error = outcome.err().expect("a GAP");
+    assert_eq!(error.class(), ErrorClass::Gap, "{error}");
+    assert!(error.to_string().contains(part), "{error}");
+    assert!(!error.to_string().contains('\n'));
+}
+
+async fn stopped() -> Result<(Fixture, Checkpoint)> {
+    let fixture = Fixture::new(TABLE, &["t"]).await?;
+    let mut stream = fixture.stream(None).await?;
+    fixture.execute("INSERT INTO t VALUES (1, 'a')").await?;
+    fixture.changes(&mut stream).await?;
+    let checkpoint = stream.checkpoint.clone();
+    Ok((fixture, checkpoint))
+}
+
+#[tokio::test]
+async fn a_slot_that_is_gone_is_a_gap() -> Result<()> {
+    let (fixture, checkpoint) = stopped().await?;
+    fixture.postgres.forget_source(&fixture.scope).await.unwrap();
+    let left =
+        fixture.database.rows("SELECT slot_name FROM pg_replication_slots WHERE database = current_database()").await?;
+    assert!(left.is_empty());
+    assert!(fixture.database.rows("SELECT FROM pg_publication").await?.is_empty());
+    gap(fixture.open(Some(&checkpoint)).await, "is gone");
+    Ok(())
+}
+
+#[tokio::test]
+async fn another_server_is_a_gap() -> Result<()> {
+    let (fixture, checkpoint) = stopped().await?;
+    let foreign = Checkpoint { epoch: Epoch("1/1".into()), ..checkpoint };
+    gap(fixture.open(Some(&foreign)).await, "server/timeline 1/1");
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_position_ahead_of_the_server_is_a_gap() -> Result<()> {
+    let (fixture, checkpoint) = stopped().await?;
+    let ahead = Checkpoint { resume: "FFFF/0".into(), ..checkpoint };
+    gap(fixture.open(Some(&ahead)).await, "ahead");
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_slot_that_was_advanced_by_others_is_a_gap() -> Result<()> {
+    let (fixture, checkpoint) = stopped().await?;
+    fixture.execute("INSERT INTO t VALUES (2, 'b')").await?;
+    // The server may not have missed the former reader yet.
+    let advance = "SELECT pg_replication_slot_advance(slot_name, pg_current_wal_lsn()) \
+                   FROM pg_replication_slots WHERE database = current_database()";
+    let deadline = Instant::now() + Duration::from_secs(10);
+    while let Err(error) = fixture.execute(advance).await {
+        assert!(Instant::now() < deadline, "{error:#}");
+    }
+    gap(fixture.open(Some(&checkpoint)).await, "after the position");
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_publication_that_is_gone_is_a_gap() -> Result<()> {
+    let (fixture, checkpoint) = stopped().await?;
+    let name = fixture.database.value("SELECT quote_ident(pubname) FROM pg_publication").await?;
+    fixture.execute(&format!("DROP PUBLICATION {name}")).await?;
+    gap(fixture.open(Some(&checkpoint)).await, "publication");
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_fresh_start_replaces_what_a_crash_left() -> Result<()> {
+    let fixture = Fixture::new(TABLE, &["t"]).await?;
+    let crashed = fixture.stream(None).await?;
+    fixture.execute("INSERT INTO t VALUES (1, 'a')").await?;
+    // Still connected: the server has not missed it.
+    let mut stream = fixture.stream(None).await?;
+    drop(crashed);
+    fixture.execute("INSERT INTO t VALUES (2, 'b')").await?;
+    assert_eq!(fixture.changes(&mut stream).await?, ["0 c id=2 v=b"]);
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_table_that_joins_the_pipeline_joins_the_publication() -> Result<()> {
+    let mut fixture = Fixture::new(&format!("{TABLE}; CREATE TABLE u (id int PRIMARY KEY)"), &["t"]).await?;
+    let stream = fixture.stream(None).await?;
+    let checkpoint = stream.checkpoint.clone();
+    drop(stream);
+    let more = fixture
+        .scope
+        .tables
+        .iter()
+        .cloned()
+        .chain([sync_worker_core::database::TableAt { table: "u".into(), name: "public.u".into() }]);
+    fixture.scope.tables = more.collect();
+    let mut stream = fixture.stream(Some(&checkpoint)).await?;
+    fixture.execute("INSERT INTO u VALUES (7)").await?;
+    assert_eq!(fixture.changes(&mut stream).await?, ["0 c id=7"]);
+    Ok(())
+}
+
+#[tokio::test]
+async fn an_idle_database_gives_places_to_resume_at() -> Result<()> {
+    let fixture = Fixture::new(&format!("{TABLE}; CREATE TABLE other (id int)"), &["t"]).await?;
+    let mut stream = fixture.stream(None).await?;
+    let before = stream.checkpoint.clone();
+    let deadline = Instant::now() + Duration::from_secs(20);
+    // Others write; the server says so at once, and about every ten seconds it is a place to resume at.
+    while stream.checkpoint == before {
+        assert!(Instant::now() < deadline, "no checkpoint came");
+        fixture.execute("INSERT INTO other VALUES (1)").await?;
+        let batch = stream.next().await?;
+        assert!(batch.parts.is_empty());
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_consumer_slower_than_the_servers_patience_is_not_a_dead_one() -> Result<()> {
+    let fixture = Fixture::new(TABLE, &["t"]).await?;
+    let mut stream = fixture.stream(None).await?;
+    let rows = 200_000;
+    fixture.execute(&format!("INSERT INTO t SELECT n, repeat('x', 100) FROM generate_series(1, {rows}) n")).await?;
+    let end = fixture.here().await?;
+    stream.next().await?;
+    // Longer than the walsender's timeout, with more behind than the sockets hold.
+    tokio::time::sleep(Duration::from_secs(18)).await;
+    stream.each_until(end, |_, _| ()).await?;
+    Ok(())
+}

@@ -1,0 +1,137 @@
+//! What preflight says, and the errors of a start that can't succeed.
+
+use crate::support::Fixture;
+use anyhow::Result;
+use sync_worker_core::database::{Database, Role, TableAt};
+use sync_worker_core::error::ErrorClass;
+use sync_worker_core::secret::Secret;
+use sync_worker_postgres::{Config, Postgres};
+
+#[tokio::test]
+async fn a_good_source_has_no_findings() -> Result<()> {
+    let fixture = Fixture::new("CREATE TABLE t (id int PRIMARY KEY)", &["t"]).await?;
+    for role in [Role::Source, Role::Target] {
+        let inspection = fixture.postgres.inspect(&fixture.scope, role).await.unwrap();
+        let problems: Vec<_> = inspection.findings.iter().filter(|finding| !finding.advice).collect();
+        assert!(problems.is_empty(), "{problems:?}");
+        assert_eq!(inspection.tables.len(), 1);
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn missing_tables_and_keys_are_named_with_their_cure() -> Result<()> {
+    let sql = "CREATE TABLE nokey (id int); CREATE TABLE nothing (id int PRIMARY KEY); \
+               ALTER TABLE nothing REPLICA IDENTITY NOTHING";
+    let fixture = Fixture::new(sql, &["nokey", "nothing", "missing"]).await?;
+    let inspection = fixture.postgres.inspect(&fixture.scope, Role::Source).await.unwrap();
+    for (table, part, cure) in [
+        ("public.nokey", "key", "ADD PRIMARY KEY"),
+        ("public.nothing", "NOTHING", "REPLICA IDENTITY DEFAULT"),
+        ("public.missing", "no such table", "create it"),
+    ] {
+        let finding = inspection.findings.iter().find(|finding| finding.place.contains(table)).expect(table);
+        assert!(finding.problem.contains(part) && finding.cure.contains(cure), "{finding:?}");
+    }
+    let error = fixture.open(None).await.err().unwrap();
+    assert_eq!(error.class(), ErrorClass::Fatal);
+    assert!(error.to_string().contains("public.nokey"), "{error}");
+    let slots = fixture.database.rows("SELECT FROM pg_replication_slots WHERE database = current_database()").await?;
+    assert!(slots.is_empty(), "a start that failed left a slot");
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_user_without_privileges_is_told_which() -> Result<()> {
+    let fixture = Fixture::new("CREATE TABLE t (id int PRIMARY KEY)", &["t"]).await?;
+    let user = format!("user_{}", fixture.database.name);
+    fixture.execute(&format!("CREATE ROLE {user} LOGIN PASSWORD 'pass'")).await?;
+    let url = fixture.database.url.replace("postgres@", &format!("{user}@"));
+    let mut config = Config::new(url);
+    config.password = Some(Secret::new("pass".to_owned()));
+    let postgres = Postgres::new("crm".into(), config.clone())?;
+    let source = postgres.inspect(&fixture.scope, Role::Source).await.unwrap();
+    let target = postgres.inspect(&fixture.scope, Role::Target).await.unwrap();
+    let cures: Vec<&str> =
+        source.findings.iter().chain(&target.findings).map(|finding| finding.cure.as_str()).collect();
+    for part in ["REPLICATION", "GRANT SELECT", "GRANT INSERT", "GRANT UPDATE", "GRANT DELETE", "GRANT CREATE"] {
+        assert!(cures.iter().any(|cure| cure.contains(part)), "{part} is not in {cures:#?}");
+    }
+    let error = postgres.source(&fixture.scope, None).await.err().unwrap();
+    assert_eq!(error.class(), ErrorClass::Fatal, "{error}");
+
+    // invariant 11, and a wrong password is reported at once
+    config.password = Some(Secret::new("hunter2".to_owned()));
+    let wrong = Postgres::new("crm".into(), config)?.inspect(&fixture.scope, Role::Source).await.unwrap_err();
+    assert_eq!(wrong.class(), ErrorClass::Fatal, "{wrong}");
+    assert!(wrong.to_string().contains("28P01") && !wrong.to_string().contains("hunter2"), "{wrong}");
+    fixture.execute(&format!("DROP OWNED BY {user}; DROP ROLE {user}")).await
+}
+
+#[tokio::test]
+async fn a_replication_user_with_a_password_can_stream() -> Result<()> {
+    let fixture = Fixture::new("CREATE TABLE t (id int PRIMARY KEY)", &["t"]).await?;
+    let (user, name) = (format!("user_{}", fixture.database.name), &fixture.database.name);
+    let sql = format!(
+        "CREATE ROLE {user} LOGIN REPLICATION PASSWORD 'p''ass'; ALTER TABLE t OWNER TO {user}; GRANT CREATE ON DATABASE {name} TO {user}"
+    );
+    fixture.execute(&sql).await?;
+    let mut config = Config::new(fixture.database.url.replace("postgres@", &format!("{user}@")));
+    config.password = Some(Secret::new("p'ass".to_owned()));
+    let postgres = Postgres::new("crm".into(), config)?;
+    let (source, _) = postgres.source(&fixture.scope, None).await.unwrap();
+    drop(source);
+    postgres.forget_source(&fixture.scope).await.unwrap();
+    fixture.execute(&format!("DROP OWNED BY {user} CASCADE; DROP ROLE {user}")).await
+}
+
+#[tokio::test]
+async fn a_host_that_is_not_there_is_transient() -> Result<()> {
+    let fixture = Fixture::new("CREATE TABLE t (id int PRIMARY KEY)", &["t"]).await?;
+    let postgres = Postgres::new("crm".into(), Config::new("postgres://u@127.0.0.1:1/x"))?;
+    let error = postgres.source(&fixture.scope, None).await.err().unwrap();
+    assert_eq!(error.class(), ErrorClass::Transient, "{error}");
+    assert!(error.to_string().contains("127.0.0.1:1"), "{error}");
+    Ok(())
+}
+
+#[tokio::test]
+async fn the_primary_is_found_among_several_hosts() -> Result<()> {
+    let mut fixture = Fixture::new("CREATE TABLE t (id int PRIMARY KEY)", &["t"]).await?;
+    let url = fixture.database.url.replace("@", "@127.0.0.1:1,");
+    fixture.postgres = Postgres::new("crm".into(), Config::new(url))?;
+    let mut stream = fixture.stream(None).await?;
+    fixture.execute("INSERT INTO t VALUES (1)").await?;
+    assert_eq!(fixture.changes(&mut stream).await?, ["0 c id=1"]);
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_renamed_table_stops_the_stream() -> Result<()> {
+    let fixture = Fixture::new("CREATE TABLE t (id int PRIMARY KEY)", &["t"]).await?;
+    let mut stream = fixture.stream(None).await?;
+    fixture.execute("INSERT INTO t VALUES (1)").await?;
+    fixture.changes(&mut stream).await?;
+    fixture.execute("ALTER TABLE t RENAME TO u; INSERT INTO u VALUES (2)").await?;
+    let error = loop {
+        if let Err(error) = stream.source.next().await {
+            break error;
+        }
+    };
+    assert_eq!(error.class(), ErrorClass::Fatal);
+    assert!(error.to_string().contains("public.t is called public.u"), "{error}");
+    Ok(())
+}
+
+#[tokio::test]
+async fn ddl_for_what_is_missing() -> Result<()> {
+    let sql = "CREATE TABLE t (id bigint PRIMARY KEY, v varchar(20) NOT NULL, n numeric(10,2))";
+    let fixture = Fixture::new(sql, &["t"]).await?;
+    let mut reader = fixture.postgres.reader(&fixture.scope).await.unwrap();
+    let schema = reader.schema(&"t".into()).await.unwrap();
+    let statement = fixture.postgres.ddl("public.copy", &schema, None).unwrap();
+    fixture.execute(&statement).await?;
+    fixture.scope.tables.iter().for_each(|at: &TableAt| assert_eq!(at.name, "t"));
+    assert_eq!(fixture.postgres.ddl("public.copy", &schema, Some(&schema)), None);
+    Ok(())
+}

@@ -1,0 +1,151 @@
+//! A pipeline over a fresh database, and what its stream says, as text.
+
+use anyhow::{Context, Result, ensure};
+use std::fmt::Write;
+use std::time::Duration;
+use sync_worker_core::change::Change;
+use sync_worker_core::database::{Database, Scope, TableAt};
+use sync_worker_core::position::{Checkpoint, Lsn, Position, PostgresPosition};
+use sync_worker_core::row::Row;
+use sync_worker_core::schema::Schema;
+use sync_worker_core::source::{Source, SourceBatch};
+use sync_worker_core::value::{Cell, Value};
+use sync_worker_postgres::{Config, Postgres};
+use sync_worker_testkit::postgres::TestDatabase;
+use tempfile::TempDir;
+
+pub const DEADLINE: Duration = Duration::from_secs(30);
+
+pub struct Fixture {
+    pub database: TestDatabase,
+    pub postgres: Postgres,
+    pub scope: Scope,
+    _folder: TempDir,
+}
+
+impl Fixture {
+    /// Runs `sql`, then takes part with `tables` of the schema `public`.
+    pub async fn new(sql: &str, tables: &[&str]) -> Result<Self> {
+        let database = TestDatabase::create().await?;
+        database.execute(sql).await?;
+        let folder = tempfile::tempdir()?;
+        let table = |name: &&str| TableAt { table: (*name).into(), name: (*name).to_owned() };
+        let scope = Scope {
+            installation: "test".into(),
+            pipeline: database.name.as_str().into(),
+            tables: tables.iter().map(table).collect(),
+            spill: folder.path().join("spill"),
+        };
+        let postgres = Postgres::new("crm".into(), Config::new(database.url.clone()))?;
+        Ok(Self { database, postgres, scope, _folder: folder })
+    }
+
+    pub async fn stream(&self, from: Option<&Checkpoint>) -> Result<Stream> {
+        self.open(from).await.map_err(|error| anyhow::anyhow!("{error:?}"))
+    }
+
+    pub async fn open(&self, from: Option<&Checkpoint>) -> Result<Stream, sync_worker_core::error::Error> {
+        let (source, start) = self.postgres.source(&self.scope, from).await?;
+        Ok(Stream { source, checkpoint: start, batches: 0, parts: 0 })
+    }
+
+    /// A place above everything that has committed.
+    pub async fn here(&self) -> Result<Position> {
+        let lsn = self.database.value("SELECT pg_logical_emit_message(true, 'test', '')").await?;
+        let Lsn(lsn) = lsn.parse()?;
+        Ok(Position::Postgres(PostgresPosition { commit: Lsn(lsn - 1), ordinal: u64::MAX }))
+    }
+
+    /// Everything from the stream's place up to now, as text.
+    pub async fn changes(&self, stream: &mut Stream) -> Result<Vec<String>> {
+        stream.until(self.here().await?).await
+    }
+
+    pub async fn execute(&self, sql: &str) -> Result<()> {
+        self.database.execute(sql).await
+    }
+
+    /// What the server may forget.
+    pub async fn confirmed(&self) -> Result<Lsn> {
+        let sql = "SELECT confirmed_flush_lsn FROM pg_replication_slots WHERE database = current_database()";
+        Ok(self.database.value(sql).await?.parse()?)
+    }
+}
+
+pub struct Stream {
+    pub source: Box<dyn Source>,
+    /// The newest.
+    pub checkpoint: Checkpoint,
+    pub batches: usize,
+    pub parts: usize,
+}
+
+impl Stream {
+    pub async fn next(&mut self) -> Result<SourceBatch> {
+        let batch = tokio::time::timeout(DEADLINE, self.source.next()).await.context("no batch came")?;
+        let batch = batch.map_err(|error| anyhow::anyhow!("{error:?}"))?;
+        self.batches += 1;
+        self.parts += batch.parts.len();
+        if let Some(checkpoint) = &batch.checkpoint {
+            ensure!(checkpoint.position >= self.checkpoint.position, "a checkpoint went backwards");
+            self.checkpoint = checkpoint.clone();
+        }
+        Ok(batch)
+    }
+
+    /// The changes up to a position, each with its ordinal. Checks that positions grow and transactions are whole.
+    pub async fn until(&mut self, position: Position) -> Result<Vec<String>> {
+        let mut texts = Vec::new();
+        self.each_until(position, |position, change| texts.push(format!("{} {}", position.ordinal(), text(change))))
+            .await?;
+        Ok(texts)
+    }
+
+    pub async fn each_until(&mut self, position: Position, mut take: impl FnMut(Position, &Change)) -> Result<()> {
+        let mut last: Option<Position> = None;
+        let mut open = false;
+        loop {
+            let batch = self.next().await?;
+            for part in &batch.parts {
+                for (change, at) in part.changes.iter().zip(part.first.ordinal()..) {
+                    let position = part.first.with_ordinal(at);
+                    ensure!(last.is_none_or(|last| last < position), "{position} after {last:?}");
+                    last = Some(position);
+                    take(position, change);
+                }
+                open = !part.complete;
+            }
+            ensure!(batch.checkpoint.is_none() || !open, "a checkpoint inside a transaction");
+            if batch.reached >= position && !open {
+                return Ok(());
+            }
+        }
+    }
+}
+
+/// `u id=1 name=a -> id=1 name=?`
+pub fn text(change: &Change) -> String {
+    let mut text = change.op.to_string();
+    if let Some(before) = &change.before {
+        write!(text, " {} ->", row(&change.schema, before)).unwrap();
+    }
+    if let Some(after) = &change.after {
+        write!(text, " {}", row(&change.schema, after)).unwrap();
+    }
+    text
+}
+
+pub fn row(schema: &Schema, row: &Row) -> String {
+    let cell = |(column, cell): (&sync_worker_core::schema::Column, Result<Cell<'_>, _>)| {
+        let value = match cell.unwrap() {
+            Cell::Unchanged => "?".to_owned(),
+            Cell::Present(Value::Null) => "NULL".to_owned(),
+            Cell::Present(Value::Int(number)) => number.to_string(),
+            Cell::Present(Value::Text(text)) if text.len() > 20 => format!("{} characters", text.len()),
+            Cell::Present(Value::Text(text)) => text.to_owned(),
+            Cell::Present(value) => format!("{value:?}"),
+        };
+        format!("{}={value}", column.name)
+    };
+    schema.columns.iter().zip(row.cells()).map(cell).collect::<Vec<_>>().join(" ")
+}

@@ -1,0 +1,30 @@
+//! Errors of the in-memory stand-ins.
+
+use std::fmt;
+use sync_worker_core::error::{Classified, ErrorClass};
+
+#[derive(Clone, Debug)]
+pub struct MemoryError {
+    pub class: ErrorClass,
+    pub text: &'static str,
+}
+
+impl MemoryError {
+    pub fn new(class: ErrorClass, text: &'static str) -> Self {
+        Self { class, text }
+    }
+}
+
+impl fmt::Display for MemoryError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.text)
+    }
+}
+
+impl std::error::Error for MemoryError {}
+
+impl Classified for MemoryError {
+    fn class(&self) -> ErrorClass {
+        self.class
+    }
+}

@@ -1,0 +1,162 @@
+//! In-memory control data and retry queue.
+
+use super::{MemoryError, Shared};
+use async_trait::async_trait;
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+use sync_worker_core::error::{ErrorClass, Result};
+use sync_worker_core::name::{InstallationId, TableName};
+use sync_worker_core::record::Offset;
+use sync_worker_core::row::Key;
+use sync_worker_core::store::{CaptureId, ChunkState, Deferred, RetryQueue, Store, StoredCheckpoint, TargetId};
+
+/// Clones are handles of the same store.
+#[derive(Clone)]
+pub struct MemoryStore {
+    shared: Arc<Shared<State>>,
+}
+
+#[derive(Default)]
+struct State {
+    checkpoints: HashMap<CaptureId, StoredCheckpoint>,
+    chunks: HashMap<CaptureId, BTreeMap<(TableName, u64), ChunkState>>,
+    deferred: HashMap<(TargetId, TableName, Key), Deferred>,
+    failing: bool,
+}
+
+impl Default for MemoryStore {
+    fn default() -> Self {
+        Self { shared: Arc::new(Shared::new(State::default())) }
+    }
+}
+
+impl MemoryStore {
+    /// Every write fails from now on, or no longer.
+    pub fn fail(&self, failing: bool) {
+        self.shared.change(|state| state.failing = failing);
+    }
+
+    /// The store's disk is gone, but for the retry queue.
+    pub fn forget_everything(&self) {
+        self.shared.change(|state| {
+            state.checkpoints.clear();
+            state.chunks.clear();
+        });
+    }
+
+    /// Puts a checkpoint there as another life of the worker might have left it.
+    pub fn put_checkpoint(&self, capture: &CaptureId, stored: StoredCheckpoint) {
+        self.shared.change(|state| state.checkpoints.insert(capture.clone(), stored));
+    }
+
+    pub fn stored(&self, capture: &CaptureId) -> Option<StoredCheckpoint> {
+        self.shared.lock().checkpoints.get(capture).cloned()
+    }
+
+    pub fn deferred(&self) -> Vec<Deferred> {
+        self.shared.lock().deferred.values().cloned().collect()
+    }
+
+    /// Waits until the store looks like this.
+    pub async fn until<R>(&self, mut ready: impl FnMut(&Self) -> Option<R>) -> R {
+        let mut changes = self.shared.changed.subscribe();
+        loop {
+            changes.mark_unchanged();
+            if let Some(result) = ready(self) {
+                return result;
+            }
+            changes.changed().await.unwrap_or_default();
+        }
+    }
+
+    fn write<R>(&self, write: impl FnOnce(&mut State) -> R) -> Result<R> {
+        if self.shared.lock().failing {
+            return Err(MemoryError::new(ErrorClass::Transient, "the store's disk is full").into());
+        }
+        Ok(self.shared.change(write))
+    }
+}
+
+#[async_trait]
+impl Store for MemoryStore {
+    async fn installation(&self) -> Result<InstallationId> {
+        Ok(InstallationId::new("memory"))
+    }
+
+    async fn checkpoint(&self, capture: &CaptureId) -> Result<Option<StoredCheckpoint>> {
+        Ok(self.stored(capture))
+    }
+
+    async fn save_checkpoint(&self, capture: &CaptureId, checkpoint: &StoredCheckpoint) -> Result<()> {
+        tokio::task::yield_now().await;
+        self.write(|state| drop(state.checkpoints.insert(capture.clone(), checkpoint.clone())))
+    }
+
+    async fn chunks(&self, capture: &CaptureId) -> Result<Vec<ChunkState>> {
+        let state = self.shared.lock();
+        Ok(state.chunks.get(capture).map(|chunks| chunks.values().cloned().collect()).unwrap_or_default())
+    }
+
+    async fn save_chunks(&self, capture: &CaptureId, chunks: &[ChunkState]) -> Result<()> {
+        tokio::task::yield_now().await;
+        self.write(|state| {
+            let known = state.chunks.entry(capture.clone()).or_default();
+            known.extend(chunks.iter().map(|chunk| ((chunk.table.clone(), chunk.number), chunk.clone())));
+        })
+    }
+
+    async fn forget_capture(&self, capture: &CaptureId) -> Result<()> {
+        self.write(|state| {
+            state.checkpoints.remove(capture);
+            state.chunks.remove(capture);
+        })
+    }
+}
+
+#[async_trait]
+impl RetryQueue for MemoryStore {
+    async fn defer(&self, deferred: Vec<Deferred>) -> Result<()> {
+        tokio::task::yield_now().await;
+        self.write(|state| {
+            for one in deferred {
+                let name = (one.target.clone(), one.change.table().clone(), one.key.clone());
+                state.deferred.insert(name, one);
+            }
+        })
+    }
+
+    async fn get(&self, target: &TargetId, table: &TableName, key: &Key) -> Result<Option<Deferred>> {
+        Ok(self.shared.lock().deferred.get(&(target.clone(), table.clone(), key.clone())).cloned())
+    }
+
+    async fn due(&self, target: &TargetId, now: i64, limit: usize) -> Result<Vec<Deferred>> {
+        let mut due: Vec<_> =
+            self.deferred().into_iter().filter(|one| one.target == *target && !one.dead && one.due <= now).collect();
+        due.sort_by_key(|one| one.due);
+        due.truncate(limit);
+        Ok(due)
+    }
+
+    async fn next_due(&self, target: &TargetId) -> Result<Option<i64>> {
+        Ok(self.deferred().into_iter().filter(|one| one.target == *target && !one.dead).map(|one| one.due).min())
+    }
+
+    async fn remove(&self, target: &TargetId, table: &TableName, key: &Key, offset: Offset) -> Result<bool> {
+        let name = (target.clone(), table.clone(), key.clone());
+        self.write(|state| {
+            let is_there = state.deferred.get(&name).is_some_and(|one| one.offset == offset);
+            if is_there {
+                state.deferred.remove(&name);
+            }
+            is_there
+        })
+    }
+
+    async fn list(&self, target: &TargetId, dead: bool, limit: usize) -> Result<Vec<Deferred>> {
+        let mut all: Vec<_> =
+            self.deferred().into_iter().filter(|one| one.target == *target && one.dead == dead).collect();
+        all.sort_by_key(|one| one.offset);
+        all.truncate(limit);
+        Ok(all)
+    }
+}
