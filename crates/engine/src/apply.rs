@@ -67,7 +67,7 @@ pub struct Apply {
 impl Apply {
     /// Runs until shutdown or until an error that reconnecting does not mend.
     pub async fn run(mut self) {
-        let mut held = None;
+        let mut held = Held::default();
         loop {
             tokio::select! {
                 () = self.shutdown.cancelled() => break,
@@ -93,10 +93,11 @@ impl Apply {
         self.status.set(State::Stopped, "");
     }
 
-    /// From taking the target over to its first error, or to shutdown. `held`: the epoch of the last session.
-    async fn session(&mut self, held: &mut Option<u64>) -> Result<()> {
+    /// From taking the target over to its first error, or to shutdown.
+    async fn session(&mut self, held: &mut Held) -> Result<()> {
         let open = async {
             let mut sink = self.database.sink(&self.scope).await?;
+            held.asked += 1;
             let progress = sink.take_over(self.bus.identity()).await?;
             Ok::<_, Error>((sink, progress))
         };
@@ -106,13 +107,13 @@ impl Apply {
         };
         let (sink, progress) = opened?;
         // Somebody else took the target over since this task last held it (invariant 2).
-        if held.is_some_and(|held| progress.marker.epoch != held + 1) {
+        if held.epoch.is_some_and(|epoch| progress.marker.epoch > epoch + held.asked) {
             return Err(EngineError::Superseded(format!("the target {}", self.id.database)).into());
         }
-        *held = Some(progress.marker.epoch);
+        *held = Held { epoch: Some(progress.marker.epoch), asked: 0 };
         let (subscription, sequence) = self.resume(&progress.marker).await?;
         let mut lot = ParkingLot::new(self.id.clone(), self.queue.clone(), self.retry.clone());
-        lot.reset(progress.parked);
+        lot.reset(progress.parked, progress.marker.offset).await?;
         self.breaker.succeeded();
         self.status.set(State::Streaming, "");
         tracing::info!(pipeline = %self.id.pipeline, database = %self.id.database, offset = ?progress.marker.offset.map(|offset| offset.0), "apply is streaming");
@@ -170,6 +171,15 @@ impl Apply {
         };
         Ok((subscription, sequence))
     }
+}
+
+/// What this task knows of the target's epoch.
+#[derive(Default)]
+struct Held {
+    /// Of the last session.
+    epoch: Option<u64>,
+    /// Take-overs since, answered or not: one whose answer was lost may have moved the epoch.
+    asked: u64,
 }
 
 async fn read_ahead(mut subscription: Box<dyn Subscription>, feed: mpsc::Sender<Vec<Delivered>>) -> Result<()> {
@@ -242,10 +252,10 @@ impl Session {
 
     async fn write(&mut self, apply: &Apply, batch: Batch) -> Result<()> {
         let Batch { mut writes, offset, digest, commit_times, split } = batch;
-        self.lot.prepare(&mut writes).await?;
+        let unpark = self.lot.prepare(&mut writes).await?;
         let marker = Marker { offset: Some(offset), digest, writes: self.marker.writes + 1, ..self.marker.clone() };
         let changes = writes.len();
-        let applied = self.commit(apply, marker, writes, Vec::new()).await?;
+        let applied = self.commit(apply, marker, writes, unpark).await?;
 
         let now = now_micros();
         #[allow(clippy::cast_precision_loss)] // a lag is no exact figure
@@ -332,6 +342,10 @@ impl Session {
         let mut outcome = Ok(0);
         for dead in self.lot.queue.list(&apply.id, true, LETTERS_AT_A_TIME).await? {
             if offset.is_some_and(|offset| offset != dead.offset) {
+                continue;
+            }
+            // Left over from a transaction that was lost: the target has another version of that key (invariant 5).
+            if !self.lot.is_parked(&dead) {
                 continue;
             }
             if again {

@@ -110,8 +110,8 @@ impl Assembler {
 
     /// Every complete transaction, or, where none is and the open one is above the limit, a part of that.
     pub fn take(&mut self) -> Option<Batch> {
-        if self.complete > 0 {
-            let (offset, digest) = self.end?;
+        // A transaction may end without a write left: the marker moves over its end all the same.
+        if let Some((offset, digest)) = self.end.take() {
             let rest = self.writes.split_off(self.complete);
             let writes = std::mem::replace(&mut self.writes, rest);
             self.bytes -= self.complete_bytes;

@@ -17,7 +17,7 @@ use sync_worker_core::bus::Bus;
 use sync_worker_core::database::{Database, Scope};
 use sync_worker_core::error::{Error, Result};
 use sync_worker_core::name::TableName;
-use sync_worker_core::position::Checkpoint;
+use sync_worker_core::position::{Checkpoint, Position};
 use sync_worker_core::record::{Body, Offset, Partition};
 use sync_worker_core::row::Key;
 use sync_worker_core::source::{Source, SourceBatch};
@@ -109,9 +109,12 @@ impl Capture {
 
         let (requests, incoming) = mpsc::channel(64);
         let mut session = Session {
+            inside: tail.open,
             publisher: Publisher::new(self.id.database.clone(), self.bus.clone(), self.metrics.clone(), tail),
             windows: Windows::default(),
+            reached: resume.checkpoint.position,
             durable: resume.next,
+            saved: resume,
             unsaved: None,
             save_at: Instant::now(),
             source,
@@ -217,10 +220,15 @@ struct Session {
     source: Box<dyn Source>,
     publisher: Publisher,
     windows: Windows,
+    /// How far the source has come.
+    reached: Position,
+    /// What was published last is a transaction whose end is still to come.
+    inside: bool,
     /// The offset after the last record of ours that is durable.
     durable: Offset,
-    /// The newest durable checkpoint that is not stored yet.
-    unsaved: Option<Checkpoint>,
+    saved: StoredCheckpoint,
+    /// The newest durable checkpoint that is not stored yet, with the offset after the last record that it covers.
+    unsaved: Option<(Checkpoint, Offset)>,
     save_at: Instant,
     incoming: mpsc::Receiver<Request>,
 }
@@ -239,14 +247,14 @@ impl Session {
                 biased;
                 () = capture.shutdown.cancelled() => return Ok(()),
                 Some(durable) = self.publisher.under_way.next(), if !self.publisher.under_way.is_empty() => {
-                    self.is_durable(durable?);
+                    self.is_durable(capture, durable?).await?;
                     if self.unsaved.is_some() && Instant::now() >= self.save_at {
                         self.save(capture).await?;
                     }
                 }
                 () = tokio::time::sleep_until(self.save_at), if self.unsaved.is_some() => self.save(capture).await?,
-                batch = self.source.next(), if room => self.take(capture, batch?).await?,
-                Some(request) = self.incoming.recv() => self.answer(request),
+                // Few, and before the source: one that always has more would starve a snapshot.
+                Some(request) = self.incoming.recv() => self.answer(request).await?,
                 Some(command) = capture.commands.recv() => {
                     let Command::Repair { table, keys, reply } = command;
                     let repair = snapshot::repair(capture.database.clone(), capture.scope.clone(), requests.clone(), table, keys);
@@ -260,29 +268,22 @@ impl Session {
                     Err(error) if error.is_cancelled() => {}
                     Err(_) => return Err(EngineError::Stopped("the snapshot ended unexpectedly").into()),
                 },
+                batch = self.source.next(), if room => self.take(capture, batch?).await?,
             }
         }
     }
 
     async fn take(&mut self, capture: &Capture, mut batch: SourceBatch) -> Result<()> {
         let records = self.publisher.records(&mut batch, &mut self.windows).map_err(EngineError::Damaged)?;
-        let inside = batch.parts.last().is_some_and(|part| !part.complete);
-        let commit_time = batch.parts.last().map_or_else(crate::clock::now_micros, |part| part.commit_time);
+        let last = batch.parts.last();
+        self.inside = self.publisher.tail.open || last.is_some_and(|part| !part.complete);
+        self.reached = batch.reached;
+        let commit_time = last.map(|part| part.commit_time);
         let moved = !records.is_empty() || batch.checkpoint.is_some();
         if moved {
             self.publisher.publish(records, batch.checkpoint, Vec::new()).await?;
         }
-        if !inside && !self.windows.is_empty() {
-            for closed in self.windows.close(batch.reached).map_err(EngineError::Damaged)? {
-                if closed.truncated {
-                    // The reader's task is gone only when the session is ending.
-                    closed.read.done.send(false).unwrap_or_default();
-                    continue;
-                }
-                let records = self.publisher.snapshot_records(&closed, commit_time).map_err(EngineError::Damaged)?;
-                self.publisher.publish(records, None, vec![closed.read.done]).await?;
-            }
-        }
+        self.close_windows(commit_time).await?;
         if moved {
             let (position, captured) = (self.publisher.tail.taken, capture.metrics.captured.get());
             capture.status.update(|status| {
@@ -293,7 +294,25 @@ impl Session {
         Ok(())
     }
 
-    fn is_durable(&mut self, durable: Durable) {
+    /// Publishes the chunks whose high position the stream has reached. Never inside a transaction.
+    async fn close_windows(&mut self, commit_time: Option<i64>) -> Result<()> {
+        if self.inside || self.windows.is_empty() {
+            return Ok(());
+        }
+        for closed in self.windows.close(self.reached).map_err(EngineError::Damaged)? {
+            if closed.again {
+                // The reader's task is gone only when the session is ending.
+                closed.read.done.send(false).unwrap_or_default();
+                continue;
+            }
+            let commit_time = commit_time.unwrap_or_else(crate::clock::now_micros);
+            let records = self.publisher.snapshot_records(&closed, commit_time).map_err(EngineError::Damaged)?;
+            self.publisher.publish(records, None, vec![closed.read.done]).await?;
+        }
+        Ok(())
+    }
+
+    async fn is_durable(&mut self, capture: &Capture, durable: Durable) -> Result<()> {
         if let Some(next) = durable.next {
             self.durable = next;
         }
@@ -301,30 +320,43 @@ impl Session {
             if self.unsaved.is_none() {
                 self.save_at = self.save_at.max(Instant::now());
             }
-            self.unsaved = Some(checkpoint);
+            self.unsaved = Some((checkpoint, self.durable));
         }
+        if durable.reads.is_empty() {
+            return Ok(());
+        }
+        // invariant 1: a chunk counts as copied once the stored offset covers its rows, or a log that has lost them would
+        // not be missed. They stand between transactions, so the newest position covers all changes before them.
+        match &mut self.unsaved {
+            Some((_, next)) => *next = self.durable,
+            None => self.unsaved = Some((self.saved.checkpoint.clone(), self.durable)),
+        }
+        self.save(capture).await?;
         for read in durable.reads {
             read.send(true).unwrap_or_default();
         }
+        Ok(())
     }
 
     /// Stores the newest durable checkpoint, then confirms it (invariant 1).
     async fn save(&mut self, capture: &Capture) -> Result<()> {
-        let Some(checkpoint) = self.unsaved.take() else { return Ok(()) };
+        let Some((checkpoint, next)) = self.unsaved.take() else { return Ok(()) };
+        let moved = checkpoint != self.saved.checkpoint;
         let log = capture.bus.identity().to_owned();
-        let stored = StoredCheckpoint { checkpoint, log, next: self.durable };
-        capture.store.save_checkpoint(&capture.id, &stored).await?;
+        self.saved = StoredCheckpoint { checkpoint, log, next };
+        capture.store.save_checkpoint(&capture.id, &self.saved).await?;
         // The last record covered stays, too: the next one must name its position.
-        let needed = Offset(self.durable.0.saturating_sub(1));
+        let needed = Offset(next.0.saturating_sub(1));
         capture.bus.retain(PARTITION, &format!("capture:{}", capture.id.database), needed).await?;
-        self.source.confirm(&stored.checkpoint).await?;
+        if moved {
+            self.source.confirm(&self.saved.checkpoint).await?;
+        }
         self.save_at = Instant::now() + SAVE_EVERY;
-        let durable = self.durable;
-        capture.status.update(|status| status.offset = Some(durable.0));
+        capture.status.update(|status| status.offset = Some(next.0));
         Ok(())
     }
 
-    fn answer(&mut self, request: Request) {
+    async fn answer(&mut self, request: Request) -> Result<()> {
         match request {
             Request::Open { table, reply } => {
                 let id = self.windows.open(table);
@@ -332,9 +364,14 @@ impl Session {
                     self.windows.abandon(id);
                 }
             }
-            Request::Read { id, read } => self.windows.read(id, read),
+            Request::Read { id, read } => {
+                self.windows.read(id, read);
+                // The stream of an idle source is there already.
+                self.close_windows(None).await?;
+            }
             Request::Abandon { id } => self.windows.abandon(id),
         }
+        Ok(())
     }
 
     /// Waits for what is under way and stores how far it came.
@@ -342,7 +379,7 @@ impl Session {
         let mut outcome = Ok(());
         while let Some(durable) = self.publisher.under_way.next().await {
             match durable {
-                Ok(durable) => self.is_durable(durable),
+                Ok(durable) => self.is_durable(capture, durable).await?,
                 Err(error) => outcome = Err(error),
             }
         }

@@ -42,4 +42,5 @@ pub mod sequence;
 pub mod snapshot;
 pub mod status;
 pub mod verify;
+pub mod version;
 pub mod window;

@@ -96,12 +96,13 @@ impl Publisher {
             while let Some(change) = changes.next() {
                 let position = part.first.with_ordinal(ordinal);
                 ordinal += 1;
+                // Before duplicates go: a read may miss one that an earlier session has published.
+                if !windows.is_empty() {
+                    windows.saw(&change)?;
+                }
                 if position <= self.tail.taken {
                     self.metrics.duplicates.inc();
                     continue;
-                }
-                if !windows.is_empty() {
-                    windows.saw(&change)?;
                 }
                 self.announce(&change.schema, part.commit_time, &mut records);
                 let last = part.complete && changes.peek().is_none();

@@ -3,11 +3,16 @@
 //! A refused version is durable in the retry queue before the target's transaction commits, and its key stands in
 //! `sync_worker.parked` by that transaction (invariant 2). A newer version of the key is tried at once and replaces it;
 //! a retry whose parked row has gone or is another's is dropped (invariant 5).
+//!
+//! A refused change of key leaves the row at the target under its old key. The parked version remembers that one, so that
+//! whatever comes next for the new key takes the old row with it.
 
 use crate::clock::now_micros;
+use crate::failure::EngineError;
+use crate::version::{History, merged, stay};
 use async_trait::async_trait;
 use rand::Rng;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 use sync_worker_core::change::{Change, Op};
@@ -15,7 +20,7 @@ use sync_worker_core::error::{ErrorClass, Result};
 use sync_worker_core::name::TableName;
 use sync_worker_core::record::Offset;
 use sync_worker_core::row::Key;
-use sync_worker_core::sink::{Parking, Refused, Write, WriteBatch};
+use sync_worker_core::sink::{ParkedKey, Parking, Refused, Write, WriteBatch};
 use sync_worker_core::store::{Deferred, RetryQueue, TargetId};
 use sync_worker_core::value::Damaged;
 
@@ -40,6 +45,9 @@ const JITTER: f64 = 0.2;
 /// A version that is due and can't be tried yet is looked at again after this.
 const SHORTEST_WAIT: Duration = Duration::from_millis(50);
 
+/// Versions of each kind that are looked through when a target is taken over.
+const PURGED_AT_A_TIME: usize = 10_000;
+
 impl RetryPolicy {
     fn delay(&self, attempts: u32) -> Duration {
         let doubled = self.first_delay.saturating_mul(1 << attempts.saturating_sub(1).min(16));
@@ -47,13 +55,17 @@ impl RetryPolicy {
     }
 }
 
+type Name = (TableName, Key);
+
 /// The keys parked at one target, and the queue behind them.
 pub struct ParkingLot {
     pub target: TargetId,
     pub queue: Arc<dyn RetryQueue>,
     pub policy: RetryPolicy,
     /// As the target's own rows say.
-    parked: HashMap<(TableName, Key), Parked>,
+    parked: HashMap<Name, Parked>,
+    /// Where the target still has the row of a parked key: old name to parked key.
+    moved: HashMap<Name, Key>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -65,14 +77,30 @@ struct Parked {
 
 impl ParkingLot {
     pub fn new(target: TargetId, queue: Arc<dyn RetryQueue>, policy: RetryPolicy) -> Self {
-        Self { target, queue, policy, parked: HashMap::new() }
+        Self { target, queue, policy, parked: HashMap::new(), moved: HashMap::new() }
     }
 
-    /// Takes what the target says is parked.
-    pub fn reset(&mut self, keys: Vec<sync_worker_core::sink::ParkedKey>) {
-        let parked =
-            |key: sync_worker_core::sink::ParkedKey| ((key.table, key.key), Parked { offset: key.offset, attempts: 0 });
-        self.parked = keys.into_iter().map(parked).collect();
+    /// Takes what the target says is parked, and removes from the queue what is not: a version whose transaction was
+    /// lost, and which the target took when it came again.
+    pub async fn reset(&mut self, keys: Vec<ParkedKey>, marker: Option<Offset>) -> Result<()> {
+        self.parked.clear();
+        self.moved.clear();
+        for ParkedKey { table, key, offset, .. } in keys {
+            if let Some(waiting) = self.queue.get(&self.target, &table, &key).await?
+                && let Some(old) = waiting.change.old_key().map_err(EngineError::Damaged)?
+            {
+                self.moved.insert((table.clone(), old), key.clone());
+            }
+            self.parked.insert((table, key), Parked { offset, attempts: 0 });
+        }
+        for dead in [true, false] {
+            for waiting in self.queue.list(&self.target, dead, PURGED_AT_A_TIME).await? {
+                if Some(waiting.offset) <= marker && !self.is_parked(&waiting) {
+                    self.queue.remove(&self.target, waiting.change.table(), &waiting.key, waiting.offset).await?;
+                }
+            }
+        }
+        Ok(())
     }
 
     pub fn len(&self) -> usize {
@@ -83,22 +111,66 @@ impl ParkingLot {
         self.parked.is_empty()
     }
 
-    /// Marks the writes whose keys are parked and fills what they leave unchanged from the version that waits: the
-    /// target never took that one.
-    pub async fn prepare(&self, writes: &mut [Write]) -> Result<()> {
+    /// Whether this is the version that the target lacks.
+    pub fn is_parked(&self, deferred: &Deferred) -> bool {
+        let name = (deferred.change.table().clone(), deferred.key.clone());
+        self.parked.get(&name).is_some_and(|parked| parked.offset == deferred.offset)
+    }
+
+    /// Marks the writes whose keys are parked. The first write of such a key gets what it leaves unchanged from the
+    /// version that waits, since the target never took that one; later ones build on the first. Returns the keys whose
+    /// parked rows go although no write names them any more.
+    pub async fn prepare(&mut self, writes: &mut Vec<Write>) -> Result<Vec<Name>> {
+        let mut unpark = Vec::new();
         if self.parked.is_empty() {
-            return Ok(());
+            return Ok(unpark);
         }
-        for write in writes {
-            let Some(key) = write.change.key().map_err(crate::failure::EngineError::Damaged)? else { continue };
-            let name = (write.change.table().clone(), key);
-            if !self.parked.contains_key(&name) {
+        let (mut met, mut emptied, mut added) = (HashSet::new(), HashSet::new(), Vec::new());
+        for (index, write) in writes.iter_mut().enumerate() {
+            let table = write.change.table().clone();
+            let Some(key) = write.change.key().map_err(EngineError::Damaged)? else {
+                emptied.insert(table);
+                continue;
+            };
+            // What waited for a truncated table waits no more.
+            if emptied.contains(&table) {
                 continue;
             }
-            write.parked = true;
-            if let Some(waiting) = self.queue.get(&self.target, &name.0, &name.1).await? {
-                write.change = merged(&waiting.change, &write.change).map_err(crate::failure::EngineError::Damaged)?;
+            let old_key = write.change.old_key().map_err(EngineError::Damaged)?;
+            let new = (table.clone(), key);
+            let name = (table, old_key.unwrap_or_else(|| new.1.clone()));
+            write.parked = self.parked.contains_key(&name) || self.parked.contains_key(&new);
+            if self.parked.contains_key(&name)
+                && !met.contains(&name)
+                && let Some(waiting) = self.queue.get(&self.target, &name.0, &name.1).await?
+            {
+                let waiting = waiting.change;
+                let moved = waiting.old_key().map_err(EngineError::Damaged)?.is_some();
+                if write.change.op == Op::Delete && moved {
+                    let change = Change { op: Op::Delete, after: None, ..waiting };
+                    added.push((index, Write { change, offset: write.offset, parked: false }));
+                } else {
+                    write.change = merged(&waiting, &write.change).map_err(EngineError::Damaged)?;
+                    if moved && name != new {
+                        unpark.push(name.clone());
+                    }
+                }
             }
+            self.settle_elsewhere(&new).await?;
+            met.extend([name, new]);
+        }
+        for (index, write) in added.into_iter().rev() {
+            writes.insert(index, write);
+        }
+        Ok(unpark)
+    }
+
+    /// Another row comes under the old key of a parked version: that version is no longer about the row there.
+    async fn settle_elsewhere(&mut self, name: &Name) -> Result<()> {
+        let Some(key) = self.moved.remove(name) else { return Ok(()) };
+        if let Some(mut waiting) = self.queue.get(&self.target, &name.0, &key).await? {
+            stay(&mut waiting.change);
+            self.queue.defer(vec![waiting]).await?;
         }
         Ok(())
     }
@@ -108,24 +180,48 @@ impl ParkingLot {
         if self.parked.is_empty() && refused.is_empty() {
             return Ok(());
         }
+        let refused: HashSet<usize> = refused.iter().map(|refused| refused.write).collect();
+        let history = match refused.is_empty() {
+            true => History::default(),
+            false => History::of(&batch.writes).map_err(EngineError::Damaged)?,
+        };
         for (index, write) in batch.writes.iter().enumerate() {
-            let refusal = refused.iter().find(|refused| refused.write == index);
-            if !write.parked && refusal.is_none() {
+            let table = write.change.table();
+            let Some(key) = write.change.key().map_err(EngineError::Damaged)? else {
+                let gone: Vec<Name> = self.parked.keys().filter(|(name, _)| name == table).cloned().collect();
+                for name in gone {
+                    self.forget(&name).await?;
+                }
                 continue;
+            };
+            let is_refused = refused.contains(&index);
+            // The sink takes the parked row of an old key away with the row itself.
+            if let Some(old) = write.change.old_key().map_err(EngineError::Damaged)? {
+                self.forget(&(table.clone(), old)).await?;
             }
-            let Some(key) = write.change.key().map_err(crate::failure::EngineError::Damaged)? else { continue };
-            let name = (write.change.table().clone(), key);
-            if refusal.is_some() {
+            let name = (table.clone(), key);
+            if is_refused {
                 let attempts = self.attempts(&name, write.offset);
+                let version = history.version(&batch.writes, index).map_err(EngineError::Damaged)?;
+                self.moved.retain(|(table, _), key| (&*table, &*key) != (&name.0, &name.1));
+                if let Some(old) = version.old_key().map_err(EngineError::Damaged)? {
+                    self.moved.insert((name.0.clone(), old), name.1.clone());
+                }
                 self.parked.insert(name, Parked { offset: write.offset, attempts });
-            } else if let Some(old) = self.parked.remove(&name) {
-                self.queue.remove(&self.target, &name.0, &name.1, old.offset).await?;
+            } else if write.parked {
+                self.forget(&name).await?;
             }
         }
-        for (table, key) in &batch.unpark {
-            if let Some(old) = self.parked.remove(&(table.clone(), key.clone())) {
-                self.queue.remove(&self.target, table, key, old.offset).await?;
-            }
+        for name in &batch.unpark {
+            self.forget(name).await?;
+        }
+        Ok(())
+    }
+
+    async fn forget(&mut self, name: &Name) -> Result<()> {
+        if let Some(old) = self.parked.remove(name) {
+            self.moved.retain(|(table, _), key| (&*table, &*key) != (&name.0, &name.1));
+            self.queue.remove(&self.target, &name.0, &name.1, old.offset).await?;
         }
         Ok(())
     }
@@ -172,18 +268,11 @@ impl ParkingLot {
         }
     }
 
-    fn deferred(&self, batch: &WriteBatch, refused: &Refused) -> Result<Option<Deferred>, Damaged> {
+    fn deferred(&self, batch: &WriteBatch, refused: &Refused, history: &History) -> Result<Option<Deferred>, Damaged> {
         let write = &batch.writes[refused.write];
         let Some(key) = write.change.key()? else { return Ok(None) };
-        let table = write.change.table().clone();
-        let mut change = write.change.clone();
-        // Earlier writes of the key in this batch were refused with it.
-        for earlier in batch.writes[..refused.write].iter().rev() {
-            if *earlier.change.table() == table && earlier.change.key()?.as_ref() == Some(&key) {
-                change = merged(&earlier.change, &change)?;
-            }
-        }
-        let name = (table, key);
+        let change = history.version(&batch.writes, refused.write)?;
+        let name = (write.change.table().clone(), key);
         let attempts = self.attempts(&name, write.offset);
         let delay = self.policy.delay(attempts);
         Ok(Some(Deferred {
@@ -203,26 +292,11 @@ impl ParkingLot {
 #[async_trait]
 impl Parking for ParkingLot {
     async fn park(&self, batch: &WriteBatch, refused: &[Refused]) -> Result<()> {
+        let history = History::of(&batch.writes).map_err(EngineError::Damaged)?;
         let mut deferred = Vec::with_capacity(refused.len());
         for one in refused {
-            deferred.extend(self.deferred(batch, one).map_err(crate::failure::EngineError::Damaged)?);
+            deferred.extend(self.deferred(batch, one, &history).map_err(EngineError::Damaged)?);
         }
         self.queue.defer(deferred).await
     }
-}
-
-/// The newer change as it must be written where the older one never arrived.
-fn merged(older: &Change, newer: &Change) -> Result<Change, Damaged> {
-    let (Some(old), Some(new)) = (&older.after, &newer.after) else { return Ok(newer.clone()) };
-    if older.schema.id != newer.schema.id {
-        return Ok(newer.clone());
-    }
-    let after = Some(new.over(old)?);
-    // A row that was never inserted has nothing to update.
-    let op = match (older.op, newer.op) {
-        (Op::Create | Op::Read, Op::Update) => Op::Create,
-        (_, op) => op,
-    };
-    let before = if op == Op::Create { None } else { newer.before.clone().or_else(|| older.before.clone()) };
-    Ok(Change { schema: newer.schema.clone(), op, before, after })
 }

@@ -4,14 +4,20 @@
 //! read's high position. A key that the stream showed in between drops its chunk row, so that a read never beats a
 //! change: whatever the read saw of that key, the bus already holds what the stream says. A transaction that came before
 //! the window is visible to the read, by the promise of `TableReader`; one that comes after it is above the high position.
+//!
+//! A change that leaves columns out can't stand for the row: the chunk row alone has them. It is kept, with what the
+//! stream showed laid over it. A column that no change in the window touched is the same at every moment of it, so the
+//! result is the row as it stands when the window closes, wherever in the window the read took place.
 
 use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
 use sync_worker_core::change::{Change, Op};
 use sync_worker_core::name::TableName;
 use sync_worker_core::position::Position;
 use sync_worker_core::reader::Chunk;
-use sync_worker_core::row::{Key, Row};
-use sync_worker_core::value::Damaged;
+use sync_worker_core::row::{Key, Row, RowBuilder};
+use sync_worker_core::schema::Schema;
+use sync_worker_core::value::{Cell, Damaged};
 use tokio::sync::oneshot;
 
 /// Identifies a window of one capture.
@@ -26,16 +32,96 @@ pub struct Read {
     pub chunk: Chunk,
     /// None for a key range.
     pub asked: Option<AskedKeys>,
-    /// Told when the rows are durable on the bus; false: the table was truncated meanwhile, read it again.
+    /// Told when the rows are durable on the bus; false: read it again.
     pub done: oneshot::Sender<bool>,
 }
 
 #[derive(Debug)]
 struct Window {
     table: TableName,
-    seen: HashSet<Key>,
-    truncated: bool,
+    seen: HashMap<Key, Seen>,
+    /// The chunk must be read again.
+    again: bool,
     read: Option<Read>,
+}
+
+/// What the stream has shown of a key.
+#[derive(Debug)]
+enum Seen {
+    /// All there is to know.
+    Whole,
+    /// Some columns.
+    Partly(Arc<Schema>, Row),
+    /// Its row went to another key, which is seen partly.
+    Moved(Key),
+}
+
+impl Window {
+    fn saw(&mut self, change: &Change) -> Result<(), Damaged> {
+        let Some(key) = change.key()? else {
+            self.again = true;
+            return Ok(());
+        };
+        let old_key = change.old_key()?;
+        let earlier = self.seen.remove(old_key.as_ref().unwrap_or(&key));
+        let partly = match (&change.after, change.op) {
+            (Some(after), Op::Update) if after.is_partial()? => Some(after),
+            (Some(_) | None, Op::Create | Op::Read | Op::Update | Op::Delete | Op::Truncate) => None,
+        };
+        // A row that comes where one has left: which of the two a read has seen can't be told.
+        self.again |= matches!(earlier, Some(Seen::Moved(_)));
+        let seen = match (partly, earlier) {
+            (None, _) | (Some(_), Some(Seen::Whole | Seen::Moved(_))) => Seen::Whole,
+            (Some(after), None) => Seen::Partly(change.schema.clone(), after.clone()),
+            (Some(after), Some(Seen::Partly(schema, older))) => {
+                Seen::Partly(change.schema.clone(), laid_over(&change.schema, after, &schema, &older, &change.schema)?)
+            }
+        };
+        if let Some(old_key) = old_key {
+            let left = match &seen {
+                Seen::Partly(..) => Seen::Moved(key.clone()),
+                Seen::Whole | Seen::Moved(_) => Seen::Whole,
+            };
+            self.seen.insert(old_key, left);
+            self.again |= matches!(self.seen.get(&key), Some(Seen::Moved(_)));
+        }
+        self.seen.insert(key, seen);
+        Ok(())
+    }
+
+    /// What becomes of a chunk row.
+    fn now(&self, schema: &Schema, row: Row) -> Result<Option<Row>, Damaged> {
+        let mut key = schema.key_of(&row)?;
+        // A row moves at most once to each key.
+        for _ in 0..=self.seen.len() {
+            match self.seen.get(&key) {
+                None => return Ok(Some(row)),
+                Some(Seen::Whole) => return Ok(None),
+                Some(Seen::Partly(newer, image)) => return laid_over(newer, image, schema, &row, schema).map(Some),
+                Some(Seen::Moved(to)) => key = to.clone(),
+            }
+        }
+        Ok(None)
+    }
+}
+
+/// The newer image over the older one in the columns of `schema`, each by its name.
+fn laid_over(newer: &Schema, new: &Row, older: &Schema, old: &Row, schema: &Schema) -> Result<Row, Damaged> {
+    if newer.id == schema.id && older.id == schema.id {
+        return new.over(old);
+    }
+    let (new, old) = (new.cells().collect::<Result<Vec<_>, _>>()?, old.cells().collect::<Result<Vec<_>, _>>()?);
+    let mut builder = RowBuilder::default();
+    for column in &schema.columns {
+        let cell = match newer.column(&column.name).and_then(|at| new.get(at).copied()) {
+            Some(Cell::Present(value)) => Cell::Present(value),
+            Some(Cell::Unchanged) | None => {
+                older.column(&column.name).and_then(|at| old.get(at).copied()).unwrap_or(Cell::Unchanged)
+            }
+        };
+        builder.push(cell);
+    }
+    Ok(builder.finish())
 }
 
 #[derive(Debug, Default)]
@@ -48,17 +134,18 @@ pub struct Windows {
 #[derive(Debug)]
 pub struct Closed {
     pub read: Read,
-    /// The chunk's rows whose keys the stream has not shown.
+    /// The chunk's rows, without those of which the stream has shown all.
     pub rows: Vec<Row>,
     /// Asked keys that neither the chunk nor the stream showed.
     pub gone: Vec<Key>,
-    pub truncated: bool,
+    /// The rows say nothing: the table was truncated, or keys changed hands. The chunk must be read again.
+    pub again: bool,
 }
 
 impl Windows {
     pub fn open(&mut self, table: TableName) -> WindowId {
         self.next += 1;
-        self.open.insert(self.next, Window { table, seen: HashSet::new(), truncated: false, read: None });
+        self.open.insert(self.next, Window { table, seen: HashMap::new(), again: false, read: None });
         self.next
     }
 
@@ -81,13 +168,7 @@ impl Windows {
     /// Notes a change that is about to be published.
     pub fn saw(&mut self, change: &Change) -> Result<(), Damaged> {
         for window in self.open.values_mut().filter(|window| window.table == *change.table()) {
-            match change.op {
-                Op::Truncate => window.truncated = true,
-                Op::Create | Op::Read | Op::Update | Op::Delete => {
-                    window.seen.extend(change.key()?);
-                    window.seen.extend(change.old_key()?);
-                }
-            }
+            window.saw(change)?;
         }
         Ok(())
     }
@@ -107,19 +188,16 @@ impl Windows {
             if !window.seen.is_empty() || read.asked.is_some() {
                 let mut kept = Vec::with_capacity(rows.len());
                 for row in rows {
-                    let key = schema.key_of(&row)?;
-                    if !window.seen.contains(&key) {
-                        kept.push(row);
-                    }
                     if read.asked.is_some() {
-                        found.insert(key);
+                        found.insert(schema.key_of(&row)?);
                     }
+                    kept.extend(window.now(&schema, row)?);
                 }
                 rows = kept;
             }
-            let gone = |key: &Key| !found.contains(key) && !window.seen.contains(key);
+            let gone = |key: &Key| !found.contains(key) && !window.seen.contains_key(key);
             let gone = read.asked.iter().flatten().filter(|key| gone(key)).cloned().collect();
-            closed.push(Closed { read, rows, gone, truncated: window.truncated });
+            closed.push(Closed { read, rows, gone, again: window.again });
         }
         Ok(closed)
     }

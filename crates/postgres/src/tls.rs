@@ -139,9 +139,8 @@ pub fn is_certificate_error(error: &(dyn std::error::Error + 'static)) -> bool {
     while let Some(error) = cause {
         let inner = error.downcast_ref::<std::io::Error>().and_then(|error| error.get_ref());
         let tls = error.downcast_ref().or_else(|| inner.and_then(|inner| inner.downcast_ref::<rustls::Error>()));
-        match tls {
-            Some(rustls::Error::InvalidCertificate(_) | rustls::Error::NoCertificatesPresented) => return true,
-            Some(_) | None => {}
+        if let Some(rustls::Error::InvalidCertificate(_) | rustls::Error::NoCertificatesPresented) = tls {
+            return true;
         }
         cause = error.source();
     }

@@ -14,6 +14,7 @@ use std::fs::{DirBuilder, File, OpenOptions, Permissions, TryLockError};
 use std::io::{ErrorKind, Read, Seek, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 use sync_worker_core::name::InstallationId;
 
 /// Rows wait in here: nobody else may read them.
@@ -44,7 +45,7 @@ impl Folder {
             .mode(FILE_MODE)
             .open(&name)
             .map_err(io("opening the lock"))?;
-        match lock.try_lock() {
+        match patiently(&lock) {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => {
                 let mut text = String::new();
@@ -112,3 +113,18 @@ pub(crate) fn new_installation() -> InstallationId {
 fn is_installation(text: &str) -> bool {
     text.len() == 12 && text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
 }
+
+/// A worker that was killed gives its lock up only when the system has taken all of it apart, which its successor may
+/// well be too early for.
+fn patiently(lock: &File) -> Result<(), TryLockError> {
+    let deadline = Instant::now() + TAKE_OVER;
+    loop {
+        match lock.try_lock() {
+            Err(TryLockError::WouldBlock) if Instant::now() < deadline => std::thread::sleep(TAKE_OVER / 100),
+            outcome => return outcome,
+        }
+    }
+}
+
+/// How long a predecessor may take to be gone.
+const TAKE_OVER: Duration = Duration::from_secs(2);

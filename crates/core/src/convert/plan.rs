@@ -82,8 +82,8 @@ pub(super) fn plan(from: &ColumnType, to: &ColumnType) -> Option<(Step, Class)> 
         (T::Text { limit, padded }, &T::Text { limit: to_limit, padded: to_padded }) => {
             text(*limit, *padded, to_limit, to_padded)
         }
-        (T::Enum, &T::Text { limit, padded }) => text(ENUM_LABEL, false, limit, padded),
-        (T::Set, &T::Text { limit, padded }) => text(SET_LABELS, false, limit, padded),
+        (T::Enum, &T::Text { limit, padded }) => labels(ENUM_LABEL, limit, padded),
+        (T::Set, &T::Text { limit, padded }) => labels(SET_LABELS, limit, padded),
         (T::Json { .. }, &T::Text { limit, padded }) => {
             let (_, class) = text(TextLimit::None, false, limit, padded);
             (Step::Text { room: Room::of(limit), strip: false, padded }, class)
@@ -197,6 +197,12 @@ fn text(from: TextLimit, from_padded: bool, to: TextLimit, padded: bool) -> (Ste
     }
     let room = if covers { Room::Unlimited } else { Room::of(to) };
     (Step::Text { room, strip: from_padded, padded }, class)
+}
+
+/// A text column takes more than the labels, even where it is just as long.
+fn labels(longest: TextLimit, to: TextLimit, padded: bool) -> (Step, Class) {
+    let (step, class) = text(longest, false, to, padded);
+    (step, class.max(Class::Widened))
 }
 
 fn bytes(from: u64, from_padded: bool, to: u64, padded: bool) -> Option<(Step, Class)> {

@@ -73,7 +73,8 @@ impl<'a> Attempt<'a> {
     }
 
     pub async fn run(mut self, parking: &dyn Parking) -> Result<Applied, Failed> {
-        let mut waiting = Vec::from([0..self.batch.writes.len()]);
+        let all = 0..self.batch.writes.len();
+        let mut waiting = vec![all];
         while let Some(range) = waiting.pop() {
             let Err(reason) = self.write_set(range.clone()).await? else { continue };
             if range.len() == 1 {

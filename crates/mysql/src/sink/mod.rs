@@ -5,8 +5,8 @@
 
 mod attempt;
 mod encode;
-mod progress;
 mod failure;
+mod progress;
 mod row_by_row;
 mod script;
 mod statement;

@@ -9,6 +9,10 @@ use sync_worker_core::schema::Schema;
 use sync_worker_core::types::{ColumnType, Engine};
 use sync_worker_core::value::{Cell, Value};
 
+/// 1000-01-01 and 0001-01-01.
+const DOCUMENTED_FIRST_DAY: i32 = -354_285;
+const FIRST_DAY: i32 = -719_162;
+
 /// How a value that only MySQL has is written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RawForm {
@@ -72,8 +76,8 @@ pub struct TargetColumn {
     pub data_type: String,
     pub labels: Option<Labels>,
     pub raw: RawForm,
-    /// The earliest year that is taken.
-    pub first_year: i64,
+    /// The earliest day that is taken.
+    pub first_day: i32,
     conversion: Conversion,
     /// For comparing with a text of a derived table: the column's collation.
     collation: Option<String>,
@@ -92,7 +96,7 @@ impl TargetColumn {
             data_type: data_type.into(),
             labels: None,
             raw: RawForm::Text,
-            first_year: 1000,
+            first_day: DOCUMENTED_FIRST_DAY,
             collation: None,
             universal: true,
         }
@@ -352,7 +356,7 @@ fn target_column(column: &TableColumn, conversion: Conversion, source: Engine) -
         data_type: data_type.clone(),
         labels,
         raw: if spelled { RawForm::Text } else { RawForm::Binary },
-        first_year: if source == Engine::Mysql { 1 } else { 1000 },
+        first_day: if source == Engine::Mysql { FIRST_DAY } else { DOCUMENTED_FIRST_DAY },
         conversion,
         collation: collation.clone().filter(|_| text && universal),
         // An ENUM or SET is looked up by its number: a text finds it as a constant only.

@@ -163,22 +163,24 @@ pub async fn take_over(client: &mut Client, owner: &Owner, log: &str) -> Result<
     );
     let row = transaction.query_one(&sql, &[]).await?;
     let marker = Marker {
-        offset: row.get::<_, Option<i64>>(0).map(|offset| Offset(unsigned(offset))),
-        log: row.get(1),
-        digest: unsigned(row.get(2)),
-        epoch: unsigned(row.get(3)),
-        writes: unsigned(row.get(4)),
+        offset: row.try_get::<_, Option<i64>>(0)?.map(|offset| Offset(unsigned(offset))),
+        log: row.try_get(1)?,
+        digest: unsigned(row.try_get(2)?),
+        epoch: unsigned(row.try_get(3)?),
+        writes: unsigned(row.try_get(4)?),
     };
     let sql = format!("SELECT table_name, key, \"offset\", reason FROM sync_worker.parked WHERE {rows} ORDER BY 3");
     let parked = transaction.query(&sql, &[]).await?;
     transaction.commit().await?;
-    let parked = parked.iter().map(|row| ParkedKey {
-        table: TableName::new(row.get(0)),
-        key: Key::from_bytes(Bytes::from(row.get::<_, Vec<u8>>(1))),
-        offset: Offset(unsigned(row.get(2))),
-        reason: row.get(3),
+    let parked = parked.iter().map(|row| {
+        Ok(ParkedKey {
+            table: TableName::new(row.try_get(0)?),
+            key: Key::from_bytes(Bytes::from(row.try_get::<_, Vec<u8>>(1)?)),
+            offset: Offset(unsigned(row.try_get(2)?)),
+            reason: row.try_get(3)?,
+        })
     });
-    Ok(Progress { marker, parked: parked.collect() })
+    Ok(Progress { marker, parked: parked.collect::<Result<_, tokio_postgres::Error>>()? })
 }
 
 impl Ledger {

@@ -399,7 +399,7 @@ fn found(reply: &Reply) -> u64 {
         Reply::Done => 0,
         Reply::Count(count) => *count,
         Reply::Rows(rows) => {
-            let places: Option<Vec<i64>> = rows.first().and_then(|row| row.get(0));
+            let places: Option<Vec<i64>> = rows.first().and_then(|row| row.try_get(0).ok().flatten());
             places.map_or(0, |places| places.len() as u64)
         }
     }

@@ -341,7 +341,7 @@ pub fn count(ready: &[Ready], replies: &[Result<Reply, super::Failure>], applied
                 applied.missing += (rows.writes.len() as u64).saturating_sub(*found).saturating_sub(rows.fresh);
             }
             (Kind::UpdateFound | Kind::UpdateKey, Reply::Rows(found)) => {
-                let found: Vec<i64> = found.first().and_then(|row| row.get(0)).unwrap_or_default();
+                let found: Vec<i64> = found.first().and_then(|row| row.try_get(0).ok().flatten()).unwrap_or_default();
                 let mut there = vec![false; rows.writes.len()];
                 for place in found {
                     let at = usize::try_from(place - 1).ok();

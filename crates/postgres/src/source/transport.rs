@@ -83,7 +83,7 @@ impl Connection {
                 }
                 Message::AuthenticationSasl(body) => {
                     let mechanisms = body.mechanisms();
-                    let offered = mechanisms.map(|name| Ok(name == SCRAM_SHA_256)).any(|known| Ok(known));
+                    let offered = mechanisms.map(|name| Ok(name == SCRAM_SHA_256)).any(Ok);
                     if !offered.map_err(|_| Error::Protocol("a damaged list of authentication mechanisms"))? {
                         return Err(self.unsupported());
                     }

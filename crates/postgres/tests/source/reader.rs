@@ -156,7 +156,7 @@ async fn snapshots_of_several_chunks_run_in_parallel() -> Result<()> {
     let sql =
         "CREATE TABLE t (id int PRIMARY KEY, v text); INSERT INTO t SELECT n, 'x' FROM generate_series(1, 50000) n";
     let fixture = Fixture::new(sql, &["t"]).await?;
-    let mut readers = vec![reader(&fixture).await, reader(&fixture).await, reader(&fixture).await];
+    let mut readers = [reader(&fixture).await, reader(&fixture).await, reader(&fixture).await];
     let middle = readers[0].boundary(&"t".into(), None, 25_000).await.unwrap();
     let ranges = [
         KeyRange { after: None, up_to: middle.clone() },

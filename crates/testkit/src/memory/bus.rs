@@ -60,6 +60,11 @@ impl MemoryBus {
         self.shared.change(|state| state.partitions.iter_mut().for_each(|log| log.durable = log.records.len()));
     }
 
+    /// Makes what is before an offset durable, while the rest is held.
+    pub fn flush_to(&self, next: Offset) {
+        self.shared.change(|state| state.partitions[0].durable = usize::try_from(next.0).unwrap_or(usize::MAX));
+    }
+
     /// What was not durable is gone, and with it the receipts that wait for it.
     pub fn crash(&self) {
         self.shared.change(|state| {

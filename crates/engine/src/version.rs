@@ -1,0 +1,95 @@
+//! Versions that a target has not taken, made whole from the changes that led to them.
+
+use std::collections::HashMap;
+use sync_worker_core::change::{Change, Op};
+use sync_worker_core::name::TableName;
+use sync_worker_core::row::Key;
+use sync_worker_core::sink::Write;
+use sync_worker_core::value::Damaged;
+
+/// Which writes of a batch are about a key, in bus order.
+#[derive(Default)]
+pub struct History {
+    of_key: HashMap<(TableName, Key), Vec<usize>>,
+    truncates: Vec<usize>,
+}
+
+impl History {
+    pub fn of(writes: &[Write]) -> Result<Self, Damaged> {
+        let mut history = Self::default();
+        for (index, write) in writes.iter().enumerate() {
+            let Some(key) = write.change.key()? else {
+                history.truncates.push(index);
+                continue;
+            };
+            for key in [Some(key), write.change.old_key()?].into_iter().flatten() {
+                history.of_key.entry((write.change.table().clone(), key)).or_default().push(index);
+            }
+        }
+        Ok(history)
+    }
+
+    /// The version that a refused write stands for: earlier writes of its row in the batch were refused with it, or are
+    /// the same in what it leaves unchanged.
+    pub fn version(&self, writes: &[Write], refused: usize) -> Result<Change, Damaged> {
+        let mut change = writes[refused].change.clone();
+        let table = change.table().clone();
+        let mut below = refused;
+        let mut old_key = change.old_key()?;
+        let mut key = old_key.clone().or(change.key()?);
+        while let Some(name) = key.take().map(|key| (table.clone(), key)) {
+            let indexes = self.of_key.get(&name).map(Vec::as_slice).unwrap_or_default();
+            let Some(&earlier) = indexes.iter().rev().find(|index| **index < below) else { break };
+            let cut = |at: &usize| (earlier..below).contains(at) && *writes[*at].change.table() == table;
+            let write = &writes[earlier].change;
+            // The row before a delete, a truncate or a departure under another key was another row.
+            if write.op == Op::Delete || write.key()?.as_ref() != Some(&name.1) || self.truncates.iter().any(cut) {
+                break;
+            }
+            change = merged(write, &change)?;
+            old_key = change.old_key()?;
+            key = write.old_key()?.or(Some(name.1));
+            below = earlier;
+        }
+        // Another row has come under the old key since.
+        if let Some(old) = old_key {
+            let name = (table, old);
+            let later = self.of_key.get(&name).into_iter().flatten().rev().take_while(|index| **index > refused);
+            for index in later {
+                if writes[*index].change.key()?.as_ref() == Some(&name.1) {
+                    stay(&mut change);
+                    break;
+                }
+            }
+        }
+        Ok(change)
+    }
+}
+
+/// The newer change as it must be written where the older one never arrived.
+pub fn merged(older: &Change, newer: &Change) -> Result<Change, Damaged> {
+    let (Some(old), Some(new)) = (&older.after, &newer.after) else { return Ok(newer.clone()) };
+    if older.schema.id != newer.schema.id {
+        return Ok(newer.clone());
+    }
+    let after = Some(new.over(old)?);
+    let schema = newer.schema.clone();
+    // The target still has the row where the first of several changes of its key found it.
+    let moved = if older.old_key()?.is_some() { Some(&older.before) } else { None };
+    let moved = if moved.is_none() && newer.old_key()?.is_some() { Some(&newer.before) } else { moved };
+    if let Some(before) = moved {
+        return Ok(Change { schema, op: Op::Update, before: before.clone(), after });
+    }
+    // A row that was never inserted has nothing to update.
+    let op = match (older.op, newer.op) {
+        (Op::Create | Op::Read, Op::Update) => Op::Create,
+        (_, op) => op,
+    };
+    let before = if op == Op::Create { None } else { newer.before.clone().or_else(|| older.before.clone()) };
+    Ok(Change { schema, op, before, after })
+}
+
+/// Makes a change of key a plain row under the new key: the one under the old key is no longer its business.
+pub fn stay(change: &mut Change) {
+    (change.op, change.before) = (Op::Create, None);
+}
