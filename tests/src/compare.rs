@@ -35,7 +35,7 @@ pub async fn equal(source: &Database, target: &Database, table: &str) -> anyhow:
     renamed_equal(source, table, target, table).await
 }
 
-/// The same, for a table that the two call differently.
+/// The same, for a table that the two call differently. Names are as the catalogs have them.
 pub async fn renamed_equal(source: &Database, here: &str, target: &Database, there: &str) -> anyhow::Result<usize> {
     let (mut at_source, mut at_target) = (source.connect().await?, target.connect().await?);
     let (columns, key) = describe(&mut at_source, here).await?;
@@ -119,7 +119,7 @@ async fn read(
     let kind = connection.kind();
     connection.execute(kind.pick("SET TimeZone = 'UTC'; SET DateStyle = 'ISO'", "SET time_zone = '+00:00'")).await?;
     let list: Vec<String> = columns.iter().map(|column| expression(kind, column)).collect();
-    let rows = connection.rows(&format!("SELECT {} FROM {table}", list.join(", "))).await?;
+    let rows = connection.rows(&format!("SELECT {} FROM {}", list.join(", "), kind.quote(table))).await?;
     let mut found = BTreeMap::new();
     for row in rows {
         let row: Texts =

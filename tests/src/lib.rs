@@ -14,6 +14,7 @@ pub mod compare;
 pub mod connection;
 pub mod database;
 pub mod demo;
+pub mod directions;
 pub mod histogram;
 pub mod kill;
 pub mod kind;

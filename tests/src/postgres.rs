@@ -53,7 +53,7 @@ pub const TABLES: &str = "SELECT format('%I.%I', schemaname, tablename) FROM pg_
 pub async fn column_types(connection: &mut Connection, table: &str) -> anyhow::Result<Vec<(String, String)>> {
     let sql = format!(
         "SELECT attname, format_type(atttypid, atttypmod) FROM pg_attribute
-         WHERE attrelid = '{table}'::regclass AND attnum > 0 AND NOT attisdropped ORDER BY attnum"
+         WHERE attrelid = '\"{table}\"'::regclass AND attnum > 0 AND NOT attisdropped ORDER BY attnum"
     );
     crate::compare::pairs(connection.rows(&sql).await?)
 }
@@ -62,7 +62,7 @@ pub async fn key_columns(connection: &mut Connection, table: &str) -> anyhow::Re
     let sql = format!(
         "SELECT a.attname FROM pg_index i CROSS JOIN unnest(i.indkey) WITH ORDINALITY AS k(attnum, place)
          JOIN pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = k.attnum
-         WHERE i.indrelid = '{table}'::regclass AND i.indisprimary ORDER BY k.place"
+         WHERE i.indrelid = '\"{table}\"'::regclass AND i.indisprimary ORDER BY k.place"
     );
     Ok(connection.rows(&sql).await?.into_iter().filter_map(|row| row.into_iter().next().flatten()).collect())
 }

@@ -3,6 +3,7 @@
 use crate::compare;
 use crate::database::Database;
 use crate::kind::Direction;
+use crate::load::Load;
 use crate::settings::{Settings, TableEntry};
 use crate::tables::{self, EMPTY_FENCE, FENCE, ITEM};
 use crate::wait;
@@ -18,8 +19,8 @@ pub struct Scenario {
     pub worker: Worker,
     pub source: Database,
     pub target: Database,
-    /// Their names are the same on both sides.
-    pub tables: Vec<String>,
+    /// What each is called at the source and at the target.
+    pub tables: Vec<(String, String)>,
     pub settings: Settings,
 }
 
@@ -27,7 +28,7 @@ pub struct Scenario {
 pub struct Preparation {
     pub source: Database,
     pub target: Database,
-    pub tables: Vec<String>,
+    pub tables: Vec<(String, String)>,
     pub settings: Settings,
 }
 
@@ -46,7 +47,7 @@ impl Preparation {
         settings.pipeline("mirror", "source", &["target"]).tables.push(TableEntry::new("fence"));
         source.execute(FENCE).await?;
         target.execute(EMPTY_FENCE).await?;
-        Ok(Self { source, target, tables: vec!["fence".to_owned()], settings })
+        Ok(Self { source, target, tables: vec![("fence".to_owned(), "fence".to_owned())], settings })
     }
 
     /// Makes a table on both sides and takes it into the pipeline.
@@ -59,8 +60,15 @@ impl Preparation {
 
     /// Takes a table that is there into the pipeline.
     pub fn add(&mut self, name: &str) {
-        self.tables.push(name.to_owned());
+        self.tables.push((name.to_owned(), name.to_owned()));
         self.settings.pipelines[0].tables.push(TableEntry::new(name));
+    }
+
+    /// The same, for a table that the two call differently.
+    pub fn renamed(&mut self, name: &str, here: &str, there: &str) {
+        self.tables.push((here.to_owned(), there.to_owned()));
+        let at = vec![("source".to_owned(), here.to_owned()), ("target".to_owned(), there.to_owned())];
+        self.settings.pipelines[0].tables.push(TableEntry { name: name.to_owned(), at });
     }
 
     /// The table of the loads, with rows in the source.
@@ -97,11 +105,18 @@ impl Scenario {
         fence(&self.source, &self.target, SETTLE).await
     }
 
+    /// Waits until a load has made so many changes more.
+    pub async fn until_changes(&self, load: &Load, more: u64) -> anyhow::Result<()> {
+        let begin = load.report().changes;
+        wait::until("the load's changes", SETTLE, async || Ok((load.report().changes >= begin + more).then_some(())))
+            .await
+    }
+
     /// Everything is at the target, and every row of every table is equal.
     pub async fn equal(&self) -> anyhow::Result<()> {
         self.settle().await?;
-        for table in &self.tables {
-            compare::equal(&self.source, &self.target, table).await?;
+        for (here, there) in &self.tables {
+            compare::renamed_equal(&self.source, here, &self.target, there).await?;
         }
         Ok(())
     }

@@ -36,7 +36,14 @@ impl Worker {
         let port = free_port()?;
         std::fs::write(folder.path().join("worker.toml"), settings.toml(&folder.path().join("state"), port))?;
         let http = reqwest::Client::builder().timeout(Duration::from_secs(10)).build()?;
-        Ok(Self { folder, port, child: Mutex::new(None), environment: settings.environment.clone(), http, quiet: false })
+        Ok(Self {
+            folder,
+            port,
+            child: Mutex::new(None),
+            environment: settings.environment.clone(),
+            http,
+            quiet: false,
+        })
     }
 
     pub fn folder(&self) -> &Path {

@@ -42,7 +42,7 @@ fn batches(schema: &Arc<Schema>) -> Vec<Vec<Record>> {
             origin: origin.clone(),
             position: position(at),
             previous: Some(position(at.saturating_sub(1))),
-            transaction: (at % 4 == 0).then(|| "123456".into()),
+            transaction: at.is_multiple_of(4).then(|| "123456".into()),
             last: at % 4 == 3,
             commit_time: 1_700_000_000_000_000,
             body: Body::Change(change),

@@ -13,6 +13,15 @@ use sync_worker_testkit::records::Records;
 
 const ONLY: Partition = Partition(0);
 
+/// One frame a transaction, so that segments are as small as they should be.
+async fn publish_apart(log: &EmbeddedLog, records: &mut Records, transactions: usize) -> Vec<Record> {
+    let mut all = Vec::new();
+    for _ in 0..transactions {
+        all.extend(publish(log, records, 1).await);
+    }
+    all
+}
+
 async fn publish(log: &EmbeddedLog, records: &mut Records, transactions: usize) -> Vec<Record> {
     let mut all = Vec::new();
     let mut receipts = Vec::new();
@@ -113,7 +122,7 @@ async fn retention_keeps_what_a_consumer_needs_and_removes_the_rest() {
     let log = EmbeddedLog::open(folder.path(), config.clone()).unwrap();
     let mut records = Records::new("crm", Engine::Postgres, 24);
     log.retain(ONLY, "apply:shop", Offset(0)).await.unwrap();
-    let mut all = publish(&log, &mut records, 300).await;
+    let mut all = publish_apart(&log, &mut records, 300).await;
     assert_eq!(log.bounds(ONLY).await.unwrap().first, Offset(0));
     let usage = log.usage(ONLY).unwrap();
     assert!(usage.pinned > 0 && usage.pinned == usage.bytes - 30_000, "{usage:?}");
@@ -121,7 +130,7 @@ async fn retention_keeps_what_a_consumer_needs_and_removes_the_rest() {
     // Also after a restart at which the consumer has not spoken yet.
     drop(log);
     let log = EmbeddedLog::open(folder.path(), config.clone()).unwrap();
-    all.extend(publish(&log, &mut records, 100).await);
+    all.extend(publish_apart(&log, &mut records, 100).await);
     assert_eq!(log.bounds(ONLY).await.unwrap().first, Offset(0));
 
     let before = segments(folder.path());
@@ -150,7 +159,7 @@ async fn a_forgotten_consumer_pins_nothing() {
     let log = EmbeddedLog::open(folder.path(), config).unwrap();
     log.retain(ONLY, "apply:shop", Offset(0)).await.unwrap();
     log.retain(ONLY, "apply:archive", Offset(1_000_000)).await.unwrap();
-    publish(&log, &mut Records::new("crm", Engine::Postgres, 25), 300).await;
+    publish_apart(&log, &mut Records::new("crm", Engine::Postgres, 25), 300).await;
     assert_eq!(log.bounds(ONLY).await.unwrap().first, Offset(0));
     log.forget(ONLY, "apply:shop").unwrap();
     until_first(&log, |first| first > Offset(0)).await;
@@ -162,7 +171,7 @@ async fn old_segments_go_by_age() {
     let config = Config { segment_bytes: 10_000, ..Config::default() };
     let log = EmbeddedLog::open(folder.path(), config).unwrap();
     let mut records = Records::new("crm", Engine::Postgres, 26);
-    let all = publish(&log, &mut records, 300).await;
+    let all = publish_apart(&log, &mut records, 300).await;
     let mut paths: Vec<_> =
         std::fs::read_dir(folder.path().join("0")).unwrap().map(|entry| entry.unwrap().path()).collect();
     paths.sort();
@@ -182,7 +191,7 @@ async fn a_reader_overtaken_by_retention_meets_a_gap() {
     let config = Config { segment_bytes: 10_000, max_bytes: 20_000, cache_bytes: 1, ..Config::default() };
     let log = EmbeddedLog::open(folder.path(), config).unwrap();
     let mut subscription = log.subscribe(ONLY, Offset(0)).await.unwrap();
-    publish(&log, &mut Records::new("crm", Engine::Postgres, 27), 300).await;
+    publish_apart(&log, &mut Records::new("crm", Engine::Postgres, 27), 300).await;
     assert!(log.bounds(ONLY).await.unwrap().first > Offset(0));
     let error = loop {
         if let Err(error) = subscription.next(1 << 20).await {

@@ -27,7 +27,8 @@ pub trait Bus: Send + Sync {
     async fn bounds(&self, partition: Partition) -> Result<Bounds>;
 
     /// Puts records behind those of earlier calls. Returns when they are queued, waiting while the queue is full; the
-    /// receipt resolves when they are durable, in the order of the calls. After an error nothing later becomes durable.
+    /// receipt resolves when they are durable, in the order of the calls. After an error nothing later becomes durable
+    /// until every receipt that failed has been awaited or dropped; then the publisher looks at the bounds again.
     async fn publish(&self, partition: Partition, records: Vec<Record>) -> Result<Receipt>;
 
     /// Reads from an offset on. An offset outside the bounds (`next` itself is inside) is a GAP.

@@ -154,4 +154,6 @@ fn without_zeros(bytes: &[u8]) -> &[u8] {
 }
 
 #[cfg(test)]
+mod properties;
+#[cfg(test)]
 mod tests;

@@ -283,20 +283,15 @@ fn mysql_text(limit: TextLimit, padded: bool, in_key: bool) -> String {
         TextLimit::Characters(n @ ..=255) if padded => format!("char({n})"),
         // The declared lengths of a row's columns add up to 65,535 bytes: long ones are kept outside of it.
         TextLimit::Characters(n @ ..=1024) => format!("varchar({n})"),
-        TextLimit::Characters(n) => text_of(4 * u64::from(n)).to_owned(),
-        TextLimit::Bytes(n) => text_of(n).to_owned(),
-        TextLimit::None => text_of(LONG).to_owned(),
+        TextLimit::Characters(n) => text_of(4 * u64::from(n)),
+        TextLimit::Bytes(n) => text_of(n),
+        TextLimit::None => text_of(LONG),
     };
     format!("{name}{EVERY_CHARACTER}")
 }
 
-fn text_of(bytes: u64) -> &'static str {
-    match bytes {
-        ..=TINY => "tinytext",
-        ..=SHORT => "text",
-        ..=MEDIUM => "mediumtext",
-        _ => "longtext",
-    }
+fn text_of(bytes: u64) -> String {
+    format!("{}text", size_of(bytes))
 }
 
 fn mysql_bytes(bytes: u64, padded: bool, in_key: bool) -> String {
@@ -304,10 +299,16 @@ fn mysql_bytes(bytes: u64, padded: bool, in_key: bool) -> String {
         n @ ..=255 if padded => format!("binary({n})"),
         n if in_key => format!("varbinary({})", if n <= 3072 { n } else { 255 }),
         n @ ..=1024 => format!("varbinary({n})"),
-        ..=SHORT => "blob".to_owned(),
-        ..=MEDIUM => "mediumblob".to_owned(),
-        _ => "longblob".to_owned(),
+        n => format!("{}blob", size_of(n)),
     }
+}
+
+/// The first syllable of the TEXT or BLOB that holds so many bytes.
+fn size_of(bytes: u64) -> &'static str {
+    [(TINY, "tiny"), (SHORT, ""), (MEDIUM, "medium")]
+        .into_iter()
+        .find(|(most, _)| bytes <= *most)
+        .map_or("long", |(_, name)| name)
 }
 
 #[cfg(test)]

@@ -346,6 +346,7 @@ impl Session {
             }
             // Left over from a transaction that was lost: the target has another version of that key (invariant 5).
             if !self.lot.is_parked(&dead) {
+                self.lot.purge(&dead, self.marker.offset).await?;
                 continue;
             }
             if again {

@@ -77,7 +77,7 @@ fn fit(database: &DatabaseName, at: Option<&TableAt>, from: &Schema, to: &Schema
                 let problem = format!("{} can't become {}: {refusal}", column.type_name, there.type_name);
                 find(Some(&column.name), problem, "change the column's type at the target".to_owned(), false);
             }
-            Ok(conversion) if conversion.class() == Class::Lossy => {
+            Ok(conversion) if conversion.class_between(from.engine, to.engine) == Class::Lossy => {
                 let problem = format!(
                     "{} does not hold every value of {}: a row with such a value is refused and becomes a dead letter",
                     there.type_name, column.type_name

@@ -95,10 +95,16 @@ impl ParkingLot {
         }
         for dead in [true, false] {
             for waiting in self.queue.list(&self.target, dead, PURGED_AT_A_TIME).await? {
-                if Some(waiting.offset) <= marker && !self.is_parked(&waiting) {
-                    self.queue.remove(&self.target, waiting.change.table(), &waiting.key, waiting.offset).await?;
-                }
+                self.purge(&waiting, marker).await?;
             }
+        }
+        Ok(())
+    }
+
+    /// Removes a version from the queue that is not parked at the target. One above the marker stays: see [`Self::due`].
+    pub async fn purge(&self, waiting: &Deferred, marker: Option<Offset>) -> Result<()> {
+        if Some(waiting.offset) <= marker && !self.is_parked(waiting) {
+            self.queue.remove(&self.target, waiting.change.table(), &waiting.key, waiting.offset).await?;
         }
         Ok(())
     }
@@ -203,7 +209,7 @@ impl ParkingLot {
             if is_refused {
                 let attempts = self.attempts(&name, write.offset);
                 let version = history.version(&batch.writes, index).map_err(EngineError::Damaged)?;
-                self.moved.retain(|(table, _), key| (&*table, &*key) != (&name.0, &name.1));
+                self.moved.retain(|(table, _), key| (table, &*key) != (&name.0, &name.1));
                 if let Some(old) = version.old_key().map_err(EngineError::Damaged)? {
                     self.moved.insert((name.0.clone(), old), name.1.clone());
                 }
@@ -220,7 +226,7 @@ impl ParkingLot {
 
     async fn forget(&mut self, name: &Name) -> Result<()> {
         if let Some(old) = self.parked.remove(name) {
-            self.moved.retain(|(table, _), key| (&*table, &*key) != (&name.0, &name.1));
+            self.moved.retain(|(table, _), key| (table, &*key) != (&name.0, &name.1));
             self.queue.remove(&self.target, &name.0, &name.1, old.offset).await?;
         }
         Ok(())

@@ -21,8 +21,8 @@ pub fn ddl(name: &str, default_database: Option<&str>, wanted: &Schema, have: Op
     let mut parts: Vec<String> = columns.map(|(at, column)| format!("    {}", definition(wanted, at, column))).collect();
     let key: Vec<String> = wanted.key.iter().map(|&at| quoted(&wanted.columns[at].name)).collect();
     parts.push(format!("    PRIMARY KEY ({})", key.join(", ")));
-    // A binary collation keeps apart what other databases keep apart.
-    Some(format!("CREATE TABLE {table} (\n{}\n) ENGINE = InnoDB DEFAULT CHARSET = utf8mb4 COLLATE = utf8mb4_bin;", parts.join(",\n")))
+    // A binary collation without padding keeps apart what other databases keep apart.
+    Some(format!("CREATE TABLE {table} (\n{}\n) ENGINE = InnoDB DEFAULT CHARSET = utf8mb4 COLLATE = utf8mb4_0900_bin;", parts.join(",\n")))
 }
 
 fn definition(schema: &Schema, at: usize, column: &Column) -> String {

@@ -206,7 +206,7 @@ impl MysqlReader {
             let mut list = String::new();
             for (nth, key) in part.iter().enumerate() {
                 list.push_str(if nth > 0 { ",(" } else { "(" });
-                list.push_str(&literals(&known, key)?.join(","));
+                list.push_str(&literals(&known, key, false)?.join(","));
                 list.push(')');
             }
             let (columns, name, key) = (known.column_list(), known.name.quoted(), known.key_list());
@@ -289,8 +289,8 @@ fn labels(type_name: &str) -> Vec<String> {
     found
 }
 
-/// The values of a key as literals.
-fn literals(known: &Known, key: &Key) -> std::result::Result<Vec<String>, Error> {
+/// The values of a key as literals; `ordered` to compare by order, else for equality.
+fn literals(known: &Known, key: &Key, ordered: bool) -> std::result::Result<Vec<String>, Error> {
     let unusable = |at: usize| Error::Value {
         table: known.schema.table.to_string(),
         column: known.schema.key.get(at).map_or(String::new(), |&at| known.schema.columns[at].name.clone()),
@@ -301,7 +301,7 @@ fn literals(known: &Known, key: &Key) -> std::result::Result<Vec<String>, Error>
         let Cell::Present(value) = cell? else { return Err(unusable(at)) };
         let value = match (value, known.labels.get(at)) {
             // Enums are ordered by their number, and compared by it with a number.
-            (Value::Text(text), Some(Some(labels))) => {
+            (Value::Text(text), Some(Some(labels))) if ordered => {
                 let index = labels.iter().position(|label| label == text).map_or(0, |index| index as u64 + 1);
                 Value::unsigned(index)
             }
@@ -323,7 +323,7 @@ fn condition(known: &Known, after: Option<&Key>, up_to: Option<&Key>) -> std::re
     let mut parts = Vec::new();
     for (key, strict, last) in [(after, ">", ">"), (up_to, "<", "<=")] {
         let Some(key) = key else { continue };
-        let values = literals(known, key)?;
+        let values = literals(known, key, true)?;
         let mut alternatives = Vec::new();
         for at in 0..names.len() {
             let operator = if at + 1 == names.len() { last } else { strict };

@@ -3,11 +3,13 @@
 use crate::config::{Address, Config, Server, SslMode};
 use crate::error::{Error, causes};
 use crate::tls;
+use crate::watch::Watch;
 use futures::StreamExt;
 use futures::stream::FuturesUnordered;
 use std::fmt::Write;
 use std::future::poll_fn;
-use std::ops::Deref;
+use std::ops::{Deref, DerefMut};
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::task::AbortHandle;
 use tokio_postgres::config::Host;
@@ -99,10 +101,36 @@ pub fn options(purpose: Purpose) -> String {
     text
 }
 
-/// A connection to the primary. Dropping it closes the connection at once, whatever is under way.
-pub struct Client {
-    inner: tokio_postgres::Client,
+/// A connection. Dropping it closes it at once, whatever is under way.
+pub struct Session {
+    client: tokio_postgres::Client,
     task: AbortHandle,
+}
+
+impl Deref for Session {
+    type Target = tokio_postgres::Client;
+
+    fn deref(&self) -> &Self::Target {
+        &self.client
+    }
+}
+
+impl DerefMut for Session {
+    fn deref_mut(&mut self) -> &mut Self::Target {
+        &mut self.client
+    }
+}
+
+impl Drop for Session {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+/// A connection to the primary.
+pub struct Client {
+    inner: Session,
+    watch: Watch,
     pub server: Server,
     /// As in `server_version_num`: 170011.
     pub version: u32,
@@ -116,22 +144,22 @@ impl Deref for Client {
     }
 }
 
-impl std::ops::DerefMut for Client {
+impl DerefMut for Client {
     fn deref_mut(&mut self) -> &mut Self::Target {
         &mut self.inner
     }
 }
 
-impl Drop for Client {
-    fn drop(&mut self) {
-        self.task.abort();
-    }
-}
-
 impl Client {
+    /// Bounds waits by what the server is doing, see [`Watch::over`].
+    pub fn watch(&self) -> &Watch {
+        &self.watch
+    }
+
     /// Runs statements by the simple protocol: no preparation, values as text.
     pub async fn rows(&self, doing: &str, sql: &str) -> Result<Vec<SimpleQueryRow>, Error> {
-        let messages = self.inner.simple_query(sql).await.map_err(|error| Error::driver(doing, &error))?;
+        let answer = self.watch.over(self.inner.simple_query(sql)).await?;
+        let messages = answer.map_err(|error| Error::driver(doing, &error))?;
         Ok(messages
             .into_iter()
             .filter_map(|message| match message {
@@ -149,7 +177,7 @@ impl Client {
 
 /// Connects to the primary among the configured servers.
 pub async fn connect(config: &Config, purpose: Purpose) -> Result<Client, Error> {
-    let address = config.address()?;
+    let address = Arc::new(config.address()?);
     let mut attempts: FuturesUnordered<_> =
         address.servers.iter().map(|server| connect_to(&address, server, purpose)).collect();
     let mut standbys = Vec::new();
@@ -176,31 +204,42 @@ enum Reached {
     Standby(Server),
 }
 
-async fn connect_to(address: &Address, server: &Server, purpose: Purpose) -> Result<Reached, Error> {
+async fn connect_to(address: &Arc<Address>, server: &Server, purpose: Purpose) -> Result<Reached, Error> {
     let reaching = async {
-        match tls::client_config(address)? {
-            None => open(address, server, purpose, NoTls).await,
-            Some(config) => open(address, server, purpose, MakeRustlsConnect::new((*config).clone())).await,
-        }
+        let inner = open(address, server, purpose).await?;
+        let sql = "SELECT pg_is_in_recovery(), current_setting('server_version_num'), pg_backend_pid()";
+        let answer = inner.simple_query(sql).await;
+        Ok((inner, answer.map_err(|error| Error::driver("a look at the server", &error))?))
     };
-    let mut client = tokio::time::timeout(address.connect_timeout, reaching).await.unwrap_or_else(|_| {
-        let problem = format!("no answer within {} s", address.connect_timeout.as_secs());
+    let (inner, answer) = tokio::time::timeout(address.connect_timeout, reaching).await.unwrap_or_else(|_| {
+        let problem = format!("no answer within {} ms", address.connect_timeout.as_millis());
         Err(Error::Unreachable { server: server.to_string(), problem })
     })?;
-    let probe =
-        client.rows("a look at the server", "SELECT pg_is_in_recovery(), current_setting('server_version_num')");
-    let rows = tokio::time::timeout(address.connect_timeout, probe).await.unwrap_or_else(|_| {
-        Err(Error::Silent { server: server.to_string(), seconds: address.connect_timeout.as_secs() })
-    })?;
-    let row = rows.first().ok_or(Error::Protocol("an empty answer"))?;
+    let row = answer.iter().find_map(|message| match message {
+        SimpleQueryMessage::Row(row) => Some(row),
+        _ => None,
+    });
+    let row = row.ok_or(Error::Protocol("an empty answer"))?;
     if row.get(0) == Some("t") {
         return Ok(Reached::Standby(server.clone()));
     }
-    client.version = row.get(1).and_then(|text| text.parse().ok()).ok_or(Error::Protocol("a strange version"))?;
-    Ok(Reached::Primary(Box::new(client)))
+    let number = |column: usize| row.get(column).and_then(|text| text.parse().ok());
+    let (Some(version), Some(process)) = (number(1), number(2)) else {
+        return Err(Error::Protocol("a strange version"));
+    };
+    let watch = Watch::new(address.clone(), server.clone(), process);
+    Ok(Reached::Primary(Box::new(Client { inner, watch, server: server.clone(), version })))
 }
 
-async fn open<T>(address: &Address, server: &Server, purpose: Purpose, tls: T) -> Result<Client, Error>
+/// A connection to one server, whatever its role, with nothing around it.
+pub async fn open(address: &Address, server: &Server, purpose: Purpose) -> Result<Session, Error> {
+    match tls::client_config(address)? {
+        None => start(address, server, purpose, NoTls).await,
+        Some(config) => start(address, server, purpose, MakeRustlsConnect::new((*config).clone())).await,
+    }
+}
+
+async fn start<T>(address: &Address, server: &Server, purpose: Purpose, tls: T) -> Result<Session, Error>
 where
     T: MakeTlsConnect<Socket>,
     T::Stream: Send + 'static,
@@ -228,12 +267,12 @@ where
         .keepalives_idle(KEEPALIVE_IDLE)
         .keepalives_interval(KEEPALIVE_INTERVAL)
         .keepalives_retries(KEEPALIVE_RETRIES);
-    let (inner, mut connection) = config.connect(tls).await.map_err(|error| refused(server, &error))?;
+    let (client, mut connection) = config.connect(tls).await.map_err(|error| refused(server, &error))?;
     let task = tokio::spawn(async move {
         // Notices are left out: they may quote values. An error reaches whoever waits for an answer.
         while let Some(Ok(_)) = poll_fn(|context| connection.poll_message(context)).await {}
     });
-    Ok(Client { inner, task: task.abort_handle(), server: server.clone(), version: 0 })
+    Ok(Session { client, task: task.abort_handle() })
 }
 
 fn refused(server: &Server, error: &tokio_postgres::Error) -> Error {

@@ -17,6 +17,7 @@ pub enum Form {
     Float64,
     Decimal,
     Text,
+    Padded,
     Bytes,
     Date,
     Time,
@@ -36,7 +37,9 @@ impl From<&ColumnType> for Form {
             ColumnType::Float32 => Form::Float32,
             ColumnType::Float64 => Form::Float64,
             ColumnType::Decimal { .. } => Form::Decimal,
-            ColumnType::Text { .. } | ColumnType::Enum | ColumnType::Set => Form::Text,
+            // What `char(n)` pads says nothing: without it, keys of every engine are alike.
+            ColumnType::Text { padded: true, .. } => Form::Padded,
+            ColumnType::Text { padded: false, .. } | ColumnType::Enum | ColumnType::Set => Form::Text,
             ColumnType::Bytes { .. } => Form::Bytes,
             ColumnType::Date => Form::Date,
             ColumnType::Time { .. } => Form::Time,
@@ -58,6 +61,7 @@ pub fn push(form: Form, text: &[u8], scratch: &mut Vec<u8>, row: &mut RowBuilder
     let value = match form {
         Form::Int => int(text).ok_or("not an integer")?,
         Form::Text => Value::Text(utf8(text)?),
+        Form::Padded => Value::Text(utf8(text)?.trim_end_matches(' ')),
         Form::Decimal => Value::Decimal(utf8(text)?),
         Form::Json => Value::Json(utf8(text)?),
         Form::Raw => Value::Raw(text),

@@ -9,6 +9,7 @@ use crate::reader::PostgresReader;
 use crate::recent::Recent;
 use crate::sink::PostgresSink;
 use crate::source::{self, slot};
+use crate::tls;
 use async_trait::async_trait;
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -30,9 +31,9 @@ pub struct Postgres {
 }
 
 impl Postgres {
-    /// Checks the configuration; connects to nothing.
+    /// Checks the configuration, certificates included; connects to nothing.
     pub fn new(name: DatabaseName, config: Config) -> Result<Self, Error> {
-        config.address()?;
+        tls::client_config(&config.address()?)?;
         Ok(Self { name, config, recent: Mutex::new(HashMap::new()) })
     }
 

@@ -23,6 +23,7 @@ mod recent;
 pub(crate) mod sink;
 mod source;
 mod tls;
+pub mod watch;
 
 pub use config::Config;
 pub use database::Postgres;

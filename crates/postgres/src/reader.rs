@@ -15,7 +15,6 @@ use futures::StreamExt;
 use std::collections::HashMap;
 use std::fmt::Write;
 use std::sync::Arc;
-use std::time::Duration;
 use sync_worker_core::database::Scope;
 use sync_worker_core::error::Result;
 use sync_worker_core::name::TableName;
@@ -27,9 +26,6 @@ use sync_worker_core::value::{Cell, Damaged, Value};
 
 /// Keys asked for in one statement.
 const KEYS: usize = 500;
-
-/// A read that brings nothing for so long is given up: a connection that swallows everything.
-const SILENCE: Duration = Duration::from_secs(60);
 
 pub struct PostgresReader {
     config: Config,
@@ -89,12 +85,10 @@ impl PostgresReader {
         let refused = |error: tokio_postgres::Error| changed(Error::driver(doing(), &error));
         // The rows stand in a connection that is put back only when all of them have been read.
         let client = self.client.take().ok_or(Error::Protocol("a read without a connection"))?;
-        let mut lines = Box::pin(client.copy_out(&sql).await.map_err(refused)?);
+        let mut lines = Box::pin(client.watch().over(client.copy_out(&sql)).await?.map_err(refused)?);
         let (mut size, mut line, mut scratch) = (0, Vec::new(), Scratch::default());
         loop {
-            let next = tokio::time::timeout(SILENCE, lines.next())
-                .await
-                .map_err(|_| Error::Silent { server: client.server.to_string(), seconds: SILENCE.as_secs() })?;
+            let next = client.watch().over(lines.next()).await?;
             let Some(piece) = next else { break };
             let piece = piece.map_err(refused)?;
             if size >= bytes {

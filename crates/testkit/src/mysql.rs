@@ -46,11 +46,16 @@ impl MysqlDatabase {
     /// Runs statements in order.
     pub async fn run(&self, statements: &[&str]) -> Result<()> {
         let mut conn = self.connect().await?;
+        let mut outcome = Ok(());
         for statement in statements {
-            conn.query_drop(*statement).await.with_context(|| format!("statement {statement}"))?;
+            outcome = conn.query_drop(*statement).await.with_context(|| format!("statement {statement}"));
+            if outcome.is_err() {
+                break;
+            }
         }
+        // Also after an error: locks of an open session would keep the database from being dropped.
         conn.disconnect().await?;
-        Ok(())
+        outcome
     }
 }
 

@@ -57,7 +57,9 @@ async fn invariant_9_a_transaction_above_the_limit_is_applied_in_parts_and_the_o
     let mut world = World::new();
     world.plan.limits.transaction_rows = 10;
     let life = world.streaming().await;
-    world.source.commit((0..35).map(|id| world.changes.create(id, 1, "a")).collect());
+    // Several reads of the bus.
+    let wide = "x".repeat(100_000);
+    world.source.commit((0..35).map(|id| world.changes.create(id, 1, &wide)).collect());
     for transaction in 10..20 {
         world.source.commit((0..5).map(|at| world.changes.create(transaction * 10 + at, 1, "a")).collect());
     }

@@ -37,8 +37,12 @@ async fn invariant_1_position_is_stored_before_it_is_confirmed() {
     assert!(world.source.confirmed().iter().all(|confirmed| confirmed.position < position));
     world.store.fail(false);
     world.equal().await;
+    let confirmed = |source: &sync_worker_testkit::memory::MemoryDatabase| {
+        source.confirmed().iter().any(|confirmed| confirmed.position == position).then_some(())
+    };
+    within("the confirmation", world.source.until(confirmed)).await;
+    assert_eq!(world.store.stored(&world.capture_id()).unwrap().checkpoint.position, position);
     life.stop().await;
-    assert_eq!(world.source.confirmed().last().unwrap().position, position);
 }
 
 #[tokio::test(start_paused = true)]

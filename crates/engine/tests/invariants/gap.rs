@@ -133,6 +133,7 @@ async fn invariant_8_a_log_keeps_what_a_target_that_was_never_reached_still_need
         world.target.fail_take_over(Fault::BeforeCommit(ErrorClass::Transient));
     }
     let life = world.start().await;
+    life.is(SOURCE, Task::Capture, State::Streaming).await;
     world.source.commit(vec![world.changes.create(1, 1, "a")]);
     let durable = world.bus.until(|bus| (bus.records().len() == 2).then_some(()));
     crate::support::within("the log", durable).await;

@@ -6,8 +6,8 @@
 
 use crate::error::Error;
 use crate::sink::MysqlSink;
-use crate::sink::progress::commit;
 use crate::sink::failure::{Failure, sort};
+use crate::sink::progress::commit;
 use crate::sink::script::{Answer, Outcome, Script, Statement, What};
 use crate::sink::statement::{FILL_USES, TableWriter, by_effect, update_of_row};
 use crate::sink::target::{Rendered, TargetTable};
@@ -55,6 +55,7 @@ pub struct Attempt<'a> {
     pub(super) refusals: Refusals,
     refused: HashMap<(TableName, Key), Refused>,
     unpark: Vec<(TableName, Key)>,
+    emptied: Vec<TableName>,
     pub(super) applied: Applied,
 }
 
@@ -68,6 +69,7 @@ impl<'a> Attempt<'a> {
             refusals: Refusals::new(),
             refused: HashMap::new(),
             unpark: batch.unpark.clone(),
+            emptied: Vec::new(),
             applied: Applied::default(),
         }
     }
@@ -317,6 +319,7 @@ impl<'a> Attempt<'a> {
         if change.op == Op::Truncate {
             self.refusals.retain(|(table, _), _| table != change.table());
             self.refused.retain(|(table, _), _| table != change.table());
+            self.emptied.push(change.table().clone());
         }
         Ok(())
     }
@@ -365,10 +368,14 @@ impl<'a> Attempt<'a> {
 
     /// The parked rows, in the same transaction as the marker.
     async fn write_parked(&mut self) -> Result<(), Error> {
-        if self.begun && !self.dirty && self.unpark.is_empty() && self.applied.refused.is_empty() {
+        let nothing = self.unpark.is_empty() && self.emptied.is_empty() && self.applied.refused.is_empty();
+        if self.begun && !self.dirty && nothing {
             return Ok(());
         }
         let mut script = self.open_script();
+        for table in &self.emptied {
+            script.push(What::Control, None, 0, self.sink.rows.unpark_all(table).as_bytes());
+        }
         for (table, key) in &self.unpark {
             script.push(What::Control, None, 0, &self.sink.rows.unpark(table, key));
         }

@@ -8,6 +8,7 @@ use crate::codec::temporal::civil_from_days;
 use crate::sink::target::{RawForm, TargetColumn};
 use std::io::Write;
 use sync_worker_core::convert::Refusal;
+use sync_worker_core::json;
 use sync_worker_core::types::ColumnType;
 use sync_worker_core::value::Value;
 
@@ -66,7 +67,7 @@ pub fn literal(out: &mut Vec<u8>, value: Value<'_>, column: &TargetColumn, typed
         }
         Value::Uuid(_) => return refuse("a uuid is written as text or bytes, which this column is not"),
         Value::Json(text) => {
-            check_json_numbers(text)?;
+            check_json(text)?;
             quoted(out, text.as_bytes());
         }
         Value::Bits(digits) => {
@@ -225,55 +226,12 @@ fn moment(out: &mut Vec<u8>, micros: i64, column: &TargetColumn, typed: bool) ->
 }
 
 /// MySQL keeps a number in JSON as a 64-bit integer or a double: one that is neither would come back as another.
-fn check_json_numbers(text: &str) -> Result<(), Refusal> {
-    let bytes = text.as_bytes();
-    let mut at = 0;
-    while at < bytes.len() {
-        match bytes[at] {
-            b'"' => {
-                at += 1;
-                while at < bytes.len() && bytes[at] != b'"' {
-                    at += if bytes[at] == b'\\' { 2 } else { 1 };
-                }
-                at += 1;
-            }
-            b'-' | b'0'..=b'9' => {
-                let part_of = |byte: &u8| matches!(byte, b'-' | b'+' | b'.' | b'e' | b'E' | b'0'..=b'9');
-                let length = bytes[at..].iter().take_while(|byte| part_of(byte)).count();
-                let number = &text[at..at + length];
-                at += length;
-                if number.len() <= 15 && number.bytes().all(|byte| byte.is_ascii_digit()) {
-                    continue;
-                }
-                let kept = number.parse::<i64>().is_ok()
-                    || number.parse::<u64>().is_ok()
-                    || number.parse::<f64>().is_ok_and(|double| {
-                        double.is_finite() && significand(number) == significand(&format!("{double:e}"))
-                    });
-                if !kept {
-                    return refuse("MySQL would round a number in this JSON");
-                }
-            }
-            _ => at += 1,
-        }
+fn check_json(text: &str) -> Result<(), Refusal> {
+    match json::survey(text) {
+        None => refuse("this is not JSON"),
+        Some(survey) if survey.beyond_double => refuse("MySQL would round a number in this JSON"),
+        Some(_) => Ok(()),
     }
-    Ok(())
-}
-
-/// A number's digits without leading and trailing zeros, and the power of ten of the first one; sign apart.
-fn significand(number: &str) -> Option<(String, i64)> {
-    let number = number.trim_start_matches('-');
-    let (mantissa, exponent) = number.split_once(['e', 'E']).unwrap_or((number, "0"));
-    let exponent: i64 = exponent.trim_start_matches('+').parse().ok()?;
-    let (whole, fraction) = mantissa.split_once('.').unwrap_or((mantissa, ""));
-    let digits = format!("{whole}{fraction}");
-    let leading = digits.len() - digits.trim_start_matches('0').len();
-    let digits = digits.trim_matches('0').to_owned();
-    if digits.is_empty() {
-        return Some((digits, 0));
-    }
-    let first = i64::try_from(whole.len()).ok()? - i64::try_from(leading).ok()? - 1;
-    Some((digits, first + exponent))
 }
 
 #[cfg(test)]

@@ -119,13 +119,12 @@ impl ProgressRows {
         )
     }
 
+    pub fn unpark_all(&self, table: &TableName) -> String {
+        format!("DELETE FROM sync_worker.parked WHERE {} AND table_name={}", self.mine, literal(table.as_str()))
+    }
+
     pub fn unpark(&self, table: &TableName, key: &Key) -> Vec<u8> {
-        let mut sql = format!(
-            "DELETE FROM sync_worker.parked WHERE {} AND table_name={} AND key_digest=",
-            self.mine,
-            literal(table.as_str())
-        )
-        .into_bytes();
+        let mut sql = format!("{} AND key_digest=", self.unpark_all(table)).into_bytes();
         binary(&mut sql, &key.digest());
         sql
     }

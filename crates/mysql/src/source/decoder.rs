@@ -320,7 +320,9 @@ impl Decoder {
                 self.tables.forget();
             }
             Statement::Writes(names) => {
-                let written = self.tables.scope().iter().find(|(own, _)| names.contains(&own.table));
+                let written = self.tables.scope().iter().find(|(own, _)| {
+                    names.contains(&own.table) && (database == own.database || names.contains(&own.database))
+                });
                 if let Some((name, _)) = written {
                     return Err(lost(&format!("table {name} was written in statement format (binlog_format must be ROW)")));
                 }

@@ -27,12 +27,11 @@ use decoder::Decoder;
 use plan::{Collation, Collations};
 use prepared::Prepared;
 use pump::{Lookup, Pump};
-use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 use sync_worker_core::database::Scope;
 use sync_worker_core::error::Result;
 use sync_worker_core::name::TableName;
-use sync_worker_core::position::{Checkpoint, Epoch, MysqlPosition, Position};
+use sync_worker_core::position::{Checkpoint, Epoch, Position};
 use sync_worker_core::source::{Source, SourceBatch};
 use tables::Tables;
 use tokio::sync::mpsc::{self, Receiver};
@@ -167,16 +166,12 @@ pub async fn open(
     let collations = collations(&mut wire).await?;
     request(&mut wire, config, scope, &taken).await?;
     let tables = Tables::new(tables, collations);
-    let mut decoder = Decoder::new(tables, epoch, position, taken, Prepared::new(&spill(scope))?);
+    let mut decoder = Decoder::new(tables, epoch, position, taken, Prepared::new(&scope.spill)?);
     decoder.set_checksum(checksum);
     let (sender, batches) = mpsc::channel(BATCHES);
     let lookup = Lookup { config: config.clone(), client: None };
     let pump = tokio::spawn(Pump { wire, decoder, lookup, batches: sender }.run());
     Ok((BinlogSource { batches, returned, pump }, start))
-}
-
-fn spill(scope: &Scope) -> std::path::PathBuf {
-    Path::new(&scope.spill).to_owned()
 }
 
 fn unreadable(checkpoint: &Checkpoint) -> Error {
@@ -315,12 +310,4 @@ pub(crate) async fn resolve(
         found.push((at.table.clone(), table));
     }
     Ok(found)
-}
-
-/// The place of a position of this adapter.
-pub(crate) fn mysql_position(position: Position) -> Option<MysqlPosition> {
-    match position {
-        Position::Mysql(position) => Some(position),
-        Position::Postgres(_) => None,
-    }
 }

@@ -177,14 +177,28 @@ impl Fixture {
     }
 
     pub async fn try_apply(&mut self, batch: &WriteBatch) -> Result<Applied> {
-        let Self { sink, parked, .. } = self;
-        let applied = sink.as_mut().unwrap().apply(batch, parked).await?;
+        let parked = std::mem::take(&mut self.parked);
+        let applied = self.try_apply_with(batch, &parked).await;
+        self.parked = parked;
+        applied
+    }
+
+    pub async fn try_apply_with(&mut self, batch: &WriteBatch, parking: &dyn Parking) -> Result<Applied> {
+        let applied = self.sink.as_mut().unwrap().apply(batch, parking).await?;
         self.marker = batch.marker.clone();
         Ok(applied)
     }
 
     pub async fn apply(&mut self, writes: Vec<Write>) -> Applied {
         let batch = self.batch(writes);
+        self.try_apply(&batch).await.unwrap()
+    }
+
+    /// Tries a parked version again: the marker has passed it and stays.
+    pub async fn retry(&mut self, write: Write, offset: u64) -> Applied {
+        let mut batch = self.batch(Vec::new());
+        batch.marker.offset = self.marker.offset;
+        batch.writes = vec![Write { offset: Offset(offset), parked: true, ..write }];
         self.try_apply(&batch).await.unwrap()
     }
 

@@ -4,6 +4,7 @@ mod failures;
 mod fixture;
 mod marker;
 mod order;
+mod parking;
 mod random;
 mod refusals;
 mod rows;

@@ -47,10 +47,10 @@ async fn a_refused_change_of_a_key_never_moves_a_later_row() {
     let applied = f.apply(vec![moved.clone(), create(&t, &[int(1), int(7)])]).await;
     assert_eq!(refused(&applied), [(0, ErrorClass::Dependency)]);
     assert_eq!(f.rows("t").await, ["1|7", "50|5"]);
-    let applied = f.apply(vec![again(moved.clone())]).await;
+    let applied = f.retry(moved.clone(), 1).await;
     assert_eq!(refused(&applied), [(0, ErrorClass::Dependency)]);
     f.run("DELETE FROM t WHERE k = 50").await;
-    let applied = f.apply(vec![again(moved)]).await;
+    let applied = f.retry(moved, 1).await;
     assert!(applied.refused.is_empty());
     assert_eq!(f.rows("t").await, ["1|7", "2|5"]);
     assert!(f.parked_rows().await.is_empty());

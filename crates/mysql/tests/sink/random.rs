@@ -5,10 +5,17 @@ use std::collections::BTreeMap;
 use sync_worker_core::sink::Write;
 
 /// A small generator with a printed seed.
-struct Random(u64);
+pub struct Random(u64);
 
 impl Random {
-    fn below(&mut self, limit: u64) -> u64 {
+    pub fn seeded() -> Self {
+        let seed = std::env::var("SYNC_WORKER_TEST_SEED").ok().and_then(|seed| seed.parse().ok());
+        let seed = seed.unwrap_or_else(|| u64::from(std::process::id()));
+        println!("SYNC_WORKER_TEST_SEED={seed}");
+        Self(seed)
+    }
+
+    pub fn below(&mut self, limit: u64) -> u64 {
         self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         (self.0 >> 33) % limit
     }
@@ -21,10 +28,7 @@ async fn random_histories_end_as_at_the_source() {
         "CREATE TABLE uniq (k BIGINT PRIMARY KEY, a BIGINT, b VARCHAR(9), UNIQUE (a))",
     ];
     let Some(mut f) = Fixture::new("random", &ddl).await else { return };
-    let seed = std::env::var("SYNC_WORKER_TEST_SEED").ok().and_then(|seed| seed.parse().ok());
-    let seed = seed.unwrap_or_else(|| u64::from(std::process::id()));
-    println!("SYNC_WORKER_TEST_SEED={seed}");
-    let mut random = Random(seed);
+    let mut random = Random::seeded();
     let schemas = ["plain", "uniq"].map(|table| schema(table, &[("k", INT), ("a", INT), ("b", TEXT)]));
     let mut tables: [BTreeMap<i64, (i64, String)>; 2] = Default::default();
     for round in 0..60 {

@@ -168,7 +168,8 @@ async fn other_tables_move_the_position_and_nothing_else() -> Result<()> {
 
 #[tokio::test]
 async fn prepared_transactions_wait_for_their_decision() -> Result<()> {
-    let Some(fixture) = Fixture::new(&[PERSON], &["person"]).await? else { return Ok(()) };
+    let create = "CREATE TABLE person (id INT PRIMARY KEY, name VARCHAR(50), note LONGTEXT)";
+    let Some(fixture) = Fixture::new(&[create], &["person"]).await? else { return Ok(()) };
     let mut stream = fixture.open(None).await?;
     let statements = [
         "XA START 'one'",

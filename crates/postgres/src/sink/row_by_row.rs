@@ -7,6 +7,7 @@ use super::Attempt;
 use super::failure::Failure;
 use super::items::{Item, KeyChange, Missing};
 use super::pipeline::{Pipeline, Reply, first_failure};
+use super::refusing::Refusing;
 use super::session::Session;
 use super::set_based::{BEGIN, Ready, finish, send, truncate};
 use super::statement::Kind;
@@ -16,42 +17,12 @@ use std::sync::Arc;
 use sync_worker_core::change::Op;
 use sync_worker_core::collapse::{Effect, Refusals, Step, Version, collapse, stands_alone};
 use sync_worker_core::error::{ErrorClass, Result};
-use sync_worker_core::name::TableName;
 use sync_worker_core::row::Key;
 use sync_worker_core::schema::Schema;
 use sync_worker_core::sink::{Applied, Parking, Refused, Write, WriteBatch};
 use sync_worker_core::value::Damaged;
 
 const CHUNK: usize = 128;
-
-/// What has been refused so far in this batch.
-#[derive(Default)]
-struct Refusing {
-    versions: Refusals,
-    reasons: HashMap<(TableName, Key), Refused>,
-}
-
-impl Refusing {
-    /// The newest version of a key counts.
-    fn refuse(&mut self, schema: &Arc<Schema>, version: Version, class: ErrorClass, reason: String) {
-        let name = (schema.table.clone(), version.key.clone());
-        self.reasons.insert(name.clone(), Refused { write: version.write, class, reason });
-        self.versions.insert(name, (schema.clone(), version));
-    }
-
-    fn written(&mut self, table: &TableName, key: &Key) {
-        if !self.versions.is_empty() {
-            let name = (table.clone(), key.clone());
-            self.versions.remove(&name);
-            self.reasons.remove(&name);
-        }
-    }
-
-    fn truncated(&mut self, table: &TableName) {
-        self.versions.retain(|(name, _), _| name != table);
-        self.reasons.retain(|(name, _), _| name != table);
-    }
-}
 
 /// A write as one statement.
 struct Single {

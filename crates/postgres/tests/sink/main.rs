@@ -1,6 +1,7 @@
 //! The sink against a real PostgreSQL server. Every test ends in a full compare of what stands there.
 
 mod catalog;
+mod constraints;
 mod fixture;
 mod marker;
 mod random;

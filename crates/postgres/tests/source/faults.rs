@@ -5,7 +5,9 @@ use anyhow::Result;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
+use sync_worker_core::database::Database;
 use sync_worker_core::error::ErrorClass;
+use sync_worker_core::reader::{KeyRange, TableReader};
 use sync_worker_postgres::{Config, Postgres};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -98,5 +100,37 @@ async fn a_connection_that_swallows_everything_is_noticed_and_its_slot_taken_bac
     let mut again = fixture.stream(Some(&checkpoint)).await?;
     fixture.execute("INSERT INTO t VALUES (2)").await?;
     assert_eq!(fixture.changes(&mut again).await?, ["0 c id=2"]);
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_read_whose_answer_is_swallowed_is_given_up_and_a_long_one_is_not() -> Result<()> {
+    let mut fixture = Fixture::new("CREATE TABLE t (id int PRIMARY KEY); INSERT INTO t VALUES (1)", &["t"]).await?;
+    let direct = fixture.postgres.reader(&fixture.scope).await.unwrap();
+    let url = fixture.database.url.clone();
+    let server = url.split('@').nth(1).and_then(|rest| rest.split('/').next()).unwrap().to_owned();
+    let (port, swallow) = proxy(server.clone()).await?;
+    fixture.postgres = Postgres::new("crm".into(), Config::new(url.replace(&server, &format!("127.0.0.1:{port}"))))?;
+    let swallowed = fixture.postgres.reader(&fixture.scope).await.unwrap();
+    swallow.store(true, Ordering::Relaxed);
+    // A lock keeps the direct read waiting for longer than a watch is patient.
+    let blocker = fixture.database.connect().await?;
+    blocker.batch_execute("BEGIN; LOCK TABLE t IN ACCESS EXCLUSIVE MODE").await?;
+    let read = |mut reader: Box<dyn TableReader>| async move {
+        let start = Instant::now();
+        let outcome = reader.read_range(&"t".into(), &KeyRange::default(), usize::MAX).await;
+        (outcome, start.elapsed())
+    };
+    let release = async {
+        tokio::time::sleep(Duration::from_secs(7)).await;
+        blocker.batch_execute("COMMIT").await
+    };
+    let ((given_up, after), (long, took), released) = tokio::join!(read(swallowed), read(direct), release);
+    released?;
+    let error = given_up.unwrap_err();
+    assert_eq!(error.class(), ErrorClass::Transient);
+    assert!(error.to_string().contains("silent") && after < Duration::from_secs(20), "{error} after {after:?}");
+    assert!(took >= Duration::from_secs(6), "{took:?}");
+    assert_eq!(long.unwrap().rows.len(), 1);
     Ok(())
 }

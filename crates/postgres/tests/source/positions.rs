@@ -162,6 +162,25 @@ async fn an_idle_database_gives_places_to_resume_at() -> Result<()> {
 }
 
 #[tokio::test]
+async fn the_slot_of_an_idle_database_does_not_pin_the_log_of_a_busy_server() -> Result<()> {
+    let fixture = Fixture::new(TABLE, &["t"]).await?;
+    let busy = sync_worker_testkit::postgres::TestDatabase::create().await?;
+    busy.execute("CREATE TABLE other (v text)").await?;
+    let mut stream = fixture.stream(None).await?;
+    let start = fixture.confirmed().await?;
+    let deadline = Instant::now() + Duration::from_secs(25);
+    while fixture.confirmed().await? == start {
+        assert!(Instant::now() < deadline, "the slot still stands at {start}");
+        busy.execute("INSERT INTO other SELECT repeat('x', 1000) FROM generate_series(1, 100)").await?;
+        let batch = stream.next().await?;
+        if let Some(checkpoint) = &batch.checkpoint {
+            stream.source.confirm(checkpoint).await.unwrap();
+        }
+    }
+    Ok(())
+}
+
+#[tokio::test]
 async fn a_consumer_slower_than_the_servers_patience_is_not_a_dead_one() -> Result<()> {
     let fixture = Fixture::new(TABLE, &["t"]).await?;
     let mut stream = fixture.stream(None).await?;

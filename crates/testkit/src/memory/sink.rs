@@ -136,6 +136,10 @@ impl<'a> Transaction<'a> {
         let old = (table.clone(), old_key.clone().unwrap_or_else(|| key.clone()));
         // What an earlier change of this transaction was refused with goes into this one.
         let earlier = self.refused.remove(&old);
+        if change.op != Op::Delete {
+            let taken = self.refused.iter_mut().filter(|((name, _), _)| *name == table);
+            taken.filter(|(_, refusal)| refusal.still_at.as_ref() == Some(&key)).for_each(|(_, r)| r.still_at = None);
+        }
         let still_at = earlier.as_ref().and_then(|refusal| refusal.still_at.clone());
         let at = still_at.map_or_else(|| old.clone(), |key| (table.clone(), key));
         if change.op == Op::Delete {
