@@ -197,7 +197,6 @@ async fn watch(worker: &Worker, ways: &[Way; 2], begun: Instant, seconds: u64) -
     Ok(())
 }
 
-/// Bounds of buckets, so never better than the truth.
 fn milliseconds(seconds: f64) -> String {
     match seconds * 1_000.0 {
         milliseconds if milliseconds < 10.0 => format!("{milliseconds:.1} ms"),

@@ -42,12 +42,21 @@ impl Histogram {
         self.0.values().next_back().copied().unwrap_or(0)
     }
 
-    /// The bound below which that part of all lies, 0.99 for the 99th percentile; None of nothing.
+    /// Below this lies that part of all, 0.99 for the 99th percentile; None of nothing. Within a bucket values are taken to
+    /// be spread evenly, as Prometheus does.
     #[allow(clippy::cast_precision_loss)] // a percentile is no exact figure
     pub fn percentile(&self, part: f64) -> Option<f64> {
         let wanted = self.count() as f64 * part;
-        let found = self.0.iter().find(|(_, count)| **count as f64 >= wanted && **count > 0);
-        found.map(|(bound, _)| f64::from_bits(*bound))
+        let (mut lower, mut below) = (0.0, 0.0);
+        for (bound, &count) in &self.0 {
+            let (bound, count) = (f64::from_bits(*bound), count as f64);
+            if count >= wanted && count > below {
+                let inside = (wanted - below) / (count - below);
+                return Some(if bound.is_finite() { lower + (bound - lower) * inside } else { lower });
+            }
+            (lower, below) = (bound, count);
+        }
+        None
     }
 }
 
@@ -74,8 +83,8 @@ mod tests {
         let (early, late) = (Histogram::parse(&text(10, 10), "x", ""), Histogram::parse(&text(12, 20), "x", "p=\"q\""));
         let between = late.since(&early);
         assert_eq!(between.count(), 10);
-        assert_eq!(between.percentile(0.1), Some(0.1));
-        assert_eq!(between.percentile(0.5), Some(1.0));
+        assert_eq!(between.percentile(0.1), Some(0.05));
+        assert_eq!(between.percentile(0.6), Some(0.1 + 0.9 * 0.5));
         assert_eq!(early.since(&late), early);
         assert_eq!(Histogram::default().percentile(0.5), None);
         assert_eq!(total("y{a=\"1\"} 3\ny{a=\"2\"} 4\n", "y", "a=\"2\""), 4);

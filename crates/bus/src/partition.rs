@@ -137,6 +137,15 @@ impl Shared {
         self.wake.notify_one();
     }
 
+    /// Takes no publish any more; receipts that are still open resolve to an error.
+    pub fn abandon(&self) {
+        let mut queue = lock(&self.queue);
+        queue.closed = true;
+        let pending = std::mem::take(&mut queue.pending);
+        drop(queue);
+        drop(pending);
+    }
+
     /// Waits for something to do. A group ends once it has `target` bytes.
     pub fn job(&self, target: usize) -> Job {
         let mut queue = lock(&self.queue);

@@ -148,6 +148,13 @@ impl Writer {
     }
 }
 
+impl Drop for Writer {
+    /// However it ends, a panic included, nobody waits for it any more.
+    fn drop(&mut self) {
+        self.shared.abandon();
+    }
+}
+
 /// The records of a group behind room for the header of a frame.
 fn assemble(group: &mut [Pending]) -> BytesMut {
     let Some((first, others)) = group.split_first_mut() else { return BytesMut::zeroed(HEADER) };

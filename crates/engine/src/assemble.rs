@@ -202,4 +202,17 @@ mod tests {
         let rest = assembler.take().unwrap();
         assert_eq!((rest.writes.len(), rest.offset, rest.split), (2, Offset(4), false));
     }
+
+    #[test]
+    fn an_end_behind_the_last_part_moves_the_marker_too() {
+        let mut assembler = assembler(3);
+        (0..3).for_each(|offset| assembler.push(delivered(offset, false)).unwrap());
+        assert!(assembler.take().unwrap().split);
+        let mut end = delivered(3, true);
+        end.record.body = Body::Commit;
+        assembler.push(end).unwrap();
+        let rest = assembler.take().unwrap();
+        assert_eq!((rest.writes.len(), rest.offset, rest.split), (0, Offset(3), false));
+        assert!(assembler.take().is_none());
+    }
 }

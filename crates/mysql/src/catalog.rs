@@ -75,8 +75,19 @@ pub struct TableColumn {
     pub data_type: String,
     pub auto_increment: bool,
     pub has_default: bool,
+    pub default: ColumnDefault,
     pub character_set: Option<String>,
     pub collation: Option<String>,
+}
+
+/// What an insert that does not name a column gives it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ColumnDefault {
+    /// NULL, or nothing where the column can't be NULL.
+    None,
+    Literal(String),
+    /// Computed for each row.
+    Expression,
 }
 
 #[derive(Clone, Debug)]
@@ -141,7 +152,7 @@ pub async fn table(client: &mut Client, name: &QualifiedName) -> Result<Option<T
     let estimate = row.take_opt::<Option<u64>, _>(3).and_then(Result::ok).flatten().unwrap_or(0);
 
     let query = "SELECT COLUMN_NAME, COLUMN_TYPE, DATA_TYPE, IS_NULLABLE, EXTRA, CHARACTER_SET_NAME, COLLATION_NAME, \
-                 COLUMN_DEFAULT IS NOT NULL OR EXTRA LIKE '%DEFAULT_GENERATED%' FROM information_schema.COLUMNS \
+                 COLUMN_DEFAULT FROM information_schema.COLUMNS \
                  WHERE TABLE_SCHEMA = ? AND TABLE_NAME = ? ORDER BY ORDINAL_POSITION";
     let mut columns = Vec::new();
     for mut row in rows(client, query, by_name()).await? {
@@ -149,6 +160,11 @@ pub async fn table(client: &mut Client, name: &QualifiedName) -> Result<Option<T
         let data_type = text(&mut row, 2)?.to_ascii_lowercase();
         let extra = text(&mut row, 4)?.to_ascii_uppercase();
         let character_set = optional(&mut row, 5)?;
+        let default = match optional(&mut row, 7)? {
+            _ if extra.contains("DEFAULT_GENERATED") => ColumnDefault::Expression,
+            Some(text) => ColumnDefault::Literal(text),
+            None => ColumnDefault::None,
+        };
         columns.push(TableColumn {
             column: Column {
                 name: text(&mut row, 0)?,
@@ -159,7 +175,8 @@ pub async fn table(client: &mut Client, name: &QualifiedName) -> Result<Option<T
             },
             data_type,
             auto_increment: extra.contains("AUTO_INCREMENT"),
-            has_default: row.take_opt::<u8, _>(7).and_then(Result::ok) == Some(1),
+            has_default: default != ColumnDefault::None,
+            default,
             character_set,
             collation: optional(&mut row, 6)?,
         });

@@ -46,7 +46,8 @@ pub async fn measure(
     workload.prepare(target, "bench_worker").await?;
 
     let publisher = source.connect("bench_source").await?;
-    publisher.batch_execute(&format!("CREATE PUBLICATION native FOR TABLE {list}; SELECT pg_create_logical_replication_slot('native', 'pgoutput')")).await?;
+    publisher.batch_execute(&format!("CREATE PUBLICATION native FOR TABLE {list}")).await?;
+    publisher.batch_execute("SELECT pg_create_logical_replication_slot('native', 'pgoutput')").await?;
     let subscriber = target.connect("bench_native").await?;
     let create = format!(
         "CREATE SUBSCRIPTION native CONNECTION '{}' PUBLICATION native WITH (create_slot = false, enabled = false, copy_data = false, slot_name = 'native', streaming = on)",
@@ -69,7 +70,8 @@ pub async fn measure(
         let count = transactions(workload, scale);
         workload.write(source, "bench_source", count)?;
         // The last transaction of the backlog: where it is, everything before it is.
-        publisher.batch_execute("UPDATE bench_end SET n = n + 1; CHECKPOINT").await?;
+        publisher.batch_execute("UPDATE bench_end SET n = n + 1").await?;
+        publisher.batch_execute("CHECKPOINT").await?;
         let changes = count as f64 * workload.changes_per_transaction() as f64;
         let end = repetition + 1;
         let (mut native, mut ours) = ((0.0, 0.0), (0.0, 0.0));

@@ -32,9 +32,10 @@ async fn invariant_3_what_the_source_sends_again_is_published_once() {
 /// A crash in the middle of a transaction: the rest follows, and its end.
 #[tokio::test(start_paused = true)]
 async fn invariant_3_a_transaction_cut_by_a_reconnect_takes_effect_once_and_whole() {
-    for cut in 1..=6 {
+    for (cut, apart) in (1..=6).flat_map(|cut| [(cut, false), (cut, true)]) {
         let world = World::new();
         world.source.batch_changes(1);
+        world.source.end_apart(apart);
         let life = world.streaming().await;
         world.bus.hold();
         world.source.commit((0..6).map(|id| world.changes.create(id, 1, "a")).collect());

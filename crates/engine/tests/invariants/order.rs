@@ -2,11 +2,15 @@
 
 use crate::support::{TARGET, World, let_run, within};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use sync_worker_core::change::Change;
 use sync_worker_core::error::ErrorClass;
 use sync_worker_core::name::DatabaseName;
+use sync_worker_core::record::Offset;
 use sync_worker_core::row::Row;
+use sync_worker_core::sink::ParkedKey;
+use sync_worker_core::store::{Deferred, RetryQueue};
+use sync_worker_engine::retry::ParkingLot;
 use sync_worker_testkit::memory::{Fault, MemoryDatabase, key, number};
 
 /// Refuses rows while the switch is on.
@@ -35,7 +39,7 @@ async fn commit(world: &World, changes: Vec<Change>) {
 async fn invariant_5_a_parked_version_is_written_once_the_target_takes_it() {
     let world = World::new();
     let life = world.streaming().await;
-    let seen = Arc::new(std::sync::atomic::AtomicU32::new(0));
+    let seen = Arc::new(AtomicU32::new(0));
     let tries = seen.clone();
     world.target.refuse(move |_, _| (tries.fetch_add(1, Ordering::Relaxed) < 3).then_some(ErrorClass::Dependency));
     world.source.commit(vec![world.changes.create(1, 1, "a")]);
@@ -202,18 +206,83 @@ async fn invariant_5_a_poisoned_row_is_a_dead_letter_until_a_person_retries_or_d
 #[tokio::test(start_paused = true)]
 async fn invariant_5_a_version_becomes_a_dead_letter_after_its_attempts_also_over_restarts() {
     let world = World::new();
-    refuse(&world.target, ErrorClass::Dependency, |_| true);
+    let tries = Arc::new(AtomicU32::new(0));
+    let count = tries.clone();
+    world.target.refuse(move |_, _| {
+        count.fetch_add(1, Ordering::Relaxed);
+        Some(ErrorClass::Dependency)
+    });
     let mut life = world.streaming().await;
     world.source.commit(vec![world.changes.create(1, 1, "a")]);
-    let dead = |attempts: u32| {
-        world
-            .store
-            .until(move |store| store.deferred().first().filter(|one| one.attempts >= attempts).map(|one| one.dead))
-    };
-    assert!(!within("the second attempt", dead(2)).await);
+    let attempts = world.store.until(|store| store.deferred().first().filter(|one| one.attempts >= 2).map(|_| ()));
+    within("the second attempt", attempts).await;
     life.stop().await;
     life = world.streaming().await;
     within("a dead letter", world.store.until(|store| store.deferred().first()?.dead.then_some(()))).await;
-    assert_eq!(world.store.deferred()[0].attempts, world.plan.retry.attempts);
     life.stop().await;
+    assert_eq!(world.store.deferred()[0].attempts, world.plan.retry.attempts);
+    assert_eq!(tries.load(Ordering::Relaxed), world.plan.retry.attempts);
+}
+
+#[tokio::test(start_paused = true)]
+async fn invariant_5_several_refused_changes_of_a_key_wait_as_one_whole_version() {
+    let world = World::new().without_retries();
+    let life = world.streaming().await;
+    let switch = refuse(&world.target, ErrorClass::Poison, |_| true);
+    let changes = &world.changes;
+    commit(&world, vec![changes.create(1, 1, "a"), changes.update(1, 2, None), changes.rename(1, 2, 3, None)]).await;
+    let waiting = world.store.deferred().pop().unwrap().change.after.unwrap();
+    assert!(number(&waiting, 1) == 3 && !waiting.is_partial().unwrap());
+    switch.store(false, Ordering::Relaxed);
+    life.pipeline.retry(&DatabaseName::new(TARGET), None).await.unwrap();
+    assert_eq!(world.target.rows(), world.source.rows());
+    life.stop().await;
+}
+
+/// The new row under the old key came in the same transaction: it is not the one that the refused change is about.
+#[tokio::test(start_paused = true)]
+async fn invariant_5_a_refused_change_of_key_does_not_take_the_next_row_under_the_old_key() {
+    let world = World::new().without_retries();
+    let life = world.streaming().await;
+    commit(&world, vec![world.changes.create(1, 1, "a")]).await;
+    let switch = refuse(&world.target, ErrorClass::Poison, |row| number(row, 0) == 2);
+    commit(&world, vec![world.changes.rename(1, 2, 2, Some("a")), world.changes.create(1, 3, "b")]).await;
+    switch.store(false, Ordering::Relaxed);
+    life.pipeline.retry(&DatabaseName::new(TARGET), None).await.unwrap();
+    assert_eq!(world.target.rows(), world.source.rows());
+    life.stop().await;
+}
+
+/// The queue holds a version of a transaction that never committed: neither tried before the bus brings it again, nor
+/// forgotten.
+#[tokio::test(start_paused = true)]
+async fn invariant_5_a_version_above_the_marker_waits_for_the_bus() {
+    let world = World::new();
+    let deferred = |offset: u64| Deferred {
+        target: world.target_id(),
+        key: key(1),
+        change: world.changes.update(1, i64::try_from(offset).unwrap(), Some("a")),
+        offset: Offset(offset),
+        class: ErrorClass::Dependency,
+        reason: String::new(),
+        attempts: 1,
+        due: 0,
+        dead: false,
+    };
+    let parked = |offset: u64| ParkedKey {
+        table: "customer".into(),
+        key: key(1),
+        offset: Offset(offset),
+        reason: String::new(),
+    };
+    let mut lot = ParkingLot::new(world.target_id(), Arc::new(world.store.clone()), world.plan.retry.clone());
+    // In the queue, parked at the target, the marker: what is tried, and whether the queue keeps it.
+    for (queued, at, marker, tried, kept) in
+        [(50, 40, 45, 0, true), (40, 40, 45, 1, true), (40, 42, 45, 0, false), (50, 40, 50, 0, false)]
+    {
+        lot.reset(vec![parked(at)], None).await.unwrap();
+        world.store.defer(vec![deferred(queued)]).await.unwrap();
+        let (due, _) = lot.due(10, Some(Offset(marker))).await.unwrap();
+        assert_eq!((due.len(), !world.store.deferred().is_empty()), (tried, kept), "{queued} {at} {marker}");
+    }
 }

@@ -5,6 +5,7 @@ use crate::support::{TARGET, World};
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -43,8 +44,8 @@ impl Application {
         let id = self.random.random_range(0..KEYS);
         let text = format!("note {version}");
         let note = self.random.random_ratio(1, 2).then_some(text.as_str());
-        if !self.rows.contains_key(&id) {
-            self.rows.insert(id, version);
+        if let Entry::Vacant(free) = self.rows.entry(id) {
+            free.insert(version);
             return changes.create(id, version, &text);
         }
         match self.random.random_range(0..100) {
@@ -108,6 +109,7 @@ fn run(seed: u64, renames: bool) {
     }
     for _ in 0..LIVES {
         world.source.batch_changes(random.random_range(1..12));
+        world.source.end_apart(random.random_ratio(1, 3));
         if random.random_ratio(1, 2) {
             world.bus.hold();
         }

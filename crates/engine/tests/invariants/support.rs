@@ -6,7 +6,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 use sync_worker_core::name::{DatabaseName, InstallationId, PipelineName, TableName};
-use sync_worker_core::store::CaptureId;
+use sync_worker_core::record::Partition;
+use sync_worker_core::store::{CaptureId, TargetId};
 use sync_worker_engine::assemble::BatchLimits;
 use sync_worker_engine::breaker::Breaker;
 use sync_worker_engine::metrics::Metrics;
@@ -73,6 +74,11 @@ impl World {
 
     pub fn capture_id(&self) -> CaptureId {
         CaptureId { pipeline: self.plan.name.clone(), database: self.plan.from.clone() }
+    }
+
+    pub fn target_id(&self) -> TargetId {
+        let (pipeline, partition) = (self.plan.name.clone(), Partition::default());
+        TargetId { pipeline, database: DatabaseName::new(TARGET), partition }
     }
 
     pub async fn start(&self) -> Life {

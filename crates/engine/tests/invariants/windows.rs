@@ -81,24 +81,29 @@ async fn a_table_truncated_while_its_chunk_is_read_is_read_again() {
 /// The rows of a chunk may not stand inside a transaction whose end is still to come.
 #[tokio::test(start_paused = true)]
 async fn a_chunk_never_stands_inside_a_transaction() {
-    let world = World::new().with_snapshot(2);
-    world.source.batch_changes(1);
-    for id in 0..20 {
-        world.source.commit(vec![world.changes.create(id, 1, "a")]);
-    }
-    let life = world.start().await;
-    for version in 2..20 {
-        world.source.commit((0..20).map(|id| world.changes.update(id, version, Some("b"))).collect());
-        let_run().await;
-    }
-    world.equal().await;
-    life.stop().await;
-    let mut open = false;
-    for delivered in world.bus.records() {
-        match &delivered.record.body {
-            Body::Change(change) if change.op == Op::Read => assert!(!open, "a chunk row inside a transaction"),
-            Body::Change(_) | Body::Commit => open = !delivered.record.last,
-            Body::Schema(_) => {}
+    for seed in 0..20 {
+        let world = World::new().with_snapshot(2);
+        world.source.batch_changes(1);
+        world.source.interleave(seed);
+        for id in 0..20 {
+            world.source.commit(vec![world.changes.create(id, 1, "a")]);
+        }
+        let life = world.start().await;
+        for version in 2..40 {
+            world.source.commit((0..5).map(|id| world.changes.update(id, version, Some("b"))).collect());
+            for _ in 0..20 {
+                tokio::task::yield_now().await;
+            }
+        }
+        world.equal().await;
+        life.stop().await;
+        let mut open = false;
+        for delivered in world.bus.records() {
+            match &delivered.record.body {
+                Body::Change(change) if change.op == Op::Read => assert!(!open, "a chunk row inside a transaction"),
+                Body::Change(_) | Body::Commit => open = !delivered.record.last,
+                Body::Schema(_) => {}
+            }
         }
     }
 }
@@ -136,5 +141,28 @@ async fn a_repair_puts_rows_and_deletes_on_the_bus_as_they_are() {
     let ops: Vec<_> = written[3..].iter().map(|one| (one.op, one.key.clone())).collect();
     assert!(ops.contains(&(Op::Read, key(1))) && ops.contains(&(Op::Delete, key(9))), "{ops:?}");
     assert_eq!(world.target.rows(), world.source.rows());
+    life.stop().await;
+}
+
+/// Under load there is always another batch.
+#[tokio::test(start_paused = true)]
+async fn a_source_that_always_has_more_does_not_keep_a_read_waiting() {
+    let world = World::new();
+    world.source.batch_changes(1);
+    world.source.interleave(1);
+    let life = world.streaming().await;
+    for id in 0..2_000 {
+        world.source.commit(vec![world.changes.create(id, 1, "a")]);
+    }
+    let seen = async {
+        let read = world.source.until(|source| (source.reads() > 0).then(|| source.returned()));
+        let repair = life.pipeline.repair("customer".into(), vec![key(1)]);
+        let (returned, repaired) = futures::join!(read, repair);
+        repaired.unwrap();
+        returned
+    };
+    let returned = within("the repair", seen).await;
+    assert!(returned < 500, "{returned} changes were taken before the read began");
+    world.equal().await;
     life.stop().await;
 }

@@ -7,6 +7,7 @@
 pub mod binlog;
 pub mod charset;
 pub mod decimal;
+pub mod default;
 pub mod json;
 pub mod json_diff;
 pub mod protocol;

@@ -74,6 +74,9 @@ fn time(bytes: &mut &[u8]) -> Result<Value<'static>, Invalid> {
     }
     let [negative] = take(&mut rest)?;
     let days = i64::from(u32::from_le_bytes(take(&mut rest)?));
+    if days > 1000 {
+        return Err(Invalid("a time is too long"));
+    }
     let [hours, minutes, seconds] = take(&mut rest)?;
     let micros = if length >= 12 { i64::from(u32::from_le_bytes(take(&mut rest)?)) } else { 0 };
     let seconds = ((days * 24 + i64::from(hours)) * 60 + i64::from(minutes)) * 60 + i64::from(seconds);

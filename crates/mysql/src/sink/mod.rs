@@ -36,6 +36,15 @@ const ATTEMPTS: u32 = 4;
 /// planning the look-ups would take more than 8 MB.
 const LONG_LISTS: &str = "SET SESSION range_optimizer_max_mem_size = 0";
 
+/// The first with `VALUES ROW(..)` and with a name for the new row of an upsert. MariaDB has neither.
+const OLDEST: [u32; 3] = [8, 0, 19];
+
+fn takes_our_statements(version: &str) -> bool {
+    let numbers = version.split(|character: char| !character.is_ascii_digit()).map(|part| part.parse().unwrap_or(0));
+    let numbers: Vec<u32> = numbers.take(3).collect();
+    !version.contains("MariaDB") && numbers.as_slice() >= &OLDEST
+}
+
 pub struct MysqlSink {
     client: Client,
     names: HashMap<TableName, QualifiedName>,
@@ -54,11 +63,17 @@ impl MysqlSink {
         });
         let names = names.collect::<Result<HashMap<_, _>, Error>>()?;
         let mut client = Client::connect(config).await?;
-        client.run("the settings of a session", LONG_LISTS).await?;
         let Client { conn, liveness, .. } = &mut client;
-        let largest: Option<usize> =
-            liveness.watch("a look at max_allowed_packet", conn.query_first("SELECT @@max_allowed_packet")).await?;
-        let largest = largest.ok_or(Error::Protocol("max_allowed_packet is not there"))?;
+        let query = "SELECT VERSION(), @@max_allowed_packet";
+        let server: Option<(String, usize)> = liveness.watch("a look at the server", conn.query_first(query)).await?;
+        let (version, largest) = server.ok_or(Error::Protocol("the server does not tell its version"))?;
+        if !takes_our_statements(&version) {
+            return Err(Error::Fatal(format!(
+                "the server at {} is version {version}; a target must be MySQL {}.{}.{} or later",
+                client.host, OLDEST[0], OLDEST[1], OLDEST[2]
+            )));
+        }
+        client.run("the settings of a session", LONG_LISTS).await?;
         let rows = ProgressRows::new(scope, name);
         Ok(Self { client, names, rows, largest, targets: HashMap::new() })
     }
@@ -160,6 +175,25 @@ impl Sink for MysqlSink {
             } else {
                 return Err(error.into());
             }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn servers_without_our_statements_are_known() {
+        for (version, taken) in [
+            ("9.7.4-0debian1", true),
+            ("8.0.19", true),
+            ("8.4.0-commercial", true),
+            ("8.0.18", false),
+            ("5.7.44-log", false),
+            ("11.8.2-MariaDB-1", false),
+        ] {
+            assert_eq!(takes_our_statements(version), taken, "{version}");
         }
     }
 }

@@ -98,13 +98,11 @@ impl Attempt<'_> {
         Ok(self.insert(schema, row).await?.map(|_| true))
     }
 
-    /// The row moves to its new key. Where it can't, but its image is complete, the old row goes all the same: a later
-    /// row with the old key must not be taken for it when this write is tried again, which then is about the new key
-    /// alone. A write is tried again when the marker has passed it.
+    /// The row moves to its new key. Where it can't, but its image is complete, the old row goes all the same: what
+    /// waits is the whole row, and a later delete of it finds nothing left behind under the old key.
     async fn change_key(&mut self, write: usize) -> Result<(), Error> {
         let change = self.batch.writes[write].change.clone();
         let parked = self.batch.writes[write].parked;
-        let again = self.batch.expected.offset.is_some_and(|passed| self.batch.writes[write].offset <= passed);
         let (Some(old), Some(key), Some(after)) = (change.old_key()?, change.key()?, change.after) else {
             return Err(Damaged("a change that is no change of a key").into());
         };
@@ -115,15 +113,13 @@ impl Attempt<'_> {
         };
         let complete = self.target(schema)?.present(&row)?.is_none();
         let mut reason = None;
-        if !(again && complete) {
-            match self.update(schema, &row, &old).await? {
-                Ok(0) => self.applied.missing += u64::from(self.refusal_of(&schema.table, &old).is_none()),
-                Ok(_) => {
-                    self.moved(schema, &old, &key, parked, again);
-                    return Ok(());
-                }
-                Err(refused) => reason = Some(refused),
+        match self.update(schema, &row, &old).await? {
+            Ok(0) => self.applied.missing += u64::from(self.refusal_of(&schema.table, &old).is_none()),
+            Ok(_) => {
+                self.moved(schema, &old, &key, parked);
+                return Ok(());
             }
+            Err(refused) => reason = Some(refused),
         }
         let version =
             Version { effect: Effect::Upsert, key: key.clone(), row: Some(row.clone()), write, fresh: false, parked };
@@ -133,29 +129,25 @@ impl Attempt<'_> {
             self.refuse(schema, &Version { effect: Effect::Update, ..version }, reason);
             return Ok(());
         }
-        if !again && let Err(stays) = self.delete(schema, &old).await? {
+        if let Err(stays) = self.delete(schema, &old).await? {
             self.refuse(schema, &version, stays);
             return Ok(());
         }
         match self.insert_or_update(schema, &row, &key).await? {
-            Ok(()) => self.moved(schema, &old, &key, parked, again),
+            Ok(()) => self.moved(schema, &old, &key, parked),
             Err(refused) => {
                 self.forgive(&schema.table, &old);
-                if !again {
-                    self.also_unpark(&schema.table, old);
-                }
+                self.also_unpark(&schema.table, old);
                 self.refuse(schema, &version, reason.unwrap_or(refused));
             }
         }
         Ok(())
     }
 
-    /// What waits under the old key is a part of the moved row, unless it came after the move.
-    fn moved(&mut self, schema: &Schema, old: &Key, key: &Key, parked: bool, again: bool) {
-        if !again {
-            self.forgive(&schema.table, old);
-            self.also_unpark(&schema.table, old.clone());
-        }
+    /// What waited under the old key is a part of the moved row.
+    fn moved(&mut self, schema: &Schema, old: &Key, key: &Key, parked: bool) {
+        self.forgive(&schema.table, old);
+        self.also_unpark(&schema.table, old.clone());
         self.written(&schema.table, key, parked);
     }
 

@@ -102,6 +102,9 @@ impl Decoder {
     pub fn event<'a>(&mut self, bytes: &'a [u8]) -> Result<(Step, &'a [u8]), Error> {
         let mut rest = bytes;
         let header = Header::read(&mut rest).map_err(cut)?;
+        if usize::try_from(header.size) != Ok(bytes.len()) {
+            return Err(Error::Protocol("an event is cut"));
+        }
         if header.kind == event::FORMAT_DESCRIPTION {
             self.checksum = event::checksum(rest).map_err(cut)?;
         }

@@ -4,6 +4,8 @@
 //! socket -> pump -> decoder (event, statement) -> tables (table_map, plan) -> rows -> SourceBatch
 //! ```
 
+#[cfg(test)]
+mod arbitrary;
 mod decoder;
 mod event;
 mod payload;
@@ -63,9 +65,13 @@ impl Returned {
             (Some(checkpoint), _) => self.store(checkpoint.resume.clone()),
             (None, open) => {
                 let mut set = self.set();
-                for id in batch.parts.iter().filter(|part| part.complete).map(|part| &part.id).chain(open.map(|o| &o.id)) {
-                    set.push(',');
-                    set.push_str(id);
+                let whole = batch.parts.iter().filter(|part| part.complete);
+                for part in whole.chain(open) {
+                    // A large transaction comes in many batches.
+                    if !set.ends_with(&*part.id) {
+                        set.push(',');
+                        set.push_str(&part.id);
+                    }
                 }
                 self.store(set);
             }
@@ -202,12 +208,41 @@ async fn resume(wire: &mut Wire, epoch: &Epoch, from: &Checkpoint) -> std::resul
             "{host} lacks transactions that were captured from it: its log was reset, or lost in a crash; {CURE}"
         )));
     }
+    if !is_there(wire, from).await? {
+        return Err(Error::Gap(format!(
+            "the log of {host} is not the one that the stored position {} stands in: it was reset; {CURE}",
+            from.position
+        )));
+    }
     if !taken.includes(&purged) {
         return Err(Error::Gap(format!(
             "{host} has purged transactions that come after the stored position; keep logs longer (binlog_expire_logs_seconds), {CURE}"
         )));
     }
     Ok(from.clone())
+}
+
+/// Whether an event begins, or the log ends, where the position is. A file that has been purged is no reason for doubt:
+/// the set of GTIDs decides then.
+async fn is_there(wire: &mut Wire, from: &Checkpoint) -> std::result::Result<bool, Error> {
+    let Position::Mysql(position) = from.position else { return Ok(false) };
+    let text = |value: &Option<Vec<u8>>| String::from_utf8_lossy(value.as_deref().unwrap_or_default()).into_owned();
+    let files = wire.query("SHOW BINARY LOGS").await?;
+    let files = files.iter().filter_map(|row| Some((text(row.first()?), text(row.get(1)?).parse::<u64>().ok()?)));
+    let files: Vec<_> = files.filter_map(|(name, size)| Some((file_number(name.as_bytes())?, name, size))).collect();
+    let Some((_, name, size)) = files.iter().find(|(number, _, _)| *number == position.file) else {
+        return Ok(files.iter().all(|(number, _, _)| *number > position.file) || position.file == 0);
+    };
+    let end = position.offset + 1;
+    if end >= *size || end <= 4 {
+        return Ok(end <= *size);
+    }
+    match wire.query(&format!("SHOW BINLOG EVENTS IN '{name}' FROM {end} LIMIT 1")).await {
+        Ok(_) => Ok(true),
+        // "Wrong offset or I/O error"
+        Err(Error::Server { source, .. }) if source.code == 1220 => Ok(false),
+        Err(error) => Err(error),
+    }
 }
 
 /// Asks for the stream.

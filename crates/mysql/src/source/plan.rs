@@ -4,6 +4,7 @@ use super::table_map::{MapColumn, TableMap, code};
 use crate::catalog::{Table, TableColumn, column_type};
 use crate::codec::Format;
 use crate::codec::charset::Charset;
+use crate::codec::default;
 use crate::error::Error;
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -29,6 +30,8 @@ pub struct PlanColumn {
     /// It stands in the schema. Generated columns are read and dropped.
     pub wanted: bool,
     pub key: bool,
+    /// What an insert gives the column when it is not in its image, as the bytes of a cell; None where nobody knows.
+    pub default: Option<Vec<u8>>,
 }
 
 pub struct Plan {
@@ -65,6 +68,7 @@ impl Plan {
             };
             // The catalog knows more, but it may be newer than the log.
             let known = catalog.and_then(|table| table.column(&column.name)).filter(|known| agrees(known, &own, column));
+            let default = known.and_then(default::cell);
             let known = known.map_or(own, |known| known.column.clone());
             let literal = matches!(known.kind, ColumnType::Named { .. });
             let format = match format {
@@ -72,7 +76,7 @@ impl Plan {
                 Format::Double { .. } => Format::Double { literal },
                 format => format,
             };
-            columns.push(PlanColumn { name: column.name.clone(), format, wanted: !known.generated, key: false });
+            columns.push(PlanColumn { name: column.name.clone(), format, wanted: !known.generated, key: false, default });
             described.push(known);
         }
         let key: Vec<&str> = match (&map.primary_key[..], catalog.and_then(|table| table.key.as_ref())) {

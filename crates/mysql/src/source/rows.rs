@@ -29,6 +29,8 @@ impl<'a> Present<'a> {
     }
 }
 
+const UNKEYED: Invalid = Invalid("a row image without its key; SET GLOBAL binlog_row_image = FULL");
+
 /// Why an image can't be taken: the column, and what is wrong with it.
 type Refused = (Option<usize>, Invalid);
 
@@ -77,12 +79,16 @@ impl RowDecoder {
             }
             _ => None,
         };
+        let creates = matches!(kind, event::WRITE_ROWS | event::WRITE_ROWS_V1);
+        if !creates && plan.columns.iter().enumerate().any(|(at, column)| column.key && !first.has(at)) {
+            return Err((None, UNKEYED));
+        }
         let mut size = 0;
         while !bytes.is_empty() {
             let schema = plan.schema.clone();
             let change = match (kind, second) {
                 (event::WRITE_ROWS | event::WRITE_ROWS_V1, _) => {
-                    let after = self.image(plan, first, bytes)?;
+                    let after = self.inserted(plan, first, bytes)?;
                     Change { schema, op: Op::Create, before: None, after: Some(after) }
                 }
                 (event::DELETE_ROWS | event::DELETE_ROWS_V1, _) => {
@@ -106,6 +112,27 @@ impl RowDecoder {
             changes.push(change);
         }
         Ok(size)
+    }
+
+    /// The image of a new row. What it leaves out has its default.
+    fn inserted(&mut self, plan: &Plan, present: Present<'_>, bytes: &mut &[u8]) -> Result<Row, Refused> {
+        let row = self.image(plan, present, bytes)?;
+        if present.all {
+            return Ok(row);
+        }
+        let columns = plan.columns.iter().enumerate().filter(|(_, column)| column.wanted);
+        for ((at, column), cell) in columns.zip(row.cells()) {
+            let unreadable = (Some(at), Invalid("a damaged image"));
+            match cell.map_err(|_| unreadable)? {
+                Cell::Unchanged => {
+                    const CURE: &str = "the log leaves its default out of an insert; SET GLOBAL binlog_row_image = FULL";
+                    let default = column.default.as_deref().ok_or((Some(at), Invalid(CURE)))?;
+                    self.builder.push(Cell::decode(&mut &default[..]).map_err(|_| unreadable)?);
+                }
+                cell => self.builder.push(cell),
+            }
+        }
+        Ok(self.builder.finish())
     }
 
     fn image(&mut self, plan: &Plan, present: Present<'_>, bytes: &mut &[u8]) -> Result<Row, Refused> {
@@ -203,7 +230,6 @@ impl RowDecoder {
 /// An update of two images, each full or not. A partial after image takes its key from the before image; a partial
 /// before image is of use only where the key changed.
 fn update(&mut self, plan: &Plan, before: (Row, bool), after: (Row, bool)) -> Result<Change, Invalid> {
-    const UNKEYED: Invalid = Invalid("a row image without its key; SET GLOBAL binlog_row_image = FULL");
     let ((before, full_before), (after, full_after)) = (before, after);
     let schema = plan.schema.clone();
     let after = if full_after { after } else { self.with_key(plan, &before, after).map_err(|_| UNKEYED)? };

@@ -82,6 +82,8 @@ impl Parking for Lot {
                     change = merged(&earlier.change, &change);
                 }
             }
+            // A whole row that has left its old key.
+            change.before = if change.op == Op::Delete { change.before } else { None };
             waiting.insert(key, (change, write.offset));
         }
         Ok(())

@@ -1,5 +1,6 @@
 //! The change stream and the table reader against a real server.
 
+mod connect;
 mod fixture;
 mod resume;
 mod shapes;

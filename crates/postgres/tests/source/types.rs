@@ -38,23 +38,27 @@ const TYPES: &[(&str, &[&str])] = &[
     ("int4range", &["[1,5)", "empty"]),
     ("point", &["(1.1,-2)"]),
     ("tsvector", &["'a':1 'b':2"]),
-    ("xml", &["<a>x</a>"]),
     ("oid", &["4294967295"]),
 ];
 
 #[tokio::test]
 async fn snapshot_and_stream_decode_the_same_bytes() -> Result<()> {
-    let tables: Vec<String> = (0..TYPES.len()).map(|at| format!("t{at}")).collect();
+    let database = sync_worker_testkit::postgres::TestDatabase::create().await?;
+    let version: u32 = database.value("SHOW server_version_num").await?.parse()?;
+    drop(database);
+    // Scales below zero came with PostgreSQL 15.
+    let types: Vec<_> = TYPES.iter().filter(|(kind, _)| version >= 150_000 || *kind != "numeric(5,-2)").collect();
+    let tables: Vec<String> = (0..types.len()).map(|at| format!("t{at}")).collect();
     let create: Vec<String> = tables
         .iter()
-        .zip(TYPES)
+        .zip(&types)
         .map(|(table, (kind, _))| format!("CREATE TABLE {table} (id int PRIMARY KEY, v {kind})"))
         .collect();
     let names: Vec<&str> = tables.iter().map(String::as_str).collect();
     let fixture = Fixture::new(&create.join(";"), &names).await?;
     let mut stream = fixture.stream(None).await?;
     let mut reader = fixture.postgres.reader(&fixture.scope).await.unwrap();
-    for (table, (kind, values)) in tables.iter().zip(TYPES) {
+    for (table, (kind, values)) in tables.iter().zip(&types) {
         let insert = format!("INSERT INTO {table} VALUES ($1, $2::text::{kind})");
         let insert = fixture.database.client.prepare_typed(&insert, &[tokio_postgres::types::Type::INT4]).await?;
         for (id, value) in values.iter().map(Some).chain([None]).enumerate() {

@@ -69,8 +69,8 @@ pub(super) struct State {
     pub log: Vec<Vec<Change>>,
     /// Changes to a batch of the source.
     pub batch_changes: usize,
-    /// Moves the source of an idle database.
-    pub heartbeat: u64,
+    /// The end of a transaction comes by itself, behind its last change.
+    pub ends_apart: bool,
     pub confirmed: Vec<Checkpoint>,
     pub source_faults: VecDeque<ErrorClass>,
     /// Changes that the sources of this database have handed out.
@@ -98,7 +98,7 @@ impl MemoryDatabase {
             epoch: format!("{name}/1"),
             log: Vec::new(),
             batch_changes: usize::MAX,
-            heartbeat: 0,
+            ends_apart: false,
             confirmed: Vec::new(),
             source_faults: VecDeque::new(),
             returned: 0,
@@ -177,6 +177,11 @@ impl MemoryDatabase {
 
     pub fn batch_changes(&self, changes: usize) {
         self.shared.change(|state| state.batch_changes = changes);
+    }
+
+    /// A transaction's end comes by itself, behind its last change.
+    pub fn end_apart(&self, apart: bool) {
+        self.shared.change(|state| state.ends_apart = apart);
     }
 
     /// The next call of a source's `next` ends so.

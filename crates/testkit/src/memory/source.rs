@@ -21,13 +21,14 @@ pub(super) struct MemorySource {
     /// Transactions returned whole, and changes returned of the next one.
     done: usize,
     within: usize,
-    heartbeat: Option<u64>,
+    /// The first batch says where the stream stands, even on an idle database.
+    opened: bool,
 }
 
 impl MemorySource {
     pub fn new(database: MemoryDatabase, from: &Checkpoint) -> Self {
         let done = from.resume.parse().expect("a checkpoint of this kind of source");
-        Self { database, done, within: 0, heartbeat: None }
+        Self { database, done, within: 0, opened: false }
     }
 }
 
@@ -35,22 +36,21 @@ impl MemorySource {
 impl Source for MemorySource {
     async fn next(&mut self) -> Result<SourceBatch> {
         self.database.pause().await;
-        let Self { database, done, within, heartbeat } = self;
+        let Self { database, done, within, opened } = self;
         let batch = database.shared.when(|state| {
             if let Some(class) = state.source_faults.pop_front() {
                 return Some(Err(MemoryError::new(class, "the connection to the source broke")));
             }
-            let moved = *heartbeat != Some(state.heartbeat);
-            if *done == state.log.len() && !moved {
+            if *done == state.log.len() && std::mem::replace(opened, true) {
                 return None;
             }
-            *heartbeat = Some(state.heartbeat);
             let mut left = state.batch_changes;
             let mut parts = Vec::new();
-            while let Some(transaction) = state.log.get(*done).filter(|_| left > 0) {
+            while let Some(transaction) = state.log.get(*done).filter(|_| left > 0 || parts.is_empty()) {
                 let number = *done as u64 + 1;
                 let changes: Vec<Change> = transaction[*within..].iter().take(left).cloned().collect();
-                let complete = *within + changes.len() == transaction.len();
+                let ends = !state.ends_apart || changes.is_empty();
+                let complete = ends && *within + changes.len() == transaction.len();
                 parts.push(TransactionPart {
                     id: format!("{number}").into(),
                     commit_time: COMMIT_TIME,
