@@ -129,9 +129,7 @@ fn refused(host: &Host, error: mysql_async::Error) -> Error {
         E::Driver(DriverError::NoClientSslFlagFromServer) => {
             Error::Tls { host, problem: "the server has no TLS; use ssl-mode=disabled or give it a key".to_owned() }
         }
-        E::Server(error) => {
-            Error::Denied { host, source: ServerError::new(error.code, error.state, error.message) }
-        }
+        E::Server(error) => Error::Denied { host, source: ServerError::new(error.code, error.state, error.message) },
         E::Driver(_) | E::Other(_) | E::Url(_) => {
             Error::Unreachable { host, source: io::Error::other("the handshake failed") }
         }
@@ -159,9 +157,7 @@ fn tls_options(address: &Address) -> Result<SslOpts, Error> {
             found.into_iter().map(|certificate| certificate.to_vec().into()).collect()
         }
     };
-    Ok(options
-        .with_root_certs(roots)
-        .with_danger_skip_domain_validation(address.ssl_mode == SslMode::VerifyCa))
+    Ok(options.with_root_certs(roots).with_danger_skip_domain_validation(address.ssl_mode == SslMode::VerifyCa))
 }
 
 /// Tells a slow statement from a connection that has been swallowed.

@@ -18,11 +18,15 @@ pub fn ddl(name: &str, default_database: Option<&str>, wanted: &Schema, have: Op
         return (!lines.is_empty()).then(|| lines.join("\n"));
     }
     let columns = wanted.columns.iter().enumerate();
-    let mut parts: Vec<String> = columns.map(|(at, column)| format!("    {}", definition(wanted, at, column))).collect();
+    let mut parts: Vec<String> =
+        columns.map(|(at, column)| format!("    {}", definition(wanted, at, column))).collect();
     let key: Vec<String> = wanted.key.iter().map(|&at| quoted(&wanted.columns[at].name)).collect();
     parts.push(format!("    PRIMARY KEY ({})", key.join(", ")));
     // A binary collation without padding keeps apart what other databases keep apart.
-    Some(format!("CREATE TABLE {table} (\n{}\n) ENGINE = InnoDB DEFAULT CHARSET = utf8mb4 COLLATE = utf8mb4_0900_bin;", parts.join(",\n")))
+    Some(format!(
+        "CREATE TABLE {table} (\n{}\n) ENGINE = InnoDB DEFAULT CHARSET = utf8mb4 COLLATE = utf8mb4_0900_bin;",
+        parts.join(",\n")
+    ))
 }
 
 fn definition(schema: &Schema, at: usize, column: &Column) -> String {

@@ -1,8 +1,8 @@
 //! What can go wrong between us and a MySQL server.
 
-use sync_worker_core::error::{Classified, ErrorClass};
 use std::fmt;
 use std::io;
+use sync_worker_core::error::{Classified, ErrorClass};
 
 /// A server's answer to something that it refused. Its `Display` shows the server's text only for those codes whose
 /// texts name objects; all others may quote a row value (invariant 11).
@@ -119,7 +119,9 @@ impl Error {
     /// The server's code, where this is an answer of the server.
     pub fn code(&self) -> Option<u16> {
         match self {
-            Error::Server { source, .. } | Error::Denied { source, .. } | Error::Table { source, .. } => Some(source.code),
+            Error::Server { source, .. } | Error::Denied { source, .. } | Error::Table { source, .. } => {
+                Some(source.code)
+            }
             _ => None,
         }
     }

@@ -23,7 +23,7 @@ impl Tag {
         let valid = |byte: &u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || *byte == b'_';
         let mut tag = Self { length: u8::try_from(text.len()).ok()?, bytes: [0; 32] };
         tag.bytes.get_mut(..text.len())?.copy_from_slice(text.as_bytes());
-        text.as_bytes().iter().all(|byte| valid(byte)).then_some(tag)
+        text.as_bytes().iter().all(valid).then_some(tag)
     }
 
     pub fn as_str(&self) -> &str {

@@ -15,7 +15,11 @@ const SOURCE_SETTINGS: [(&str, &str, &str); 5] = [
     ("log_bin", "1", "start the server with --log-bin"),
     ("binlog_format", "ROW", "SET PERSIST binlog_format = 'ROW'; then reconnect every client"),
     ("binlog_row_metadata", "FULL", "SET PERSIST binlog_row_metadata = 'FULL';"),
-    ("gtid_mode", "ON", "SET PERSIST enforce_gtid_consistency = ON; then gtid_mode = OFF_PERMISSIVE, ON_PERMISSIVE, ON in turn"),
+    (
+        "gtid_mode",
+        "ON",
+        "SET PERSIST enforce_gtid_consistency = ON; then gtid_mode = OFF_PERMISSIVE, ON_PERMISSIVE, ON in turn",
+    ),
     ("enforce_gtid_consistency", "ON", "SET PERSIST enforce_gtid_consistency = ON;"),
 ];
 
@@ -25,7 +29,12 @@ const LOGS_CASCADES: (u32, u32) = (9, 6);
 pub async fn inspect(config: &Config, name: &DatabaseName, scope: &Scope, role: Role) -> Result<Inspection, Error> {
     let mut client = Client::connect(config).await?;
     let default = config.address()?.database;
-    let mut look = Look { client: &mut client, place: format!("databases.{name}"), grants: Vec::new(), found: Inspection::default() };
+    let mut look = Look {
+        client: &mut client,
+        place: format!("databases.{name}"),
+        grants: Vec::new(),
+        found: Inspection::default(),
+    };
     look.grants = look.rows("SHOW GRANTS").await?.into_iter().map(|grant| grant.to_uppercase()).collect();
     match role {
         Role::Source => look.source().await?,
@@ -81,17 +90,22 @@ impl Look<'_> {
     /// Whether a privilege is granted on everything, on a database or on a table.
     fn may(&self, privilege: &str, on: Option<&QualifiedName>) -> bool {
         self.grants.iter().any(|grant| {
-            let Some((privileges, rest)) = grant.strip_prefix("GRANT ").and_then(|grant| grant.split_once(" ON ")) else {
+            let Some((privileges, rest)) = grant.strip_prefix("GRANT ").and_then(|grant| grant.split_once(" ON "))
+            else {
                 return false;
             };
-            let named = privileges.split(',').any(|one| matches!(one.trim(), "ALL PRIVILEGES" | "ALL") || one.trim() == privilege);
+            let named = privileges
+                .split(',')
+                .any(|one| matches!(one.trim(), "ALL PRIVILEGES" | "ALL") || one.trim() == privilege);
             let object = rest.split(" TO ").next().unwrap_or_default().replace('`', "");
             let covers = object == "*.*"
                 || on.is_some_and(|on| {
                     let database = on.database.to_uppercase();
                     // A database's name is a pattern in a grant.
                     let pattern = object.split('.').next().unwrap_or_default().replace("\\_", "_").replace("\\%", "%");
-                    let same = pattern == database || pattern == "%" || pattern.strip_suffix('%').is_some_and(|head| database.starts_with(head));
+                    let same = pattern == database
+                        || pattern == "%"
+                        || pattern.strip_suffix('%').is_some_and(|head| database.starts_with(head));
                     same && (object.ends_with(".*") || object == format!("{database}.{}", on.table.to_uppercase()))
                 });
             named && covers
@@ -101,7 +115,8 @@ impl Look<'_> {
     async fn source(&mut self) -> Result<(), Error> {
         for (name, wanted, cure) in SOURCE_SETTINGS {
             let is = self.variable(name).await?.unwrap_or_else(|| "not there".to_owned());
-            if !is.eq_ignore_ascii_case(wanted) && !(wanted == "1" && is.eq_ignore_ascii_case("ON")) {
+            let right = is.eq_ignore_ascii_case(wanted) || wanted == "1" && is.eq_ignore_ascii_case("ON");
+            if !right {
                 let wanted = if wanted == "1" { "ON" } else { wanted };
                 self.find(None, format!("{name} is {is}, it must be {wanted}"), cure);
             }
@@ -151,7 +166,8 @@ impl Look<'_> {
         match table.storage.as_deref() {
             Some(storage) if storage.eq_ignore_ascii_case("InnoDB") => {}
             Some(storage) => {
-                let problem = format!("its engine {storage} has no transactions, so its changes stand in the log outside ours");
+                let problem =
+                    format!("its engine {storage} has no transactions, so its changes stand in the log outside ours");
                 self.find(Some(&table.name), problem, format!("ALTER TABLE {} ENGINE = InnoDB;", table.name.quoted()));
             }
             None => self.find(Some(&table.name), "it is a view", "name the table that it shows"),
@@ -167,7 +183,11 @@ impl Look<'_> {
         self.key(&table);
         let Some(schema) = table.schema(&at.table) else {
             let cure = format!("ALTER TABLE {} ADD PRIMARY KEY (...);", table.name.quoted());
-            self.find(Some(&table.name), "it has no primary key and no unique index over columns that are NOT NULL", cure);
+            self.find(
+                Some(&table.name),
+                "it has no primary key and no unique index over columns that are NOT NULL",
+                cure,
+            );
             return Ok(());
         };
         self.found.tables.push(Arc::new(schema));
@@ -185,7 +205,10 @@ impl Look<'_> {
         let version_number = (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0));
         let native = self.variable("innodb_native_foreign_keys").await?.is_some_and(|value| value == "1");
         if version_number < LOGS_CASCADES || version.contains("MariaDB") || native {
-            let problem = format!("foreign key {} changes its rows by an action, which this server ({version}) does not log", key.name);
+            let problem = format!(
+                "foreign key {} changes its rows by an action, which this server ({version}) does not log",
+                key.name
+            );
             let cure = format!(
                 "ALTER TABLE {} DROP FOREIGN KEY {}; and delete child rows in the application, or upgrade to MySQL 9.6 or later without innodb_native_foreign_keys",
                 table.name.quoted(),
@@ -201,10 +224,20 @@ impl Look<'_> {
         let Some(key) = &table.key else { return };
         for name in &key.columns {
             let Some(column) = table.column(name) else { continue };
-            let folds = column.collation.as_deref().filter(|collation| !collation.ends_with("_bin") && !collation.ends_with("_cs"));
+            let folds = column
+                .collation
+                .as_deref()
+                .filter(|collation| !collation.ends_with("_bin") && !collation.ends_with("_cs"));
             if let Some(collation) = folds.filter(|collation| *collation != "binary") {
-                let problem = format!("key column {name} is compared by {collation}: keys that differ elsewhere may be one row here");
-                let cure = format!("ALTER TABLE {} MODIFY {} {} COLLATE utf8mb4_bin NOT NULL;", table.name.quoted(), quoted(name), column.column.type_name);
+                let problem = format!(
+                    "key column {name} is compared by {collation}: keys that differ elsewhere may be one row here"
+                );
+                let cure = format!(
+                    "ALTER TABLE {} MODIFY {} {} COLLATE utf8mb4_bin NOT NULL;",
+                    table.name.quoted(),
+                    quoted(name),
+                    column.column.type_name
+                );
                 self.advise(Some(&table.name), problem, cure);
             }
         }

@@ -75,7 +75,8 @@ impl MysqlReader {
         if found.is_err() {
             self.client = None;
         }
-        let missing = || Error::Fatal(format!("table {name} is not there or can't be seen; create it, or GRANT SELECT on it"));
+        let missing =
+            || Error::Fatal(format!("table {name} is not there or can't be seen; create it, or GRANT SELECT on it"));
         let known = Arc::new(describe(table, found?.ok_or_else(missing)?)?);
         self.known.insert(table.clone(), known.clone());
         Ok(known)
@@ -161,12 +162,7 @@ impl MysqlReader {
         Ok(found)
     }
 
-    async fn range(
-        &mut self,
-        table: &TableName,
-        range: &KeyRange,
-        bytes: usize,
-    ) -> std::result::Result<Chunk, Error> {
+    async fn range(&mut self, table: &TableName, range: &KeyRange, bytes: usize) -> std::result::Result<Chunk, Error> {
         let known = self.known(table).await?;
         let condition = condition(&known, range.after.as_ref(), range.up_to.as_ref())?;
         let (columns, order) = (known.column_list(), known.order());
@@ -344,12 +340,7 @@ struct Decoder {
 
 impl Decoder {
     /// A row of the binary protocol with these columns of the schema.
-    fn row(
-        &mut self,
-        known: &Known,
-        formats: &[(usize, &Format)],
-        packet: &[u8],
-    ) -> std::result::Result<Row, Error> {
+    fn row(&mut self, known: &Known, formats: &[(usize, &Format)], packet: &[u8]) -> std::result::Result<Row, Error> {
         self.cells(formats, packet).map_err(|(column, Invalid(problem))| {
             self.builder.abandon();
             let column = known.schema.columns.get(column).map_or(String::new(), |column| column.name.clone());

@@ -87,6 +87,11 @@ pub fn options(purpose: Purpose) -> String {
         Purpose::Control => set("statement_timeout", "60s"),
         Purpose::Reader | Purpose::Sink => set("statement_timeout", "0"),
     }
+    match purpose {
+        // Their messages must reach the log at once; no standby has to have them.
+        Purpose::Control | Purpose::Reader => set("synchronous_commit", "local"),
+        Purpose::Sink | Purpose::Stream => {}
+    }
     set("tcp_user_timeout", "15s");
     set("lock_timeout", "10s");
     set("idle_in_transaction_session_timeout", "10s");

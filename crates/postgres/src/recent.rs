@@ -30,6 +30,17 @@ impl Recent {
         kept.extend(&xids[xids.len().saturating_sub(KEPT)..]);
     }
 
+    /// After a restart nobody knows what an earlier stream has shown. With a synchronous standby it may still wait to
+    /// become visible, so everything that is running now counts as shown.
+    pub async fn assume_running(&self, client: &Client) -> Result<(), Error> {
+        let sql = "SELECT pg_current_snapshot() WHERE current_setting('synchronous_standby_names') <> ''";
+        if let Some(text) = client.value("a look at the snapshot", sql).await? {
+            let snapshot = Snapshot::parse(&text).ok_or(Error::Protocol("a strange snapshot"))?;
+            self.returned(&snapshot.running);
+        }
+        Ok(())
+    }
+
     /// Waits until every one of them is visible to a new snapshot.
     pub async fn wait_visible(&self, client: &Client) -> Result<(), Error> {
         let deadline = Instant::now() + WAIT;

@@ -1,7 +1,7 @@
 //! Development only: contract suites that every adapter must pass, and what tests share.
 
 pub mod contract;
-pub mod postgres;
-pub mod mysql;
 pub mod memory;
+pub mod mysql;
+pub mod postgres;
 pub mod records;

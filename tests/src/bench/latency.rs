@@ -18,7 +18,9 @@ pub async fn measure(
     rate: u32,
     repetitions: usize,
 ) -> anyhow::Result<Vec<Line>> {
-    let name = |percentile: &str| format!("commit to commit at {rate} single-row commits/s, {percentile}, against a native subscription");
+    let name = |percentile: &str| {
+        format!("commit to commit at {rate} single-row commits/s, {percentile}, against a native subscription")
+    };
     let (floor, aim) = if rate >= 1000 { (("6", "3"), ("3", "1.5")) } else { (("-", "-"), ("-", "-")) };
     let mut p50 = Line::new(&name("p50"), "ms, lower is better", floor.0, aim.0);
     let mut p99 = Line::new(&name("p99"), "ms, lower is better", floor.1, aim.1);
@@ -79,11 +81,16 @@ pub async fn measure(
         }
         p50.pair(figures[1].0, figures[0].0);
         p99.pair(figures[1].1, figures[0].1);
-        eprintln!("latency at {rate}/s: p50 {:.2} ms, p99 {:.2} ms; native {:.2}, {:.2}", figures[1].0, figures[1].1, figures[0].0, figures[0].1);
+        eprintln!(
+            "latency at {rate}/s: p50 {:.2} ms, p99 {:.2} ms; native {:.2}, {:.2}",
+            figures[1].0, figures[1].1, figures[0].0, figures[0].1
+        );
     }
     subscriber.batch_execute("ALTER SUBSCRIPTION native SET (slot_name = NONE)").await?;
     subscriber.batch_execute("DROP SUBSCRIPTION native").await?;
-    publisher.batch_execute("SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots WHERE NOT active").await?;
+    publisher
+        .batch_execute("SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots WHERE NOT active")
+        .await?;
     Ok(vec![p50, p99])
 }
 
@@ -102,7 +109,13 @@ async fn write(client: &tokio_postgres::Client, first: i64, count: i64, rate: u3
 }
 
 /// p50 and p99 in milliseconds.
-async fn percentiles(source: &Server, target: &Server, database: &str, first: i64, end: i64) -> anyhow::Result<(f64, f64)> {
+async fn percentiles(
+    source: &Server,
+    target: &Server,
+    database: &str,
+    first: i64,
+    end: i64,
+) -> anyhow::Result<(f64, f64)> {
     let sql = format!(
         "SELECT id, extract(epoch FROM pg_xact_commit_timestamp(xmin))::float8 FROM tick WHERE id >= {first} AND id < {end} ORDER BY id"
     );

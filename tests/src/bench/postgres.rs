@@ -50,7 +50,9 @@ impl Server {
         let client = self.connect(database).await?;
         let mut sums = Vec::new();
         for table in tables {
-            let sql = format!("SELECT count(*) || ' ' || coalesce(sum(hashtextextended(t::text, 0)::numeric), 0) FROM {table} t");
+            let sql = format!(
+                "SELECT count(*) || ' ' || coalesce(sum(hashtextextended(t::text, 0)::numeric), 0) FROM {table} t"
+            );
             sums.push(value(&client, &sql).await?);
         }
         Ok(sums.join(", "))

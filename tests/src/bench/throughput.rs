@@ -96,7 +96,9 @@ pub async fn measure(
     for statement in forget.split(';') {
         subscriber.batch_execute(statement).await?;
     }
-    publisher.batch_execute("SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots WHERE NOT active").await?;
+    publisher
+        .batch_execute("SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots WHERE NOT active")
+        .await?;
     Ok((rates, costs))
 }
 
@@ -116,7 +118,9 @@ async fn run_native(source: &Server, target: &Server, end: usize) -> anyhow::Res
     let seconds = begun.elapsed().as_secs_f64();
     let cpu = crate::bench::process::cpu_seconds(pid.parse()?)?;
     subscriber.batch_execute("ALTER SUBSCRIPTION native DISABLE").await?;
-    source.until("bench_source", "SELECT NOT active FROM pg_replication_slots WHERE slot_name = 'native'", LIMIT).await?;
+    source
+        .until("bench_source", "SELECT NOT active FROM pg_replication_slots WHERE slot_name = 'native'", LIMIT)
+        .await?;
     Ok((seconds, cpu))
 }
 

@@ -28,7 +28,9 @@ impl Workload {
 
     pub fn tables(self) -> &'static [&'static str] {
         match self {
-            Workload::TpcB => &["pgbench_accounts", "pgbench_branches", "pgbench_tellers", "pgbench_history", "bench_end"],
+            Workload::TpcB => {
+                &["pgbench_accounts", "pgbench_branches", "pgbench_tellers", "pgbench_history", "bench_end"]
+            }
             Workload::InsertOnly => &["entry", "bench_end"],
             Workload::Wide => &["wide", "bench_end"],
         }
@@ -67,7 +69,11 @@ impl Workload {
         }
         let client = server.connect(database).await?;
         client.batch_execute(&self.ddl()).await?;
-        client.batch_execute("CREATE TABLE bench_end (id int PRIMARY KEY, n int NOT NULL); INSERT INTO bench_end VALUES (1, 0)").await?;
+        client
+            .batch_execute(
+                "CREATE TABLE bench_end (id int PRIMARY KEY, n int NOT NULL); INSERT INTO bench_end VALUES (1, 0)",
+            )
+            .await?;
         Ok(())
     }
 

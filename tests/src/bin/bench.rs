@@ -30,12 +30,15 @@ struct Options {
 async fn main() -> anyhow::Result<()> {
     let options = Options::parse();
     let wanted = |name: &str| options.only.as_deref().is_none_or(|only| name.contains(only));
-    let settings = ["track_commit_timestamp=on", "max_wal_size=4GB", "checkpoint_timeout=30min", "shared_buffers=512MB"];
+    let settings =
+        ["track_commit_timestamp=on", "max_wal_size=4GB", "checkpoint_timeout=30min", "shared_buffers=512MB"];
     let (source, target) = (Server::start("bench-source", &settings)?, Server::start("bench-target", &settings)?);
     let mut lines: Vec<Line> = Vec::new();
     if wanted("throughput") {
         for workload in Workload::ALL {
-            let (rates, costs) = throughput::measure(&source, &target, &options.state, workload, options.repetitions, options.scale).await?;
+            let (rates, costs) =
+                throughput::measure(&source, &target, &options.state, workload, options.repetitions, options.scale)
+                    .await?;
             lines.extend([rates, costs]);
         }
     }

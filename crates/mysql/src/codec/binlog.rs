@@ -118,7 +118,7 @@ pub(super) fn float(value: f32, literal: bool, scratch: &mut Scratch) -> Value<'
     }
     scratch.text.clear();
     // Writing to a String can't fail.
-    let _ = write!(scratch.text, "{value}");
+    write!(scratch.text, "{value}").unwrap_or_default();
     Value::Raw(scratch.text.as_bytes())
 }
 
@@ -127,7 +127,7 @@ pub(super) fn double(value: f64, literal: bool, scratch: &mut Scratch) -> Value<
         return Value::Float64(value);
     }
     scratch.text.clear();
-    let _ = write!(scratch.text, "{value}");
+    write!(scratch.text, "{value}").unwrap_or_default();
     Value::Raw(scratch.text.as_bytes())
 }
 

@@ -114,7 +114,8 @@ fn container(
     let keys = 2 * width;
     let values = count.checked_mul(key_entry).and_then(|length| length.checked_add(keys)).ok_or(CUT)?;
     // A count that the bytes can't hold must not make us reserve anything.
-    if count.checked_mul(value_entry).and_then(|length| length.checked_add(values)).is_none_or(|end| end > bytes.len()) {
+    if count.checked_mul(value_entry).and_then(|length| length.checked_add(values)).is_none_or(|end| end > bytes.len())
+    {
         return Err(CUT);
     }
     match object {
@@ -245,11 +246,11 @@ impl Scalar<'_> {
 /// or an exponent.
 fn double(value: f64, out: &mut String) {
     let start = out.len();
-    let _ = write!(out, "{value:e}");
+    write!(out, "{value:e}").unwrap_or_default();
     let exponent = out[start..].rsplit_once('e').and_then(|(_, digits)| digits.parse::<i32>().ok()).unwrap_or(0);
     if value == 0.0 || (-15..15).contains(&exponent) {
         out.truncate(start);
-        let _ = write!(out, "{value}");
+        write!(out, "{value}").unwrap_or_default();
         if !out[start..].contains('.') {
             out.push_str(".0");
         }
@@ -274,20 +275,20 @@ fn opaque(kind: u8, bytes: &[u8], out: &mut String) -> Result<(), Invalid> {
             let (size, sign) = (micros.unsigned_abs(), if micros < 0 { "-" } else { "" });
             let seconds = size / 1_000_000;
             let (hours, minutes, seconds) = (seconds / 3600, seconds / 60 % 60, seconds % 60);
-            let _ = write!(out, "\"{sign}{hours:02}:{minutes:02}:{seconds:02}.{:06}\"", size % 1_000_000);
+            write!(out, "\"{sign}{hours:02}:{minutes:02}:{seconds:02}.{:06}\"", size % 1_000_000).unwrap_or_default();
         }
         DATE | DATETIME | TIMESTAMP => {
             let packed = i64::from_le_bytes(take(&mut rest)?).unsigned_abs();
             let moment = Moment::unpack(packed >> 24, u32::try_from(packed & 0xFF_FFFF).unwrap_or(0));
-            let _ = write!(out, "\"{:04}-{:02}-{:02}", moment.year, moment.month, moment.day);
+            write!(out, "\"{:04}-{:02}-{:02}", moment.year, moment.month, moment.day).unwrap_or_default();
             if kind != DATE {
                 let Moment { hour, minute, second, micros, .. } = moment;
-                let _ = write!(out, " {hour:02}:{minute:02}:{second:02}.{micros:06}");
+                write!(out, " {hour:02}:{minute:02}:{second:02}.{micros:06}").unwrap_or_default();
             }
             out.push('"');
         }
         _ => {
-            let _ = write!(out, "\"base64:type{kind}:");
+            write!(out, "\"base64:type{kind}:").unwrap_or_default();
             base64(bytes, out);
             out.push('"');
         }
@@ -302,7 +303,8 @@ fn base64(bytes: &[u8], out: &mut String) {
         if nth > 0 && nth % 19 == 0 {
             out.push_str("\\n");
         }
-        let packed = part.iter().fold(0usize, |packed, &byte| packed << 8 | usize::from(byte)) << (8 * (3 - part.len()));
+        let packed =
+            part.iter().fold(0usize, |packed, &byte| packed << 8 | usize::from(byte)) << (8 * (3 - part.len()));
         for at in 0..4 {
             match at <= part.len() {
                 true => out.push(char::from(LETTERS[packed >> (18 - 6 * at) & 63])),

@@ -90,9 +90,8 @@ fn step(mut document: Node, path: &[Leg], operation: u8, value: Option<Node>) ->
     match (last, parent, value) {
         (Leg::Member(name), Node::Object(members), Some(value)) => {
             // The server keeps members by length, then by bytes.
-            let found = members.binary_search_by(|(key, _)| {
-                (key.len(), key.as_bytes()).cmp(&(name.len(), name.as_bytes()))
-            });
+            let found =
+                members.binary_search_by(|(key, _)| (key.len(), key.as_bytes()).cmp(&(name.len(), name.as_bytes())));
             match (found, operation) {
                 (Ok(at), REPLACE) => members[at].1 = value,
                 (Err(at), INSERT) => members.insert(at, (name.clone(), value)),

@@ -33,25 +33,59 @@ pub struct Scratch {
 #[derive(Clone, Debug, PartialEq)]
 pub enum Format {
     /// `width` is 1, 2, 3, 4 or 8 bytes.
-    Int { width: u8, unsigned: bool },
+    Int {
+        width: u8,
+        unsigned: bool,
+    },
     /// `literal`: a type with a display width, which rounds what is written to it.
-    Float { literal: bool },
-    Double { literal: bool },
-    Decimal { precision: u8, scale: u8 },
+    Float {
+        literal: bool,
+    },
+    Double {
+        literal: bool,
+    },
+    Decimal {
+        precision: u8,
+        scale: u8,
+    },
     Year,
     Date,
-    Time { digits: u8 },
-    DateTime { digits: u8 },
-    Timestamp { digits: u8 },
-    Bit { length: u32 },
-    Text { prefix: u8, charset: Charset },
+    Time {
+        digits: u8,
+    },
+    DateTime {
+        digits: u8,
+    },
+    Timestamp {
+        digits: u8,
+    },
+    Bit {
+        length: u32,
+    },
+    Text {
+        prefix: u8,
+        charset: Charset,
+    },
     /// `padded` to this many bytes with zeros, which the binlog leaves out; 0 is not padded.
-    Bytes { prefix: u8, padded: usize },
-    Enum { width: u8, labels: Arc<[String]> },
-    Set { width: u8, labels: Arc<[String]> },
-    Json { prefix: u8 },
+    Bytes {
+        prefix: u8,
+        padded: usize,
+    },
+    Enum {
+        width: u8,
+        labels: Arc<[String]>,
+    },
+    Set {
+        width: u8,
+        labels: Arc<[String]>,
+    },
+    Json {
+        prefix: u8,
+    },
     /// Spatial values and vectors.
-    Opaque { prefix: u8 },
+    Opaque {
+        prefix: u8,
+    },
 }
 
 impl Format {

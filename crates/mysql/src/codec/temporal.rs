@@ -65,16 +65,16 @@ impl Moment {
     fn text<'a>(&self, scratch: &'a mut Scratch) -> Value<'a> {
         self.write_date(scratch);
         // Writing to a String can't fail.
-        let _ = write!(scratch.text, " {:02}:{:02}:{:02}", self.hour, self.minute, self.second);
+        write!(scratch.text, " {:02}:{:02}:{:02}", self.hour, self.minute, self.second).unwrap_or_default();
         if self.micros != 0 {
-            let _ = write!(scratch.text, ".{:06}", self.micros);
+            write!(scratch.text, ".{:06}", self.micros).unwrap_or_default();
         }
         Value::Raw(scratch.text.as_bytes())
     }
 
     fn write_date(&self, scratch: &mut Scratch) {
         scratch.text.clear();
-        let _ = write!(scratch.text, "{:04}-{:02}-{:02}", self.year, self.month, self.day);
+        write!(scratch.text, "{:04}-{:02}-{:02}", self.year, self.month, self.day).unwrap_or_default();
     }
 
     /// The 40 bits of a packed date and time, with its micros.
@@ -122,7 +122,10 @@ pub fn fraction(digits: u8, bytes: &mut &[u8]) -> Result<u32, Invalid> {
     let length = usize::from(digits.min(6)).div_ceil(2);
     let value = super::big(super::take_slice(bytes, length)?);
     let micros = value * [1, 10_000, 100, 1][length];
-    u32::try_from(micros).ok().filter(|micros| *micros < 1_000_000).ok_or(Invalid("a fraction of a second is too large"))
+    u32::try_from(micros)
+        .ok()
+        .filter(|micros| *micros < 1_000_000)
+        .ok_or(Invalid("a fraction of a second is too large"))
 }
 
 fn leap(year: i32) -> bool {

@@ -18,9 +18,31 @@ use proptest::prelude::*;
 use sync_worker_core::position::{Epoch, MysqlPosition};
 
 const CODES: [u8; 25] = [
-    code::TINY, code::SHORT, code::LONG, code::FLOAT, code::DOUBLE, code::LONGLONG, code::INT24, code::DATE, code::YEAR,
-    code::VARCHAR, code::BIT, code::TIMESTAMP2, code::DATETIME2, code::TIME2, code::VECTOR, code::JSON,
-    code::NEWDECIMAL, code::ENUM, code::SET, code::BLOB, code::VAR_STRING, code::STRING, code::GEOMETRY, 14, 200,
+    code::TINY,
+    code::SHORT,
+    code::LONG,
+    code::FLOAT,
+    code::DOUBLE,
+    code::LONGLONG,
+    code::INT24,
+    code::DATE,
+    code::YEAR,
+    code::VARCHAR,
+    code::BIT,
+    code::TIMESTAMP2,
+    code::DATETIME2,
+    code::TIME2,
+    code::VECTOR,
+    code::JSON,
+    code::NEWDECIMAL,
+    code::ENUM,
+    code::SET,
+    code::BLOB,
+    code::VAR_STRING,
+    code::STRING,
+    code::GEOMETRY,
+    14,
+    200,
 ];
 
 fn collations() -> Collations {

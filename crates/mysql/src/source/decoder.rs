@@ -4,8 +4,8 @@ use super::event::{self, Begin, Header};
 use super::prepared::{Held, Prepared};
 use super::rows::RowDecoder;
 use super::statement::Statement;
-use super::tables::{Asked, Tables};
 use super::table_map;
+use super::tables::{Asked, Tables};
 use crate::catalog::QualifiedName;
 use crate::codec::Invalid;
 use crate::error::Error;
@@ -327,7 +327,9 @@ impl Decoder {
                     names.contains(&own.table) && (database == own.database || names.contains(&own.database))
                 });
                 if let Some((name, _)) = written {
-                    return Err(lost(&format!("table {name} was written in statement format (binlog_format must be ROW)")));
+                    return Err(lost(&format!(
+                        "table {name} was written in statement format (binlog_format must be ROW)"
+                    )));
                 }
             }
             Statement::Other => self.tables.forget(),
@@ -415,11 +417,8 @@ impl Decoder {
         self.told = self.reached;
         let position = Position::Mysql(self.reached);
         let inside = self.current.as_ref().is_some_and(|current| current.sent > 0);
-        let checkpoint = (!inside).then(|| Checkpoint {
-            epoch: self.epoch.clone(),
-            position,
-            resume: self.taken.to_string(),
-        });
+        let checkpoint =
+            (!inside).then(|| Checkpoint { epoch: self.epoch.clone(), position, resume: self.taken.to_string() });
         SourceBatch { parts, checkpoint, reached: position }
     }
 }

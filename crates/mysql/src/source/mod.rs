@@ -246,12 +246,7 @@ async fn is_there(wire: &mut Wire, from: &Checkpoint) -> std::result::Result<boo
 }
 
 /// Asks for the stream.
-async fn request(
-    wire: &mut Wire,
-    config: &Config,
-    scope: &Scope,
-    taken: &GtidSet,
-) -> std::result::Result<(), Error> {
+async fn request(wire: &mut Wire, config: &Config, scope: &Scope, taken: &GtidSet) -> std::result::Result<(), Error> {
     const BINLOG_DUMP_GTID: u8 = 0x1E;
     const HEARTBEAT_NANOSECONDS: u64 = 1_000_000_000;
     let address = config.address()?;
@@ -340,7 +335,10 @@ pub(crate) async fn resolve(
     for at in &scope.tables {
         let name = QualifiedName::parse(&at.name, default_database)?;
         let table = catalog::table(client, &name).await?.ok_or_else(|| {
-            Error::Fatal(format!("table {name} is not there or can't be seen; create it, or GRANT SELECT ON {} TO ...", name.quoted()))
+            Error::Fatal(format!(
+                "table {name} is not there or can't be seen; create it, or GRANT SELECT ON {} TO ...",
+                name.quoted()
+            ))
         })?;
         found.push((at.table.clone(), table));
     }

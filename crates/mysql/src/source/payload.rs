@@ -30,7 +30,7 @@ impl<'a> Payload<'a> {
         self.reader.read_exact(&mut self.event).map_err(|_| DAMAGED)?;
         let header = event::Header::read(&mut &self.event[..]).map_err(|invalid| Error::Protocol(invalid.0))?;
         let size = usize::try_from(header.size).unwrap_or(usize::MAX);
-        if size < event::HEADER || size > MAX_EVENT || size as u64 > self.left {
+        if !(event::HEADER..=MAX_EVENT).contains(&size) || size as u64 > self.left {
             return Err(DAMAGED);
         }
         self.left -= size as u64;

@@ -67,7 +67,8 @@ impl Plan {
                 generated: false,
             };
             // The catalog knows more, but it may be newer than the log.
-            let known = catalog.and_then(|table| table.column(&column.name)).filter(|known| agrees(known, &own, column));
+            let known =
+                catalog.and_then(|table| table.column(&column.name)).filter(|known| agrees(known, &own, column));
             let default = known.and_then(default::cell);
             let known = known.map_or(own, |known| known.column.clone());
             let literal = matches!(known.kind, ColumnType::Named { .. });
@@ -76,7 +77,13 @@ impl Plan {
                 Format::Double { .. } => Format::Double { literal },
                 format => format,
             };
-            columns.push(PlanColumn { name: column.name.clone(), format, wanted: !known.generated, key: false, default });
+            columns.push(PlanColumn {
+                name: column.name.clone(),
+                format,
+                wanted: !known.generated,
+                key: false,
+                default,
+            });
             described.push(known);
         }
         let key: Vec<&str> = match (&map.primary_key[..], catalog.and_then(|table| table.key.as_ref())) {
@@ -91,7 +98,9 @@ impl Plan {
         let place = |name: &&str| described.iter().position(|column| column.name == **name);
         let key = key.iter().map(place).collect::<Option<Vec<_>>>().filter(|key| !key.is_empty());
         let key = key.ok_or_else(|| {
-            Error::Fatal(format!("table {name} has no key; ALTER TABLE {name} ADD PRIMARY KEY (...), then take a new snapshot"))
+            Error::Fatal(format!(
+                "table {name} has no key; ALTER TABLE {name} ADD PRIMARY KEY (...), then take a new snapshot"
+            ))
         })?;
         let schema = Schema::new(table.clone(), Engine::Mysql, described, key);
         Ok(Self { schema: Arc::new(schema), columns })
@@ -188,7 +197,8 @@ fn spelled(column: &MapColumn, collation: Option<&Collation>) -> String {
     let length = || column.max_length() / collation.map_or(1, |collation| collation.width.max(1));
     let either = |text: &str, bytes: &str| if binary { bytes.to_owned() } else { text.to_owned() };
     let labels = |name: &str| {
-        let labels: Vec<_> = column.labels.iter().map(|label| String::from_utf8_lossy(label).replace('\'', "''")).collect();
+        let labels: Vec<_> =
+            column.labels.iter().map(|label| String::from_utf8_lossy(label).replace('\'', "''")).collect();
         format!("{name}('{}')", labels.join("','"))
     };
     match column.code {

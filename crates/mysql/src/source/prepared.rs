@@ -102,7 +102,8 @@ impl Replay {
             Err(error) if error.kind() == std::io::ErrorKind::UnexpectedEof => return Ok(None),
             Err(error) => return Err(Error::Spill(error)),
         }
-        let length = usize::try_from(u64::from_le_bytes(length)).map_err(|_| Error::Protocol("a damaged spill file"))?;
+        let length =
+            usize::try_from(u64::from_le_bytes(length)).map_err(|_| Error::Protocol("a damaged spill file"))?;
         self.event.resize(length, 0);
         self.reader.read_exact(&mut self.event).map_err(Error::Spill)?;
         Ok(Some(&self.event))

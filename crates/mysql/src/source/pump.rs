@@ -1,7 +1,6 @@
 //! The task that owns the socket: drains it per wake and hands whole batches on.
 
 use super::decoder::{Decoder, Step};
-use super::event::HEADER;
 use super::payload::Payload;
 use crate::catalog::{self, QualifiedName};
 use crate::client::Client;
@@ -194,5 +193,3 @@ fn refused(source: ServerError) -> Error {
         "the server no longer has what comes after the stored position ({source}); keep logs longer (binlog_expire_logs_seconds), remove the pipeline's state and take a new snapshot"
     ))
 }
-
-const _: () = assert!(HEADER == 19);

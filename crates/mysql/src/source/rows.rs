@@ -125,7 +125,8 @@ impl RowDecoder {
             let unreadable = (Some(at), Invalid("a damaged image"));
             match cell.map_err(|_| unreadable)? {
                 Cell::Unchanged => {
-                    const CURE: &str = "the log leaves its default out of an insert; SET GLOBAL binlog_row_image = FULL";
+                    const CURE: &str =
+                        "the log leaves its default out of an insert; SET GLOBAL binlog_row_image = FULL";
                     let default = column.default.as_deref().ok_or((Some(at), Invalid(CURE)))?;
                     self.builder.push(Cell::decode(&mut &default[..]).map_err(|_| unreadable)?);
                 }
@@ -227,28 +228,28 @@ impl RowDecoder {
         Ok(documents)
     }
 
-/// An update of two images, each full or not. A partial after image takes its key from the before image; a partial
-/// before image is of use only where the key changed.
-fn update(&mut self, plan: &Plan, before: (Row, bool), after: (Row, bool)) -> Result<Change, Invalid> {
-    let ((before, full_before), (after, full_after)) = (before, after);
-    let schema = plan.schema.clone();
-    let after = if full_after { after } else { self.with_key(plan, &before, after).map_err(|_| UNKEYED)? };
-    let keep = full_before || {
-        let old = schema.key_of(&before).map_err(|_| UNKEYED)?;
-        old != schema.key_of(&after).map_err(|_| UNKEYED)?
-    };
-    Ok(Change { schema, op: Op::Update, before: keep.then_some(before), after: Some(after) })
-}
-
-/// The after image with the key columns that it lacks taken from the before image.
-fn with_key(&mut self, plan: &Plan, before: &Row, after: Row) -> Result<Row, Damaged> {
-    let keys = plan.columns.iter().filter(|column| column.wanted).map(|column| column.key);
-    for ((old, new), key) in before.cells().zip(after.cells()).zip(keys) {
-        self.builder.push(match new? {
-            Cell::Unchanged if key => old?,
-            new => new,
-        });
+    /// An update of two images, each full or not. A partial after image takes its key from the before image; a partial
+    /// before image is of use only where the key changed.
+    fn update(&mut self, plan: &Plan, before: (Row, bool), after: (Row, bool)) -> Result<Change, Invalid> {
+        let ((before, full_before), (after, full_after)) = (before, after);
+        let schema = plan.schema.clone();
+        let after = if full_after { after } else { self.with_key(plan, &before, after).map_err(|_| UNKEYED)? };
+        let keep = full_before || {
+            let old = schema.key_of(&before).map_err(|_| UNKEYED)?;
+            old != schema.key_of(&after).map_err(|_| UNKEYED)?
+        };
+        Ok(Change { schema, op: Op::Update, before: keep.then_some(before), after: Some(after) })
     }
-    Ok(self.builder.finish())
-}
+
+    /// The after image with the key columns that it lacks taken from the before image.
+    fn with_key(&mut self, plan: &Plan, before: &Row, after: Row) -> Result<Row, Damaged> {
+        let keys = plan.columns.iter().filter(|column| column.wanted).map(|column| column.key);
+        for ((old, new), key) in before.cells().zip(after.cells()).zip(keys) {
+            self.builder.push(match new? {
+                Cell::Unchanged if key => old?,
+                new => new,
+            });
+        }
+        Ok(self.builder.finish())
+    }
 }

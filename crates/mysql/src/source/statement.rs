@@ -23,7 +23,10 @@ pub enum Statement<'a> {
     XaRollback(&'a str),
     Truncate(Name),
     /// Tables whose rows go, come or change names behind the back of row events.
-    Moves { tables: Vec<Name>, what: &'static str },
+    Moves {
+        tables: Vec<Name>,
+        what: &'static str,
+    },
     DropDatabase(String),
     /// Definitions of tables that keep their rows.
     Alter(Name),
@@ -254,7 +257,8 @@ impl Tokens<'_> {
                 Token::Mark(')') => depth -= 1,
                 Token::Word(word) if depth == 0 => {
                     let word = word.to_ascii_uppercase();
-                    let of_partition = matches!(word.as_str(), "DROP" | "TRUNCATE" | "EXCHANGE") && self.word("PARTITION");
+                    let of_partition =
+                        matches!(word.as_str(), "DROP" | "TRUNCATE" | "EXCHANGE") && self.word("PARTITION");
                     let of_space = matches!(word.as_str(), "IMPORT" | "DISCARD");
                     if of_partition || of_space {
                         return Statement::Moves { tables: vec![name], what: "altered in a way that moves rows" };

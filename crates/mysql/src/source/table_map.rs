@@ -69,7 +69,7 @@ pub struct TableMap {
 }
 
 /// The table's number, and what follows it.
-pub fn table_id<'a>(bytes: &mut &'a [u8]) -> Result<u64, Invalid> {
+pub fn table_id(bytes: &mut &[u8]) -> Result<u64, Invalid> {
     Ok(crate::codec::little(&take::<6>(bytes)?))
 }
 

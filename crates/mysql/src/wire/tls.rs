@@ -46,9 +46,10 @@ fn verifier(address: &Address, provider: Arc<CryptoProvider>) -> Result<Verifier
             roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
         }
     }
-    let chain = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider.clone())
-        .build()
-        .map_err(|error| Error::Config(format!("url: ssl-ca: {error}; name a file with the authority's certificate")))?;
+    let chain =
+        WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider.clone()).build().map_err(|error| {
+            Error::Config(format!("url: ssl-ca: {error}; name a file with the authority's certificate"))
+        })?;
     Ok(Verifier { provider, chain: Some(chain), name: address.ssl_mode == SslMode::VerifyIdentity })
 }
 

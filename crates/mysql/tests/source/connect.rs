@@ -145,7 +145,8 @@ async fn passwords_are_taken_with_and_without_tls() -> Result<()> {
         assert_eq!(error.class(), ErrorClass::Fatal, "{error}");
         // Without the privilege there is no stream, and the error says so.
         let database = Mysql::new("shop".into(), config("preferred", "se cret"))?;
-        let error = database.source(&fixture.scope, None).await.err().ok_or_else(|| anyhow!("no privilege was needed"))?;
+        let error =
+            database.source(&fixture.scope, None).await.err().ok_or_else(|| anyhow!("no privilege was needed"))?;
         assert_eq!(error.class(), ErrorClass::Fatal, "{error}");
         assert!(error.to_string().contains("REPLICATION"), "{error}");
         Ok(())

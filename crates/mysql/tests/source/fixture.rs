@@ -43,7 +43,8 @@ impl Fixture {
     }
 
     pub async fn open(&self, from: Option<&Checkpoint>) -> Result<Stream> {
-        let (source, start) = self.mysql.source(&self.scope, from).await.map_err(|error| anyhow::anyhow!("{error:?}"))?;
+        let (source, start) =
+            self.mysql.source(&self.scope, from).await.map_err(|error| anyhow::anyhow!("{error:?}"))?;
         Ok(Stream { source, last: start.position, checkpoint: start, changes: Vec::new(), ids: Vec::new() })
     }
 

@@ -25,9 +25,16 @@ async fn definitions_change_in_mid_stream() -> Result<()> {
     fixture.run(&statements).await?;
     stream.until(4).await?;
     let names = |at: usize| -> Vec<_> {
-        stream.changes[at].1.schema.columns.iter().map(|column| (column.name.clone(), column.kind.to_string())).collect()
+        stream.changes[at]
+            .1
+            .schema
+            .columns
+            .iter()
+            .map(|column| (column.name.clone(), column.kind.to_string()))
+            .collect()
     };
-    let own = |list: &[(&str, &str)]| -> Vec<_> { list.iter().map(|(a, b)| ((*a).to_owned(), (*b).to_owned())).collect() };
+    let own =
+        |list: &[(&str, &str)]| -> Vec<_> { list.iter().map(|(a, b)| ((*a).to_owned(), (*b).to_owned())).collect() };
     assert_eq!(names(0), own(&[("id", "int(32)"), ("a", "int(32)"), ("b", "text(10)")]));
     assert_eq!(names(1), own(&[("c", "int(64)"), ("id", "int(32)"), ("a", "int(32)"), ("b", "text(300)")]));
     assert_eq!(names(2), own(&[("c", "int(64)"), ("id", "int(32)"), ("bb", "text(300)")]));
@@ -43,7 +50,9 @@ async fn generated_columns_are_left_out() -> Result<()> {
     let create = "CREATE TABLE t (v INT GENERATED ALWAYS AS (id * 2) VIRTUAL, id INT PRIMARY KEY, s INT GENERATED ALWAYS AS (id + 1) STORED, n INT, KEY f ((n + 1)))";
     let Some(fixture) = Fixture::new(&[create], &["t"]).await? else { return Ok(()) };
     let mut stream = fixture.open(None).await?;
-    fixture.run(&["INSERT INTO t (id, n) VALUES (1, 2), (2, NULL)", "UPDATE t SET n = 5", "DELETE FROM t WHERE id = 1"]).await?;
+    fixture
+        .run(&["INSERT INTO t (id, n) VALUES (1, 2), (2, NULL)", "UPDATE t SET n = 5", "DELETE FROM t WHERE id = 1"])
+        .await?;
     stream.until(5).await?;
     assert_eq!(stream.changes[0].1.schema.columns.len(), 2);
     assert_rows_equal(&stream.applied("t")?, &fixture.rows("t").await?);
@@ -52,7 +61,8 @@ async fn generated_columns_are_left_out() -> Result<()> {
 
 #[tokio::test]
 async fn a_unique_index_without_nulls_is_a_key() -> Result<()> {
-    let create = "CREATE TABLE t (n INT, code CHAR(4) NOT NULL, part INT NOT NULL, UNIQUE KEY (part, code), UNIQUE KEY (n))";
+    let create =
+        "CREATE TABLE t (n INT, code CHAR(4) NOT NULL, part INT NOT NULL, UNIQUE KEY (part, code), UNIQUE KEY (n))";
     let Some(fixture) = Fixture::new(&[create], &["t"]).await? else { return Ok(()) };
     let mut stream = fixture.open(None).await?;
     let statements = [
@@ -148,11 +158,23 @@ async fn ranges_of_keys_of_all_sorts_cover_a_table() -> Result<()> {
     for n in 0..57 {
         let big = u64::MAX - n * 7;
         statements.push(format!("INSERT INTO i VALUES ({big}, {n}), ({n}, {n})"));
-        statements.push(format!("INSERT INTO s VALUES (CONCAT('k', {}), {n}), (CONCAT('\u{c4}', {n}), 1)", n * 31 % 57));
-        statements.push(format!("INSERT INTO l VALUES (CONCAT('\u{e4}', {}), {n}), (CONCAT('Z', {n}), 1)", n * 31 % 57));
-        statements.push(format!("INSERT INTO c VALUES ({}, '2024-01-0{} 00:00:00.{:03}', X'{:02X}', {n})", n % 3, 1 + n % 4, n % 5, n));
+        statements
+            .push(format!("INSERT INTO s VALUES (CONCAT('k', {}), {n}), (CONCAT('\u{c4}', {n}), 1)", n * 31 % 57));
+        statements
+            .push(format!("INSERT INTO l VALUES (CONCAT('\u{e4}', {}), {n}), (CONCAT('Z', {n}), 1)", n * 31 % 57));
+        statements.push(format!(
+            "INSERT INTO c VALUES ({}, '2024-01-0{} 00:00:00.{:03}', X'{:02X}', {n})",
+            n % 3,
+            1 + n % 4,
+            n % 5,
+            n
+        ));
         statements.push(format!("INSERT INTO e VALUES ({}, {n}.{:03})", 1 + n % 3, n * 17 % 1000));
-        statements.push(format!("INSERT INTO f VALUES ('{}:00:00.5', {n} / 7, '{}')", n as i64 % 5 - 2, if n % 2 == 0 { "0000-00-00" } else { "2024-02-31" }));
+        statements.push(format!(
+            "INSERT INTO f VALUES ('{}:00:00.5', {n} / 7, '{}')",
+            n as i64 % 5 - 2,
+            if n % 2 == 0 { "0000-00-00" } else { "2024-02-31" }
+        ));
     }
     fixture.run(&statements.iter().map(String::as_str).collect::<Vec<_>>()).await?;
     for table in ["i", "s", "l", "c", "e", "f"] {
@@ -163,7 +185,14 @@ async fn ranges_of_keys_of_all_sorts_cover_a_table() -> Result<()> {
             assert_eq!(rows.len(), all.len(), "{table} in steps of {step}");
             assert!(rows.iter().zip(&all).all(|(a, b)| a == b), "{table} in steps of {step}");
         }
-        let schema = fixture.mysql.reader(&fixture.scope).await.map_err(|e| anyhow!("{e:?}"))?.schema(&table.into()).await.map_err(|e| anyhow!("{e:?}"))?;
+        let schema = fixture
+            .mysql
+            .reader(&fixture.scope)
+            .await
+            .map_err(|e| anyhow!("{e:?}"))?
+            .schema(&table.into())
+            .await
+            .map_err(|e| anyhow!("{e:?}"))?;
         let keys = all.iter().step_by(3).map(|row| schema.key_of(row)).collect::<Result<Vec<_>, _>>()?;
         let mut reader = fixture.mysql.reader(&fixture.scope).await.map_err(|e| anyhow!("{e:?}"))?;
         let found = reader.read_keys(&table.into(), &keys).await.map_err(|e| anyhow!("{e:?}"))?;
@@ -175,7 +204,8 @@ async fn ranges_of_keys_of_all_sorts_cover_a_table() -> Result<()> {
 #[tokio::test]
 async fn many_keys_are_read_in_one_view() -> Result<()> {
     let Some(fixture) = Fixture::new(&["CREATE TABLE t (id INT PRIMARY KEY)"], &["t"]).await? else { return Ok(()) };
-    let fill = "INSERT INTO t WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 2500) SELECT i FROM n";
+    let fill =
+        "INSERT INTO t WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 2500) SELECT i FROM n";
     fixture.run(&["SET SESSION cte_max_recursion_depth = 10000", fill]).await?;
     let rows = fixture.rows("t").await?;
     let failed = |error| anyhow!("{error:?}");

@@ -40,7 +40,9 @@ async fn a_changed_key_keeps_its_old_one() -> Result<()> {
     let mut stream = fixture.open(None).await?;
     for image in ["FULL", "MINIMAL", "NOBLOB"] {
         let image = format!("SET SESSION binlog_row_image = '{image}'");
-        fixture.run(&[&image, "INSERT INTO person VALUES (1, 'a', 'b')", "UPDATE person SET id = 2", "DELETE FROM person"]).await?;
+        fixture
+            .run(&[&image, "INSERT INTO person VALUES (1, 'a', 'b')", "UPDATE person SET id = 2", "DELETE FROM person"])
+            .await?;
     }
     stream.until(9).await?;
     assert_eq!(stream.ops(), "cudcudcud");
@@ -78,7 +80,10 @@ async fn columns_that_are_not_in_an_image_are_unchanged() -> Result<()> {
     assert_eq!(after(2), "Present(Int(1)) | Present(Null) | Unchanged");
     assert_eq!(after(3), "Present(Int(2)) | Present(Text(\"n\")) | Unchanged");
     assert!(stream.changes[2].1.before.is_none() && stream.changes[3].1.before.is_none());
-    assert_eq!(shown(stream.changes[5].1.before.as_ref().expect("a before image")), "Present(Int(1)) | Unchanged | Unchanged");
+    assert_eq!(
+        shown(stream.changes[5].1.before.as_ref().expect("a before image")),
+        "Present(Int(1)) | Unchanged | Unchanged"
+    );
     assert_rows_equal(&stream.applied("person")?, &fixture.rows("person").await?);
     Ok(())
 }
@@ -89,7 +94,9 @@ async fn defaults_that_a_minimal_insert_leaves_out_are_filled_in() -> Result<()>
                   c VARCHAR(10) DEFAULT 'x ''y', n DECIMAL(8,3) DEFAULT 0.5, e ENUM('p','q') DEFAULT 'q', s SET('a','b') DEFAULT 'a,b', \
                   t TIMESTAMP(3) DEFAULT CURRENT_TIMESTAMP(3), u VARCHAR(40) DEFAULT (UUID()), dt DATETIME(2) DEFAULT '2024-01-02 03:04:05.6', \
                   da DATE DEFAULT '1999-12-31', f DOUBLE DEFAULT 0.1, bi BIT(5) DEFAULT b'101', j JSON, g INT AS (a + 1) VIRTUAL, y YEAR DEFAULT 2024)";
-    let Some(fixture) = Fixture::new(&[create, "CREATE TABLE r (id INT PRIMARY KEY, f FLOAT DEFAULT 0.1)"], &["d", "r"]).await? else {
+    let Some(fixture) =
+        Fixture::new(&[create, "CREATE TABLE r (id INT PRIMARY KEY, f FLOAT DEFAULT 0.1)"], &["d", "r"]).await?
+    else {
         return Ok(());
     };
     let mut stream = fixture.open(None).await?;
@@ -211,12 +218,24 @@ async fn prepared_transactions_wait_for_their_decision() -> Result<()> {
     let mut stream = fixture.open(Some(&held)).await?;
     fixture.run(&["XA COMMIT 'one'"]).await?;
     stream.until(1).await?;
-    let rolled_back = ["XA START 'two'", "INSERT INTO person VALUES (2, 'no', NULL)", "XA END 'two'", "XA PREPARE 'two'", "XA ROLLBACK 'two'"];
-    let one_phase = ["XA START 'three'", "INSERT INTO person VALUES (3, 'yes', NULL)", "XA END 'three'", "XA COMMIT 'three' ONE PHASE"];
+    let rolled_back = [
+        "XA START 'two'",
+        "INSERT INTO person VALUES (2, 'no', NULL)",
+        "XA END 'two'",
+        "XA PREPARE 'two'",
+        "XA ROLLBACK 'two'",
+    ];
+    let one_phase = [
+        "XA START 'three'",
+        "INSERT INTO person VALUES (3, 'yes', NULL)",
+        "XA END 'three'",
+        "XA COMMIT 'three' ONE PHASE",
+    ];
     let detached = "SET SESSION xa_detach_on_prepare = ON";
     fixture.run(&[&[detached], &rolled_back[..], &one_phase[..]].concat()).await?;
     stream.until(2).await?;
-    let ids: Vec<_> = stream.changes.iter().map(|(_, change)| first_int(change.after.as_ref().expect("an image"))).collect();
+    let ids: Vec<_> =
+        stream.changes.iter().map(|(_, change)| first_int(change.after.as_ref().expect("an image"))).collect();
     assert_eq!(ids, [1, 3]);
     stream.all(&fixture).await?;
     assert_eq!(stream.changes.len(), 2);

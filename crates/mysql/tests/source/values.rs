@@ -65,9 +65,8 @@ fn inserts(ids_from: u32) -> Vec<String> {
     let names = "id,t,tu,s,su,m,mu,i,iu,b,bu,y,z,f,d,f73,d73,n,n0,n5,nz,dt,ti,ti1,ti3,ti6,dd,dd2,dd4,dd6,ts,ts3,ts6,\
                  c,cl,v,vl,vlatin,v2,vg,v16,vle,v32,vascii,vbin,tt,tx,tm,tl,tlatin,bi,vb,btt,bb,bm,bl,bit1,bit9,bit64,\
                  e,el,se,j,g,p";
-    let mut all = vec![
-        "SET SESSION sql_mode = 'ALLOW_INVALID_DATES,STRICT_ALL_TABLES', time_zone = '+00:00'".to_owned(),
-    ];
+    let mut all =
+        vec!["SET SESSION sql_mode = 'ALLOW_INVALID_DATES,STRICT_ALL_TABLES', time_zone = '+00:00'".to_owned()];
     let nulls = vec!["NULL"; names.split(',').count() - 1].join(", ") + ")";
     all.extend(rows().iter().enumerate().map(|(at, row)| {
         let rest = row.split_once(',').map_or("", |(_, rest)| rest);

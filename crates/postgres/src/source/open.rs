@@ -42,6 +42,8 @@ pub async fn open(
         Some(from) => {
             let resume = resume(from)?;
             check(&client, database, &name, from, (&epoch, end), &address.database).await?;
+            check_tables(&client, database, &name, &tables).await?;
+            recent.assume_running(&client).await?;
             if slot::publish(&client, &name, &tables).await? == Publication::Altered {
                 tracing::warn!(
                     publication = name,
@@ -57,6 +59,7 @@ pub async fn open(
             slot::create(&client, &name, config.failover_slot).await?
         }
     };
+    slot::remember(&client, &name, &tables).await?;
     let spill = Spill::new(&scope.spill)?;
     let sql = format!(
         "START_REPLICATION SLOT {name} LOGICAL {start} (proto_version '2', streaming 'on', publication_names {})",
@@ -122,8 +125,7 @@ async fn check(
     (epoch, end): (&Epoch, Lsn),
     server_database: &str,
 ) -> Result<(), Error> {
-    let repair = "changes since then are missing; remove the pipeline's state and take a new snapshot";
-    let gap = |problem: String| Err(Error::Gap(format!("{database}: {problem}: {repair}")));
+    let gap = |problem: String| Err(gap(database, &problem));
     let resume = resume(from)?;
     if from.epoch != *epoch {
         return gap(format!(
@@ -152,6 +154,30 @@ async fn check(
     let published = format!("SELECT FROM pg_publication WHERE pubname = {}", literal(name));
     if client.rows("a look at the publication", &published).await?.is_empty() {
         return gap(format!("the publication {name} is gone"));
+    }
+    Ok(())
+}
+
+fn gap(database: &DatabaseName, problem: &str) -> Error {
+    let repair = "changes since then are missing; remove the pipeline's state and take a new snapshot";
+    Error::Gap(format!("{database}: {problem}: {repair}"))
+}
+
+/// A table that was dropped and made again under its name, or taken out of the publication for a while, has changes that
+/// nobody sent. One that nobody remembers has just joined the pipeline.
+async fn check_tables(client: &Client, database: &DatabaseName, name: &str, tables: &[Table]) -> Result<(), Error> {
+    let published = slot::published(client, name).await?;
+    let remembered = slot::remembered(client, name).await?;
+    for table in tables {
+        match remembered.get(&table.name.to_string()) {
+            Some(oid) if *oid != table.oid => {
+                return Err(gap(database, &format!("table {} was dropped and made again", table.name)));
+            }
+            Some(_) if !published.contains(&table.oid) => {
+                return Err(gap(database, &format!("table {} was taken out of the publication {name}", table.name)));
+            }
+            Some(_) | None => {}
+        }
     }
     Ok(())
 }

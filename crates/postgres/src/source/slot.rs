@@ -3,6 +3,7 @@
 use crate::catalog::Table;
 use crate::client::{Client, identifier, literal};
 use crate::error::Error;
+use std::collections::BTreeMap;
 use std::time::Duration;
 use sync_worker_core::database::Scope;
 use sync_worker_core::name::DatabaseName;
@@ -138,12 +139,7 @@ pub async fn publish(client: &Client, name: &str, tables: &[Table]) -> Result<Pu
         let sql = format!("ALTER PUBLICATION {publication} SET (publish_via_partition_root = true)");
         client.rows("a change of the publication", &sql).await?;
     }
-    let sql = format!(
-        "SELECT r.prrelid FROM pg_publication_rel r JOIN pg_publication p ON p.oid = r.prpubid WHERE p.pubname = {}",
-        literal(name)
-    );
-    let rows = client.rows("a look at the publication", &sql).await?;
-    let mut have: Vec<u32> = rows.iter().filter_map(|row| row.get(0)?.parse().ok()).collect();
+    let mut have = published(client, name).await?;
     let mut wanted: Vec<u32> = tables.iter().map(|table| table.oid).collect();
     have.sort_unstable();
     wanted.sort_unstable();
@@ -153,6 +149,36 @@ pub async fn publish(client: &Client, name: &str, tables: &[Table]) -> Result<Pu
     let sql = format!("ALTER PUBLICATION {publication} SET TABLE {list}");
     client.rows("a change of the publication", &sql).await?;
     Ok(Publication::Altered)
+}
+
+/// The oids of the publication's tables.
+pub async fn published(client: &Client, name: &str) -> Result<Vec<u32>, Error> {
+    let sql = format!(
+        "SELECT r.prrelid FROM pg_publication_rel r JOIN pg_publication p ON p.oid = r.prpubid WHERE p.pubname = {}",
+        literal(name)
+    );
+    let rows = client.rows("a look at the publication", &sql).await?;
+    Ok(rows.iter().filter_map(|row| row.get(0)?.parse().ok()).collect())
+}
+
+/// Writes into the publication's comment which tables it was made for: a table that is dropped leaves a publication
+/// without a trace.
+pub async fn remember(client: &Client, name: &str, tables: &[Table]) -> Result<(), Error> {
+    let oids: BTreeMap<String, u32> = tables.iter().map(|table| (table.name.to_string(), table.oid)).collect();
+    if remembered(client, name).await? == oids {
+        return Ok(());
+    }
+    let text = serde_json::to_string(&oids).unwrap_or_default();
+    let sql = format!("COMMENT ON PUBLICATION {} IS {}", identifier(name), literal(&text));
+    client.rows("a comment on the publication", &sql).await.map(|_| ())
+}
+
+/// What [`remember`] wrote; nothing where somebody else wrote the comment.
+pub async fn remembered(client: &Client, name: &str) -> Result<BTreeMap<String, u32>, Error> {
+    let sql =
+        format!("SELECT obj_description(oid, 'pg_publication') FROM pg_publication WHERE pubname = {}", literal(name));
+    let text = client.value("a look at the publication", &sql).await?;
+    Ok(text.and_then(|text| serde_json::from_str(&text).ok()).unwrap_or_default())
 }
 
 #[cfg(test)]

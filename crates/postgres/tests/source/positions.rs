@@ -114,6 +114,23 @@ async fn a_publication_that_is_gone_is_a_gap() -> Result<()> {
 }
 
 #[tokio::test]
+async fn a_table_that_was_made_again_is_a_gap() -> Result<()> {
+    let (fixture, checkpoint) = stopped().await?;
+    fixture.execute("DROP TABLE t; CREATE TABLE t (id int PRIMARY KEY, v text); INSERT INTO t VALUES (2, 'b')").await?;
+    gap(fixture.open(Some(&checkpoint)).await, "made again");
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_table_that_was_taken_out_of_the_publication_is_a_gap() -> Result<()> {
+    let (fixture, checkpoint) = stopped().await?;
+    let name = fixture.database.value("SELECT quote_ident(pubname) FROM pg_publication").await?;
+    fixture.execute(&format!("ALTER PUBLICATION {name} DROP TABLE t; INSERT INTO t VALUES (2, 'b')")).await?;
+    gap(fixture.open(Some(&checkpoint)).await, "taken out");
+    Ok(())
+}
+
+#[tokio::test]
 async fn a_fresh_start_replaces_what_a_crash_left() -> Result<()> {
     let fixture = Fixture::new(TABLE, &["t"]).await?;
     let crashed = fixture.stream(None).await?;
