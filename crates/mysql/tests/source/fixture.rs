@@ -70,15 +70,13 @@ impl Stream {
         let batch = tokio::time::timeout(DEADLINE, self.source.next()).await.context("no batch in time")?;
         let batch = batch.map_err(|error| anyhow::anyhow!("{error:?}"))?;
         for part in &batch.parts {
-            let mut ordinal = part.first.ordinal();
-            for change in &part.changes {
+            for (ordinal, change) in (part.first.ordinal()..).zip(&part.changes) {
                 let position = part.first.with_ordinal(ordinal);
                 if position <= self.last {
                     bail!("position {position} came after {}", self.last);
                 }
                 self.last = position;
                 self.changes.push((position, change.clone()));
-                ordinal += 1;
             }
             if part.complete {
                 self.ids.push(part.id.to_string());
