@@ -3,6 +3,8 @@
 
 use crate::catalog::{self, QualifiedName, Table, quoted};
 use crate::client::Client;
+use crate::codec::Format;
+use crate::codec::charset::Charset;
 use crate::config::Config;
 use crate::error::Error;
 use mysql_async::prelude::Queryable;
@@ -35,7 +37,7 @@ pub async fn inspect(config: &Config, name: &DatabaseName, scope: &Scope, role: 
         grants: Vec::new(),
         found: Inspection::default(),
     };
-    look.grants = look.rows("SHOW GRANTS").await?.into_iter().map(|grant| grant.to_uppercase()).collect();
+    look.grants = look.grants().await?;
     match role {
         Role::Source => look.source().await?,
         Role::Target => look.target().await?,
@@ -59,6 +61,16 @@ impl Look<'_> {
     async fn rows(&mut self, sql: &str) -> Result<Vec<String>, Error> {
         let query = self.client.conn.query::<String, _>(sql);
         self.client.liveness.watch("a look at the server", query).await
+    }
+
+    /// What the user may do by itself and by its active roles.
+    async fn grants(&mut self) -> Result<Vec<String>, Error> {
+        let roles = self.rows("SELECT CURRENT_ROLE()").await?.into_iter().next();
+        let statement = match roles.filter(|roles| roles != "NONE" && !roles.is_empty()) {
+            Some(roles) => format!("SHOW GRANTS FOR CURRENT_USER() USING {roles}"),
+            None => "SHOW GRANTS".to_owned(),
+        };
+        Ok(self.rows(&statement).await?.into_iter().map(|grant| grant.to_uppercase()).collect())
     }
 
     async fn variable(&mut self, name: &str) -> Result<Option<String>, Error> {
@@ -113,13 +125,27 @@ impl Look<'_> {
     }
 
     async fn source(&mut self) -> Result<(), Error> {
+        if self.variable("version").await?.is_some_and(|version| version.contains("MariaDB")) {
+            self.find(None, "the server is MariaDB", "MariaDB is not supported as a source yet; name a MySQL server");
+            return Ok(());
+        }
         for (name, wanted, cure) in SOURCE_SETTINGS {
-            let is = self.variable(name).await?.unwrap_or_else(|| "not there".to_owned());
+            // Row format is all that remains where there is no choice.
+            let Some(is) = self.variable(name).await? else { continue };
             let right = is.eq_ignore_ascii_case(wanted) || wanted == "1" && is.eq_ignore_ascii_case("ON");
             if !right {
                 let wanted = if wanted == "1" { "ON" } else { wanted };
                 self.find(None, format!("{name} is {is}, it must be {wanted}"), cure);
             }
+        }
+        let image = self.variable("binlog_row_image").await?.unwrap_or_default();
+        let values = self.variable("binlog_row_value_options").await?.unwrap_or_default();
+        if image != "FULL" && values == "PARTIAL_JSON" {
+            let problem = format!("partial JSON updates stand in the log without the whole document (binlog_row_image is {image})");
+            self.find(None, problem, "SET PERSIST binlog_row_image = 'FULL'; or SET PERSIST binlog_row_value_options = '';");
+        } else if image != "FULL" {
+            let problem = format!("binlog_row_image is {image}: inserts lack defaults, which can't always be known");
+            self.advise(None, problem, "SET PERSIST binlog_row_image = 'FULL';");
         }
         for privilege in ["REPLICATION SLAVE", "REPLICATION CLIENT"] {
             if !self.may(privilege, None) {
@@ -173,7 +199,10 @@ impl Look<'_> {
             None => self.find(Some(&table.name), "it is a view", "name the table that it shows"),
         }
         match role {
-            Role::Source => self.cascades(&table).await?,
+            Role::Source => {
+                self.cascades(&table).await?;
+                self.columns(&table);
+            }
             Role::Target if !table.triggers.is_empty() => {
                 let problem = format!("its triggers fire for what is written here: {}", table.triggers.join(", "));
                 self.advise(Some(&table.name), problem, "make sure that they do not alter the rows");
@@ -217,6 +246,21 @@ impl Look<'_> {
             self.find(Some(&table.name), problem, cure);
         }
         Ok(())
+    }
+
+    /// Columns whose values can't be read from the log or from the table.
+    fn columns(&mut self, table: &Table) {
+        for column in &table.columns {
+            let (name, of) = (&column.column.name, table.name.quoted());
+            if let Some(set) = column.character_set.as_deref().filter(|set| !Charset::is_readable(set)) {
+                let problem = format!("column {name} has character set {set}, which can't be read from the log");
+                let cure = format!("ALTER TABLE {of} MODIFY {} {} CHARACTER SET utf8mb4;", quoted(name), column.column.type_name);
+                self.find(Some(&table.name), problem, cure);
+            } else if Format::of_column(column).is_none() {
+                let problem = format!("column {name} has type {}, which can't be read", column.column.type_name);
+                self.find(Some(&table.name), problem, format!("ALTER TABLE {of} MODIFY {} ...;", quoted(name)));
+            }
+        }
     }
 
     /// Keys that this server takes for equal and others do not.

@@ -28,6 +28,12 @@ impl Charset {
         })
     }
 
+    /// Whether strings of a character set can be read from the log. Of those with more than one byte a character only
+    /// the Unicode ones can.
+    pub fn is_readable(name: &str) -> bool {
+        !matches!(name, "big5" | "cp932" | "eucjpms" | "euckr" | "gb18030" | "gb2312" | "gbk" | "sjis" | "ujis")
+    }
+
     pub fn decode<'a>(&self, bytes: &'a [u8], scratch: &'a mut Scratch) -> Result<Value<'a>, Invalid> {
         if let Charset::Utf8 = self {
             return std::str::from_utf8(bytes).map(Value::Text).map_err(|_| Invalid("text is not UTF-8"));

@@ -2,6 +2,7 @@
 
 mod connect;
 mod fixture;
+mod inspect;
 mod resume;
 mod shapes;
 mod stream;
