@@ -121,8 +121,11 @@ impl Writer {
     async fn run(mut self) {
         let mut stopped = self.stopped.clone();
         while !*self.stopped.borrow() {
-            let Err(_) = self.session().await else { return };
-            self.counters.interrupted.fetch_add(1, Ordering::Relaxed);
+            let Err(error) = self.session().await else { return };
+            // Writers of the same rows deadlock now and then: the server rolls one of them back, as users know it.
+            let deadlock = format!("{error:#}").to_lowercase().contains("deadlock");
+            let counter = if deadlock { &self.counters.rolled_back } else { &self.counters.interrupted };
+            counter.fetch_add(1, Ordering::Relaxed);
             tokio::select! {
                 _ = stopped.changed() => return,
                 () = tokio::time::sleep(RECONNECT) => {}

@@ -17,21 +17,24 @@ pub struct QualifiedName {
 }
 
 impl QualifiedName {
-    /// Takes `table` or `database.table` as a user wrote it; backquotes around a part may hide a dot.
+    /// Takes `table` or `database.table` as a user wrote it; backquotes around a part may hide a dot, and stand twice
+    /// inside it.
     pub fn parse(text: &str, default_database: Option<&str>) -> Result<Self, Error> {
         let invalid = |problem: &str| Error::Config(format!("table {text:?} {problem}"));
         let mut parts = Vec::new();
         let mut rest = text;
         loop {
-            let part = if let Some(quoted) = rest.strip_prefix('`') {
-                let end = quoted.find('`').ok_or_else(|| invalid("has a backquote without its match"))?;
-                rest = &quoted[end + 1..];
-                &quoted[..end]
-            } else {
-                let end = rest.find('.').unwrap_or(rest.len());
-                let part = &rest[..end];
-                rest = &rest[end..];
-                part
+            let part = match rest.strip_prefix('`') {
+                Some(quoted) => {
+                    let (part, after) = unquoted(quoted).ok_or_else(|| invalid("has a backquote without its match"))?;
+                    rest = after;
+                    part
+                }
+                None => {
+                    let (part, after) = rest.split_at(rest.find('.').unwrap_or(rest.len()));
+                    rest = after;
+                    part.to_owned()
+                }
             };
             if part.is_empty() {
                 return Err(invalid("has an empty part; write table or database.table"));
@@ -44,8 +47,8 @@ impl QualifiedName {
             }
         }
         match (parts.as_slice(), default_database) {
-            ([database, table], _) => Ok(Self { database: (*database).to_owned(), table: (*table).to_owned() }),
-            ([table], Some(database)) => Ok(Self { database: database.to_owned(), table: (*table).to_owned() }),
+            ([database, table], _) => Ok(Self { database: database.clone(), table: table.clone() }),
+            ([table], Some(database)) => Ok(Self { database: database.to_owned(), table: table.clone() }),
             ([_], None) => Err(invalid("names no database; write database.table, or put the database into the url")),
             _ => Err(invalid("has too many parts; write table or database.table")),
         }
@@ -61,6 +64,15 @@ impl std::fmt::Display for QualifiedName {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "{}.{}", self.database, self.table)
     }
+}
+
+/// The name up to its closing backquote, and what follows that.
+fn unquoted(text: &str) -> Option<(String, &str)> {
+    let mut end = text.find('`')?;
+    while text[end + 1..].starts_with('`') {
+        end += 2 + text[end + 2..].find('`')?;
+    }
+    Some((text[..end].replace("``", "`"), &text[end + 1..]))
 }
 
 /// A name in backquotes.
@@ -280,6 +292,7 @@ mod tests {
         assert_eq!(QualifiedName::parse("t", Some("d")).unwrap(), name("d", "t"));
         assert_eq!(QualifiedName::parse("e.t", Some("d")).unwrap(), name("e", "t"));
         assert_eq!(QualifiedName::parse("`e.f`.t", None).unwrap(), name("e.f", "t"));
+        assert_eq!(QualifiedName::parse("`a``b```.```c`", None).unwrap(), name("a`b`", "`c"));
         for text in ["", "t", "a.b.c", ".t", "`t", "`a`b"] {
             assert!(QualifiedName::parse(text, None).is_err(), "{text:?} was taken");
         }

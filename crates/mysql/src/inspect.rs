@@ -141,8 +141,14 @@ impl Look<'_> {
         let image = self.variable("binlog_row_image").await?.unwrap_or_default();
         let values = self.variable("binlog_row_value_options").await?.unwrap_or_default();
         if image != "FULL" && values == "PARTIAL_JSON" {
-            let problem = format!("partial JSON updates stand in the log without the whole document (binlog_row_image is {image})");
-            self.find(None, problem, "SET PERSIST binlog_row_image = 'FULL'; or SET PERSIST binlog_row_value_options = '';");
+            let problem = format!(
+                "partial JSON updates stand in the log without the whole document (binlog_row_image is {image})"
+            );
+            self.find(
+                None,
+                problem,
+                "SET PERSIST binlog_row_image = 'FULL'; or SET PERSIST binlog_row_value_options = '';",
+            );
         } else if image != "FULL" {
             let problem = format!("binlog_row_image is {image}: inserts lack defaults, which can't always be known");
             self.advise(None, problem, "SET PERSIST binlog_row_image = 'FULL';");
@@ -254,7 +260,11 @@ impl Look<'_> {
             let (name, of) = (&column.column.name, table.name.quoted());
             if let Some(set) = column.character_set.as_deref().filter(|set| !Charset::is_readable(set)) {
                 let problem = format!("column {name} has character set {set}, which can't be read from the log");
-                let cure = format!("ALTER TABLE {of} MODIFY {} {} CHARACTER SET utf8mb4;", quoted(name), column.column.type_name);
+                let cure = format!(
+                    "ALTER TABLE {of} MODIFY {} {} CHARACTER SET utf8mb4;",
+                    quoted(name),
+                    column.column.type_name
+                );
                 self.find(Some(&table.name), problem, cure);
             } else if Format::of_column(column).is_none() {
                 let problem = format!("column {name} has type {}, which can't be read", column.column.type_name);

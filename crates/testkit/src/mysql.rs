@@ -71,6 +71,8 @@ impl Drop for MysqlDatabase {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
             runtime.block_on(async {
                 let mut conn = connect(&server).await?;
+                // A test that failed may have left a transaction open.
+                conn.query_drop("SET SESSION lock_wait_timeout = 5").await?;
                 conn.query_drop(format!("DROP DATABASE IF EXISTS {name}")).await?;
                 Ok(conn.disconnect().await?)
             })

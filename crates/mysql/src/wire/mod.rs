@@ -170,6 +170,10 @@ impl Wire {
         match read {
             Ok(0) => Err(lost(io::ErrorKind::UnexpectedEof.into())),
             Ok(_) => Ok(()),
+            // The TLS library adds an essay to it.
+            Err(source) if source.kind() == io::ErrorKind::UnexpectedEof => {
+                Err(lost(io::ErrorKind::UnexpectedEof.into()))
+            }
             Err(source) => Err(lost(source)),
         }
     }

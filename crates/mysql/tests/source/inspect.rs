@@ -20,7 +20,9 @@ fn has(inspection: &Inspection, place: &str, problem: &str, cure: &str) {
 #[tokio::test]
 async fn a_good_database_has_no_findings() -> Result<()> {
     let create = "CREATE TABLE t (id INT PRIMARY KEY, v VARCHAR(10) CHARACTER SET latin1)";
-    let Some(fixture) = Fixture::new(&[create, "INSERT INTO t VALUES (1, 'a'), (2, 'b')", "ANALYZE TABLE t"], &["t"]).await? else {
+    let Some(fixture) =
+        Fixture::new(&[create, "INSERT INTO t VALUES (1, 'a'), (2, 'b')", "ANALYZE TABLE t"], &["t"]).await?
+    else {
         return Ok(());
     };
     for role in [Role::Source, Role::Target] {

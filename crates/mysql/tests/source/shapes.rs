@@ -80,6 +80,28 @@ async fn a_unique_index_without_nulls_is_a_key() -> Result<()> {
 }
 
 #[tokio::test]
+async fn odd_names_and_invisible_keys_are_read() -> Result<()> {
+    let statements = [
+        "CREATE TABLE `a.b``\u{fc} ``` (`id ``x` INT PRIMARY KEY, `select` INT DEFAULT 5 INVISIBLE, `\u{4e2d}` INT)",
+        "SET SESSION sql_generate_invisible_primary_key = ON",
+        "CREATE TABLE hidden (v INT)",
+    ];
+    let Some(mut fixture) = Fixture::new(&statements, &["hidden"]).await? else { return Ok(()) };
+    let mut odd = fixture.scope.tables[0].clone();
+    odd.table = "odd".into();
+    odd.name = "`a.b``\u{fc} ```".into();
+    fixture.scope.tables.push(odd);
+    let mut stream = fixture.open(None).await?;
+    let insert = "INSERT INTO `a.b``\u{fc} ``` VALUES (1, 2)";
+    fixture.run(&["INSERT INTO hidden VALUES (7), (8)", insert, "TRUNCATE `a.b``\u{fc} ```"]).await?;
+    stream.until(4).await?;
+    assert_eq!(stream.ops(), "ccct");
+    assert_rows_equal(&stream.applied("hidden")?, &fixture.rows("hidden").await?);
+    assert!(fixture.rows("odd").await?.is_empty());
+    Ok(())
+}
+
+#[tokio::test]
 async fn what_moves_rows_without_events_is_a_gap() -> Result<()> {
     let partitioned = "CREATE TABLE t (id INT PRIMARY KEY) PARTITION BY RANGE (id) (PARTITION p0 VALUES LESS THAN (10), PARTITION p1 VALUES LESS THAN (20))";
     for (statement, named) in [

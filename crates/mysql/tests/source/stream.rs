@@ -201,13 +201,10 @@ async fn prepared_transactions_wait_for_their_decision() -> Result<()> {
     let create = "CREATE TABLE person (id INT PRIMARY KEY, name VARCHAR(50), note LONGTEXT)";
     let Some(fixture) = Fixture::new(&[create], &["person"]).await? else { return Ok(()) };
     let mut stream = fixture.open(None).await?;
-    let statements = [
-        "XA START 'one'",
-        "INSERT INTO person VALUES (1, 'committed', REPEAT('x', 3000000))",
-        "XA END 'one'",
-        "XA PREPARE 'one'",
-    ];
-    fixture.run(&[&statements[..], &["INSERT INTO person VALUES (5, 'between', NULL)"]].concat()[..4]).await?;
+    // Names of prepared transactions are the server's, not the database's.
+    let xa = |verb: &str, name: &str| format!("XA {verb} '{name}-{}'", fixture.database.name);
+    let insert = "INSERT INTO person VALUES (1, 'committed', REPEAT('x', 3000000))";
+    fixture.run(&[&xa("START", "one"), insert, &xa("END", "one"), &xa("PREPARE", "one")]).await?;
     // Another session decides, after others have gone past.
     fixture.run(&["INSERT INTO person VALUES (5, 'between', NULL)"]).await?;
     stream.until(1).await?;
@@ -216,27 +213,17 @@ async fn prepared_transactions_wait_for_their_decision() -> Result<()> {
     // After a restart from here the server sends the prepared part again.
     drop(stream);
     let mut stream = fixture.open(Some(&held)).await?;
-    fixture.run(&["XA COMMIT 'one'"]).await?;
+    fixture.run(&[&xa("COMMIT", "one")]).await?;
     stream.until(1).await?;
-    let rolled_back = [
-        "XA START 'two'",
-        "INSERT INTO person VALUES (2, 'no', NULL)",
-        "XA END 'two'",
-        "XA PREPARE 'two'",
-        "XA ROLLBACK 'two'",
-    ];
-    let one_phase = [
-        "XA START 'three'",
-        "INSERT INTO person VALUES (3, 'yes', NULL)",
-        "XA END 'three'",
-        "XA COMMIT 'three' ONE PHASE",
-    ];
-    let detached = "SET SESSION xa_detach_on_prepare = ON";
-    fixture.run(&[&[detached], &rolled_back[..], &one_phase[..]].concat()).await?;
+    let insert = "INSERT INTO person VALUES (2, 'no', NULL)";
+    let rolled_back = [&xa("START", "two"), insert, &xa("END", "two"), &xa("PREPARE", "two"), &xa("ROLLBACK", "two")];
+    fixture.run(&rolled_back).await?;
+    let insert = "INSERT INTO person VALUES (3, 'yes', NULL)";
+    let one_phase = xa("COMMIT", "three") + " ONE PHASE";
+    fixture.run(&[&xa("START", "three"), insert, &xa("END", "three"), &one_phase]).await?;
     stream.until(2).await?;
-    let ids: Vec<_> =
-        stream.changes.iter().map(|(_, change)| first_int(change.after.as_ref().expect("an image"))).collect();
-    assert_eq!(ids, [1, 3]);
+    let ids = stream.changes.iter().map(|(_, change)| first_int(change.after.as_ref().expect("an image")));
+    assert_eq!(ids.collect::<Vec<_>>(), [1, 3]);
     stream.all(&fixture).await?;
     assert_eq!(stream.changes.len(), 2);
     Ok(())

@@ -122,8 +122,12 @@ async fn a_read_whose_answer_is_swallowed_is_given_up_and_a_long_one_is_not() ->
         (outcome, start.elapsed())
     };
     let release = async {
-        tokio::time::sleep(Duration::from_secs(7)).await;
-        blocker.batch_execute("COMMIT").await
+        let waits = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock' \
+                     AND query_start < clock_timestamp() - interval '7 s'";
+        while fixture.database.value(waits).await? == "0" {
+            fixture.execute("SELECT pg_sleep(0.1)").await?;
+        }
+        blocker.batch_execute("COMMIT").await.map_err(anyhow::Error::from)
     };
     let ((given_up, after), (long, took), released) = tokio::join!(read(swallowed), read(direct), release);
     released?;

@@ -205,8 +205,14 @@ async fn a_consumer_slower_than_the_servers_patience_is_not_a_dead_one() -> Resu
     fixture.execute(&format!("INSERT INTO t SELECT n, repeat('x', 100) FROM generate_series(1, {rows}) n")).await?;
     let end = fixture.here().await?;
     stream.next().await?;
-    // Longer than the walsender's timeout, with more behind than the sockets hold.
-    tokio::time::sleep(Duration::from_secs(18)).await;
+    // Longer than the walsender's timeout of 15 s, with more behind than the sockets hold: it hears from us all the same.
+    let heard = "SELECT count(*) FROM pg_stat_replication r JOIN pg_replication_slots s ON s.active_pid = r.pid \
+                 WHERE s.database = current_database() AND r.reply_time > r.backend_start + interval '18 s'";
+    let deadline = Instant::now() + Duration::from_secs(40);
+    while fixture.database.value(heard).await? == "0" {
+        assert!(Instant::now() < deadline, "the walsender has not heard from us");
+        fixture.execute("SELECT pg_sleep(0.1)").await?;
+    }
     stream.each_until(end, |_, _| ()).await?;
     Ok(())
 }

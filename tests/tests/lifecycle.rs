@@ -1,0 +1,259 @@
+//! A worker's life: it drains on SIGTERM, goes on where it was, says when it can't, and keeps secrets.
+
+use std::time::{Duration, Instant};
+use sync_worker_engine::status::{State, Task};
+use sync_worker_tests::database::Database;
+use sync_worker_tests::kind::{Direction, Kind};
+use sync_worker_tests::load::{Load, LoadSettings};
+use sync_worker_tests::proxy::Proxy;
+use sync_worker_tests::scenario::{Preparation, fence};
+use sync_worker_tests::seed::seed;
+use sync_worker_tests::worker::{Worker, printed};
+use sync_worker_tests::{compare, each_direction, ledger, tables, wait};
+
+each_direction![
+    sigterm_drains_and_a_restart_goes_on,
+    a_dead_target_holds_back_no_other,
+    secrets_and_row_values_stay_out_of_logs,
+    a_lost_log_is_a_gap,
+];
+
+const LIMIT: Duration = Duration::from_secs(30);
+const POSTGRES: Direction = Direction { from: Kind::Postgres, to: Kind::Postgres };
+
+async fn sigterm_drains_and_a_restart_goes_on(direction: Direction) -> anyhow::Result<()> {
+    let mut preparation = Preparation::new(direction, "drain").await?;
+    preparation.item(1_000).await?;
+    let mut scenario = preparation.streaming().await?;
+    ledger::install(&scenario.source).await?;
+    ledger::install(&scenario.target).await?;
+    let load = Load::start(&scenario.source.url(), &LoadSettings { rate: None, ..LoadSettings::new(seed()?) })?;
+    for _ in 0..3 {
+        scenario.until_changes(&load, 1_000).await?;
+        let begun = Instant::now();
+        let status = scenario.worker.terminate().await?;
+        assert!(status.success(), "{status}{}", scenario.worker.log_tail());
+        assert!(begun.elapsed() < Duration::from_secs(10), "drained in {:?}", begun.elapsed());
+        scenario.worker.start()?;
+        scenario.worker.until_streaming(LIMIT).await?;
+    }
+    load.stop().await?;
+    scenario.settle().await?;
+    let verdict = ledger::judge(&ledger::read(&scenario.source).await?, &ledger::read(&scenario.target).await?);
+    assert!(verdict.is_good(), "{direction}: {verdict}");
+    scenario.finish().await
+}
+
+async fn a_dead_target_holds_back_no_other(direction: Direction) -> anyhow::Result<()> {
+    let mut preparation = Preparation::new(direction, "two").await?;
+    preparation.item(1_000).await?;
+    // The second target is reached through a proxy.
+    let second = Database::create(direction.to, "second").await?;
+    second.execute(tables::item(second.kind)).await?;
+    second.execute(tables::EMPTY_FENCE).await?;
+    let proxy = Proxy::start(&second.address()).await?;
+    let url = second.url_at(None, Some(&proxy.address()));
+    preparation.settings.database("second", second.kind, &url);
+    preparation.settings.pipelines[0].to.push("second".to_owned());
+    let scenario = preparation.streaming().await?;
+    fence(&scenario.source, &second, LIMIT).await?;
+
+    proxy.swallow();
+    let load = Load::start(&scenario.source.url(), &LoadSettings::new(seed()?))?;
+    for _ in 0..5 {
+        scenario.until_changes(&load, 500).await?;
+        scenario.settle().await?;
+    }
+    load.stop().await?;
+    scenario.equal().await?;
+    let behind = compare::equal(&scenario.source, &second, "item").await;
+    assert!(behind.is_err(), "the proxy swallowed nothing");
+    proxy.forward();
+    proxy.cut();
+    fence(&scenario.source, &second, LIMIT).await?;
+    compare::equal(&scenario.source, &second, "item").await?;
+    scenario.finish().await
+}
+
+/// A user of its own with a password, who may do everything.
+async fn with_password(database: &Database, user: &str, password: &str) -> anyhow::Result<()> {
+    let sql = match database.kind {
+        Kind::Postgres => format!("CREATE ROLE {user} SUPERUSER LOGIN PASSWORD '{password}'"),
+        Kind::Mysql => format!("CREATE USER {user} IDENTIFIED BY '{password}'; GRANT ALL ON *.* TO {user}"),
+    };
+    database.execute(&sql).await
+}
+
+async fn without(database: &Database, user: &str) -> anyhow::Result<()> {
+    database.execute(&format!("{} {user}", database.kind.pick("DROP ROLE", "DROP USER"))).await
+}
+
+async fn secrets_and_row_values_stay_out_of_logs(direction: Direction) -> anyhow::Result<()> {
+    let (password, value) = ("Pa55word-of-sync", "v4lue-of-a-row");
+    let mut preparation = Preparation::new(direction, "secrets").await?;
+    preparation.item(20).await?;
+    let mut users = Vec::new();
+    for (at, database) in [&preparation.source, &preparation.target].into_iter().enumerate() {
+        let user = format!("u{at}_{}", database.name);
+        with_password(database, &user, password).await?;
+        // One in the URL, which is unwise, one in the environment.
+        let (login, extra) = match at {
+            0 => (format!("{user}:{password}"), ""),
+            _ => (user.clone(), "password = { env = \"SYNC_TEST_PASSWORD\" }"),
+        };
+        preparation.settings.databases[at].url = database.url_at(Some(&login), None);
+        preparation.settings.databases[at].extra = extra.to_owned();
+        users.push(user);
+    }
+    preparation.settings.environment.push(("SYNC_TEST_PASSWORD".to_owned(), password.to_owned()));
+    preparation.settings.environment.push(("RUST_LOG".to_owned(), "debug".to_owned()));
+    preparation.target.execute("ALTER TABLE item ADD CONSTRAINT refuse CHECK (state <> 9)").await?;
+    preparation.source.execute(&format!("UPDATE item SET note = '{value}', name = '{value}', state = 1")).await?;
+    let mut scenario = preparation.streaming().await?;
+    // Some that arrive, some that are refused by a constraint, some by their length, and a row that is missing.
+    scenario
+        .source
+        .execute(&format!(
+            "UPDATE item SET name = '{value} again' WHERE id < 5; UPDATE item SET state = 9 WHERE id = 7;
+             ALTER TABLE item {} name {}",
+            direction.from.pick("ALTER", "MODIFY"),
+            direction.from.pick("TYPE varchar(200)", "varchar(200) NOT NULL"),
+        ))
+        .await?;
+    let long = value.repeat(10);
+    scenario.target.execute("DELETE FROM item WHERE id = 9").await?;
+    scenario
+        .source
+        .execute(&format!(
+            "UPDATE item SET name = '{long}' WHERE id = 8; UPDATE item SET note = '{value}!' WHERE id = 9;
+             INSERT INTO item (id, version, name, state) VALUES (30, 1, '{long}', 2)"
+        ))
+        .await?;
+    scenario.settle().await?;
+    let parked = |tasks: &[sync_worker_engine::status::TaskStatus]| tasks.iter().any(|task| task.parked >= 3);
+    scenario.worker.until("three parked keys", LIMIT, parked).await?;
+    scenario.worker.kill().await?;
+    scenario.worker.start()?;
+    scenario.worker.until_streaming(LIMIT).await?;
+    scenario.settle().await?;
+    let metrics = scenario.worker.metrics().await?;
+    let shown = [
+        printed(&scenario.worker.command(&["status", "--json"]).await?),
+        printed(&scenario.worker.command(&["dead-letters"]).await?),
+        printed(&scenario.worker.command(&["check"]).await?),
+    ];
+    // The configuration file itself holds one, for it was written there.
+    for text in [scenario.worker.log(), metrics].iter().chain(&shown) {
+        for secret in [password, value] {
+            let line = text.lines().find(|line| line.contains(secret));
+            assert!(line.is_none(), "{direction}: {secret} shows in {line:?}");
+        }
+    }
+    scenario.worker.terminate().await?;
+    scenario.worker.quiet();
+    for (user, database) in users.iter().zip([&scenario.source, &scenario.target]) {
+        // Until the server has seen the worker's end, the role may still own something.
+        wait::until("the user to go", LIMIT, async || Ok(without(database, user).await.ok())).await?;
+    }
+    Ok(())
+}
+
+async fn a_lost_log_is_a_gap(direction: Direction) -> anyhow::Result<()> {
+    let mut preparation = Preparation::new(direction, "gap").await?;
+    preparation.item(500).await?;
+    let mut scenario = preparation.streaming().await?;
+    scenario.worker.terminate().await?;
+    let log = scenario.worker.folder().join("state/log");
+    std::fs::remove_dir_all(&log)?;
+    scenario.source.execute("UPDATE item SET version = 7 WHERE id = 7").await?;
+    scenario.worker.start()?;
+    let gap = |tasks: &[sync_worker_engine::status::TaskStatus]| tasks.iter().all(|task| task.state == State::Gap);
+    // With nothing left that could run the worker ends; whoever looks first sees either.
+    let told = wait::until("the GAP to be told", LIMIT, async || {
+        let shown = scenario.worker.status().await.is_ok_and(|tasks| gap(&tasks));
+        Ok((shown || scenario.worker.log().contains("GAP")).then_some(()))
+    });
+    told.await?;
+    let status = scenario.worker.ended(LIMIT).await?;
+    assert_eq!(status.code(), Some(1), "{}", scenario.worker.log_tail());
+    let log = scenario.worker.log();
+    assert!(log.lines().any(|line| line.contains("GAP") && line.contains("snapshot")), "{log}");
+    assert_eq!(scenario.target.number("SELECT count(*) FROM item WHERE version = 7").await?, 0);
+    // The cure that it names: the state goes, and a new snapshot comes.
+    std::fs::remove_dir_all(scenario.worker.folder().join("state"))?;
+    scenario.target.execute("DELETE FROM item").await?;
+    scenario.worker.start()?;
+    scenario.worker.until_streaming(LIMIT).await?;
+    scenario.finish().await
+}
+
+#[tokio::test]
+async fn a_state_folder_belongs_to_one_worker() -> anyhow::Result<()> {
+    let scenario = Preparation::new(POSTGRES, "lock").await?.streaming().await?;
+    let output = scenario.worker.command(&["run"]).await?;
+    let text = printed(&output);
+    assert_eq!(output.status.code(), Some(1), "{text}");
+    assert_eq!(text.lines().filter(|line| line.contains("ERROR") || line.contains("error")).count(), 1, "{text}");
+    scenario.finish().await
+}
+
+#[tokio::test]
+async fn an_idle_database_does_not_pin_the_servers_log() -> anyhow::Result<()> {
+    let mut preparation = Preparation::new(POSTGRES, "idle").await?;
+    preparation.settings.databases[0].extra.push_str("heartbeat_seconds = 1\n");
+    let scenario = preparation.streaming().await?;
+    // The server writes much, none of it for this database's pipeline.
+    let other = Database::create(Kind::Postgres, "other").await?;
+    other.execute("CREATE TABLE noise AS SELECT generate_series(1, 200000) AS n").await?;
+    let here = other.connect().await?.value("SELECT pg_current_wal_lsn()").await?.unwrap_or_default();
+    let name = &scenario.source.name;
+    let passed = format!(
+        "SELECT count(*) FROM pg_replication_slots WHERE database = '{name}' AND confirmed_flush_lsn >= '{here}'"
+    );
+    let mut source = scenario.source.connect().await?;
+    wait::until("the slot to pass what others wrote", LIMIT, async || {
+        Ok((source.number(&passed).await? == 1).then_some(()))
+    })
+    .await?;
+    drop(source);
+    scenario.finish().await
+}
+
+#[tokio::test]
+async fn health_and_status_tell_a_waiting_target() -> anyhow::Result<()> {
+    let target = Database::create(Kind::Postgres, "health").await?;
+    let proxy = Proxy::start(&target.address()).await?;
+    let mut preparation = Preparation::between(Database::create(Kind::Postgres, "health").await?, target).await?;
+    preparation.settings.databases[1].url = preparation.target.url_at(None, Some(&proxy.address()));
+    let scenario = preparation.streaming().await?;
+    let http = reqwest::Client::new();
+    let health = |path: &str| format!("http://{}/health/{path}", scenario.worker.address());
+    assert_eq!(http.get(health("ready")).send().await?.status(), 200);
+    proxy.swallow();
+    proxy.cut();
+    let waits = |tasks: &[sync_worker_engine::status::TaskStatus]| {
+        tasks.iter().any(|task| task.task == Task::Apply && task.state == State::Waiting && !task.reason.is_empty())
+    };
+    scenario.source.execute("UPDATE fence SET mark = mark + 1").await?;
+    scenario.worker.until("the applier to wait", LIMIT, waits).await?;
+    assert_eq!(http.get(health("ready")).send().await?.status(), 503);
+    assert_eq!(http.get(health("live")).send().await?.status(), 200);
+    proxy.forward();
+    proxy.cut();
+    scenario.worker.until_streaming(LIMIT).await?;
+    assert_eq!(http.get(health("ready")).send().await?.status(), 200);
+    scenario.finish().await
+}
+
+#[tokio::test]
+async fn a_worker_that_was_never_started_is_named() -> anyhow::Result<()> {
+    let preparation = Preparation::new(POSTGRES, "none").await?;
+    let mut worker = Worker::new(&preparation.settings)?;
+    worker.quiet();
+    for command in [&["status"][..], &["dead-letters"], &["tail"]] {
+        let text = worker.expect(1, command).await?;
+        assert_eq!(text.trim().lines().count(), 1, "{text}");
+        assert!(text.contains("sync-worker run"), "{text}");
+    }
+    Ok(())
+}
