@@ -34,6 +34,7 @@ help: ## list these targets
 
 test: $(STAMP) ## all tests, over real PostgreSQL and MySQL servers; PROFILE, ONLY
 	cargo test --workspace --doc
+	cargo build --workspace --bins --profile $(PROFILE)
 	cargo nextest run --workspace --cargo-profile $(PROFILE) --no-run
 	$(SERVERS) run -- cargo nextest run --workspace --cargo-profile $(PROFILE) $(ONLY)
 
