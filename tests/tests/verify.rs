@@ -31,16 +31,16 @@ async fn verify_finds_what_differs_and_repairs_it(direction: Direction) -> anyho
              INSERT INTO item (id, version, name, state) VALUES (999999, 1, 'extra', 1)",
         )
         .await?;
-    // A short patience is not asked for: nothing is under way, so the differences stay.
-    let found = scenario.worker.expect(1, &["verify", "mirror"]).await?;
+    // Nothing is under way, so the differences stay.
+    let found = scenario.worker.expect(1, &["verify", "mirror", "--patience", "1"]).await?;
     for part in ["4 keys differ", "4321", "12000", "999999"] {
         assert!(found.contains(part), "{part} is not in {found}");
     }
-    let json = scenario.worker.command(&["verify", "--json"]).await?;
+    let json = scenario.worker.command(&["verify", "--json", "--patience", "1"]).await?;
     let report: serde_json::Value = serde_json::from_slice(&json.stdout)?;
     let item = report.as_array().and_then(|tables| tables.iter().find(|table| table["table"] == "item"));
     assert_eq!(item.map(|table| table["differing"].as_array().map_or(0, Vec::len)), Some(4), "{report}");
-    scenario.worker.expect(0, &["verify", "--repair"]).await?;
+    scenario.worker.expect(0, &["verify", "--repair", "--patience", "2"]).await?;
     assert_eq!(scenario.target.catalog().await?, before);
     scenario.finish().await
 }

@@ -34,6 +34,9 @@ pub enum Command {
         /// Have the running worker send again what differs, then compare once more.
         #[arg(long)]
         repair: bool,
+        /// How long a difference may take to go away by itself before it counts.
+        #[arg(long, value_name = "SECONDS", default_value_t = 30)]
+        patience: u64,
     },
     /// Show what every task of the running worker is doing.
     Status,
@@ -128,8 +131,11 @@ mod tests {
         let cases = [
             ("run", Command::Run),
             ("check", Command::Check),
-            ("verify", Command::Verify { pipeline: None, repair: false }),
-            ("verify p --repair", Command::Verify { pipeline: Some("p".into()), repair: true }),
+            ("verify", Command::Verify { pipeline: None, repair: false, patience: 30 }),
+            (
+                "verify p --repair --patience 2",
+                Command::Verify { pipeline: Some("p".into()), repair: true, patience: 2 },
+            ),
             ("status", Command::Status),
             ("tail", Command::Tail { pipeline: None, from: None }),
             ("tail p --from 7", Command::Tail { pipeline: Some("p".into()), from: Some(7) }),

@@ -19,6 +19,7 @@ use commands::{check, dead_letters, run, schema, status, tail, verify};
 use config::Configuration;
 use outcome::Outcome;
 use std::process::ExitCode;
+use std::time::Duration;
 use telemetry::Format;
 
 fn main() -> ExitCode {
@@ -80,8 +81,12 @@ async fn command(cli: Cli, config: Configuration) -> anyhow::Result<Outcome> {
     match cli.command {
         Command::Run => run::run(config).await,
         Command::Check => check::check(&config, json).await,
-        Command::Verify { pipeline, repair } => {
-            verify::verify(&config, &verify::Options { pipeline, repair, json }).await
+        Command::Verify { pipeline, repair, patience } => {
+            verify::verify(
+                &config,
+                &verify::Options { pipeline, repair, patience: Duration::from_secs(patience), json },
+            )
+            .await
         }
         Command::Schema => schema::schema(&config, json).await,
         Command::Status => status::status(&Client::new(config.http), json).await,

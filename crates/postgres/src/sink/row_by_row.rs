@@ -305,7 +305,25 @@ impl Session {
                 applied.rows += 1;
                 refusing.written(&table, &version.key);
             }
-            Some((class, reason)) => refusing.refuse(&change.schema, version, class, reason),
+            Some((class, reason)) => {
+                self.vacate(&change.schema, &old_key, &version).await?;
+                refusing.refuse(&change.schema, version, class, reason);
+            }
+        }
+        Ok(())
+    }
+
+    /// The row of a refused key change has left its old key, whatever becomes of it under the new one. It stays only where
+    /// the target holds columns of it that the change lacks, or refuses its delete as well.
+    async fn vacate(&mut self, schema: &Arc<Schema>, old_key: &Key, version: &Version) -> Result<(), Attempt> {
+        if version.row.as_ref().map(|row| row.is_partial()).transpose()?.unwrap_or(true) {
+            return Ok(());
+        }
+        let delete = Version { effect: Effect::Delete, key: old_key.clone(), row: None, ..version.clone() };
+        if let Encoded::Single(Single { item: Some(item), .. }) = self.single(schema.clone(), delete)? {
+            let ready = self.ready(vec![item]).await?;
+            // A foreign key may hold it: then it goes when the retry succeeds.
+            let _held = self.attempt(&ready).await?.is_err();
         }
         Ok(())
     }

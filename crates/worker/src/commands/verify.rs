@@ -8,6 +8,7 @@ use crate::wiring;
 use indicatif::ProgressBar;
 use serde_json::json;
 use std::io::IsTerminal;
+use std::time::Duration;
 use sync_worker_api::wire::{Count, Repair, to_hex};
 use sync_worker_core::name::{DatabaseName, PipelineName};
 use sync_worker_engine::envelope;
@@ -24,6 +25,8 @@ pub struct Options {
     /// All pipelines when None.
     pub pipeline: Option<String>,
     pub repair: bool,
+    /// For differences that are on their way.
+    pub patience: Duration,
     pub json: bool,
 }
 
@@ -81,7 +84,8 @@ async fn look(
         bar.set_message(format!("{} {table}: {rows} rows compared", plan.name));
         bar.tick();
     };
-    let reports = compare(plan, source, target, &VerifySettings::default(), &mut progress).await;
+    let settings = VerifySettings { patience: options.patience, ..VerifySettings::default() };
+    let reports = compare(plan, source, target, &settings, &mut progress).await;
     bar.finish_and_clear();
     reports.map_err(|error| anyhow::anyhow!("pipeline {}: {error}", plan.name))
 }
