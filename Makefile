@@ -51,7 +51,7 @@ kill-test: ## kill -9 of worker and servers in random moments; CYCLES, DIRECTION
 	$(BUILD)
 	$(SERVERS) run -- $(PROGRAM)
 
-log-crash-test: ## the embedded log after torn and lost writes; CYCLES, SEED, IMAGES
+log-crash-test: ## the embedded log after torn and lost writes; SEED, IMAGES
 	$(BUILD)
 	$(PROGRAM)
 
