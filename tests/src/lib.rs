@@ -23,6 +23,7 @@ pub mod literal;
 pub mod load;
 pub mod log_crash;
 mod mysql;
+pub mod outage;
 pub mod postgres;
 pub mod proxy;
 pub mod scenario;

@@ -170,7 +170,7 @@ async fn check_says_all_of_them_at_once(direction: Direction) -> anyhow::Result<
 async fn a_mistyped_configuration_tells_every_mistake_with_its_place() -> anyhow::Result<()> {
     let mut preparation = prepared(MIXED).await?;
     preparation.settings.databases[0].extra.push_str("prioriti = 1\n");
-    preparation.settings.pipelines[0].from = "sauce".to_owned();
+    preparation.settings.pipelines[0].from = "sorce".to_owned();
     preparation.pipeline("snapshot_chunk_row = 10\nretry = { attempts = \"many\" }");
     preparation.settings.extra.push_str("[htp]\nlisten = \"127.0.0.1:1\"\n");
     let before = all(&preparation).await?;
@@ -182,7 +182,7 @@ async fn a_mistyped_configuration_tells_every_mistake_with_its_place() -> anyhow
         assert_eq!(output.status.code(), Some(2), "{command}: {text}");
         for parts in [
             ["prioriti", "did you mean \"priority\""],
-            ["sauce", "did you mean \"source\""],
+            ["sorce", "did you mean \"source\""],
             ["snapshot_chunk_row", "did you mean \"snapshot_chunk_rows\""],
             ["attempts", "number"],
             ["htp", "did you mean \"http\""],
