@@ -27,8 +27,8 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 /// Bytes of records in one read of the bus, and reads held ready: what an applier holds in memory beside its batch.
-const READ_BYTES: usize = 1 << 20;
-const READS_READY: usize = 4;
+const READ_BYTES: usize = 256 << 10;
+const READS_READY: usize = 16;
 
 /// A target that gives no answer for this long is taken for gone, however healthy its connection looks; every row of the
 /// batch adds [`PATIENCE_PER_ROW`], so that a slow target is not mistaken for a dead one.
@@ -255,7 +255,9 @@ impl Session {
         let unpark = self.lot.prepare(&mut writes).await?;
         let marker = Marker { offset: Some(offset), digest, writes: self.marker.writes + 1, ..self.marker.clone() };
         let changes = writes.len();
+        let begun = Instant::now();
         let applied = self.commit(apply, marker, writes, unpark).await?;
+        self.assembler.took(changes, begun.elapsed());
 
         let now = now_micros();
         #[allow(clippy::cast_precision_loss)] // a lag is no exact figure

@@ -3,6 +3,7 @@
 use crate::failure::EngineError;
 use crate::metrics::ApplyMetrics;
 use crate::sequence::{Sequence, Verdict};
+use std::time::Duration;
 use sync_worker_core::change::Op;
 use sync_worker_core::record::{Body, Delivered, Offset};
 use sync_worker_core::sink::Write;
@@ -23,6 +24,14 @@ impl Default for BatchLimits {
         Self { batch_rows: 20_000, batch_bytes: 8 << 20, transaction_rows: 100_000, transaction_bytes: 32 << 20 }
     }
 }
+
+/// Rows of the first batches: a target that has just come back shows soon that it goes on.
+const FIRST_PACE: usize = 2_000;
+
+/// A target that takes a batch sooner than the one gets more rows in the next, one that needs longer than the other gets
+/// fewer: long transactions hold locks, and what they write is seen late.
+const BRISK: Duration = Duration::from_millis(250);
+const SLUGGISH: Duration = Duration::from_secs(1);
 
 /// Writes that belong into one transaction at the target.
 #[derive(Debug)]
@@ -52,6 +61,8 @@ pub struct Assembler {
     complete_bytes: usize,
     /// The record that ended the last of them.
     end: Option<(Offset, u64)>,
+    /// How many rows the target takes in good time.
+    pace: usize,
 }
 
 impl Assembler {
@@ -67,6 +78,7 @@ impl Assembler {
             complete: 0,
             complete_bytes: 0,
             end: None,
+            pace: FIRST_PACE,
         }
     }
 
@@ -103,7 +115,7 @@ impl Assembler {
 
     /// There is enough for a batch: do not wait for more.
     pub fn is_full(&self) -> bool {
-        self.complete >= self.limits.batch_rows
+        self.complete >= self.limits.batch_rows.min(self.pace)
             || self.complete_bytes >= self.limits.batch_bytes
             || self.open_is_over_limit()
     }
@@ -126,6 +138,15 @@ impl Assembler {
             return Some(Batch { writes, offset, digest, commit_times: Vec::new(), split: true });
         }
         None
+    }
+
+    /// Learns from how long the target took for a batch of `rows` rows.
+    pub fn took(&mut self, rows: usize, time: Duration) {
+        if time > SLUGGISH {
+            self.pace = (rows.min(self.pace) / 2).max(1);
+        } else if time < BRISK && rows >= self.pace {
+            self.pace = self.pace.saturating_mul(2).min(self.limits.batch_rows);
+        }
     }
 
     fn open_is_over_limit(&self) -> bool {
@@ -201,6 +222,24 @@ mod tests {
         assembler.push(delivered(4, true)).unwrap();
         let rest = assembler.take().unwrap();
         assert_eq!((rest.writes.len(), rest.offset, rest.split), (2, Offset(4), false));
+    }
+
+    #[test]
+    fn batches_grow_while_the_target_is_brisk_and_shrink_when_it_is_not() {
+        let mut assembler = assembler(3);
+        let brisk = Duration::from_millis(20);
+        assembler.took(1, brisk);
+        assert_eq!(assembler.pace, FIRST_PACE, "a small batch says nothing about a large one");
+        for _ in 0..10 {
+            assembler.took(assembler.pace, brisk);
+        }
+        assert_eq!(assembler.pace, BatchLimits::default().batch_rows);
+        assembler.took(assembler.pace, Duration::from_secs(2));
+        assert_eq!(assembler.pace, BatchLimits::default().batch_rows / 2);
+        for _ in 0..20 {
+            assembler.took(assembler.pace, Duration::from_secs(2));
+        }
+        assert_eq!(assembler.pace, 1);
     }
 
     #[test]

@@ -149,7 +149,7 @@ proptest! {
                     }
                 }
                 Ok((Step::Catalog(name), _)) => decoder.tables.learn(name, None),
-                Ok((Step::Done | Step::Decided(_), _)) | Err(_) => {}
+                Ok((Step::Done | Step::Decided(_) | Step::Undecided { .. }, _)) | Err(_) => {}
             }
             decoder.batch();
         }

@@ -29,6 +29,11 @@ pub enum Step {
     Payload,
     /// Give these events to [`Decoder::inner`], then call [`Decoder::decided`].
     Decided(Held),
+    /// The same for those of the transaction with this name, which was prepared before the stream began.
+    Undecided {
+        name: String,
+        decision: Gtid,
+    },
 }
 
 struct Transaction {
@@ -266,10 +271,20 @@ impl Decoder {
         Ok(Step::Done)
     }
 
-    /// All events of a decided transaction have been given.
-    pub fn decided(&mut self, held: &Held) -> Result<(), Error> {
-        self.taken.add(held.gtid);
+    /// All events of the decided transaction that was prepared as `prepared` have been given.
+    pub fn decided(&mut self, prepared: Gtid) -> Result<(), Error> {
+        self.taken.add(prepared);
         self.finish()
+    }
+
+    /// The transaction under way has this GTID.
+    pub fn is_inside(&self, gtid: Gtid) -> bool {
+        self.current.as_ref().is_some_and(|current| current.gtid == gtid)
+    }
+
+    /// The events of a transaction that is prepared and not decided.
+    pub fn take_prepared(&mut self, name: &str) -> Option<Held> {
+        self.prepared.take(name)
     }
 
     fn finish(&mut self) -> Result<(), Error> {

@@ -8,6 +8,7 @@
 mod arbitrary;
 mod decoder;
 mod event;
+mod lookback;
 mod payload;
 mod plan;
 mod prepared;
@@ -26,6 +27,7 @@ use crate::gtid::GtidSet;
 use crate::wire::Wire;
 use async_trait::async_trait;
 use decoder::Decoder;
+use lookback::Lookback;
 use plan::{Collation, Collations};
 use prepared::Prepared;
 use pump::{Lookup, Pump};
@@ -173,13 +175,14 @@ pub async fn open(
     returned.store(start.resume.clone());
 
     let collations = collations(&mut wire).await?;
-    request(&mut wire, config, scope, &taken).await?;
+    request(&mut wire, config, scope, &taken, Dump::AndFollow).await?;
+    let lookback = Lookback::new(config, scope, &epoch, checksum);
     let tables = Tables::new(tables, collations);
     let mut decoder = Decoder::new(tables, epoch, position, taken, Prepared::new(&scope.spill)?);
     decoder.set_checksum(checksum);
     let (sender, batches) = mpsc::channel(BATCHES);
     let lookup = Lookup { config: config.clone(), client: None };
-    let pump = tokio::spawn(Pump { wire, decoder, lookup, batches: sender }.run());
+    let pump = tokio::spawn(Pump { wire, decoder, lookup, lookback, batches: sender }.run());
     Ok((BinlogSource { batches, returned, pump }, start))
 }
 
@@ -250,17 +253,32 @@ async fn is_there(wire: &mut Wire, from: &Checkpoint) -> std::result::Result<boo
     }
 }
 
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Dump {
+    AndFollow,
+    /// The stream ends where the log ends.
+    UpToNow,
+}
+
 /// Asks for the stream.
-async fn request(wire: &mut Wire, config: &Config, scope: &Scope, taken: &GtidSet) -> std::result::Result<(), Error> {
+async fn request(
+    wire: &mut Wire,
+    config: &Config,
+    scope: &Scope,
+    taken: &GtidSet,
+    dump: Dump,
+) -> std::result::Result<(), Error> {
+    const NON_BLOCK: u8 = 1;
     const BINLOG_DUMP_GTID: u8 = 0x1E;
     const HEARTBEAT_NANOSECONDS: u64 = 1_000_000_000;
     let address = config.address()?;
     let name = format!("{}/{}/{}", scope.installation, scope.pipeline, address.user);
-    let identity = fingerprint(name.as_bytes());
-    // A server knows a replica by its UUID, and lets go of an older stream of the same one.
+    // A server knows a replica by its UUID, and lets go of an older stream of the same one: a look back has another.
+    let identity = fingerprint(name.as_bytes()) ^ u64::from(dump == Dump::UpToNow);
     let uuid: String = identity.to_be_bytes().iter().map(|byte| format!("{byte:02x}")).collect();
     let uuid = format!("{}-{}-4000-8000-{}", &uuid[..8], &uuid[8..12], &format!("{uuid}0000")[8..20]);
-    let server_id = config.server_id.unwrap_or((identity & 0x3FFF_FFFF) as u32 | 0x4000_0000);
+    let configured = config.server_id.filter(|_| dump == Dump::AndFollow);
+    let server_id = configured.unwrap_or((identity & 0x3FFF_FFFF) as u32 | 0x4000_0000);
     let settings = format!(
         "SET @master_binlog_checksum = @@global.binlog_checksum, @source_binlog_checksum = @@global.binlog_checksum, \
          @master_heartbeat_period = {HEARTBEAT_NANOSECONDS}, @source_heartbeat_period = {HEARTBEAT_NANOSECONDS}, \
@@ -268,7 +286,8 @@ async fn request(wire: &mut Wire, config: &Config, scope: &Scope, taken: &GtidSe
     );
     wire.execute(&settings).await?;
     let set = taken.encode();
-    let mut command = vec![BINLOG_DUMP_GTID, 0, 0];
+    let flags = if dump == Dump::UpToNow { NON_BLOCK } else { 0 };
+    let mut command = vec![BINLOG_DUMP_GTID, flags, 0];
     command.extend_from_slice(&server_id.to_le_bytes());
     command.extend_from_slice(&0u32.to_le_bytes()); // no file name
     command.extend_from_slice(&4u64.to_le_bytes());

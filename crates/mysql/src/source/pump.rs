@@ -1,7 +1,9 @@
 //! The task that owns the socket: drains it per wake and hands whole batches on.
 
 use super::decoder::{Decoder, Step};
+use super::lookback::Lookback;
 use super::payload::Payload;
+use super::prepared::Held;
 use crate::catalog::{self, QualifiedName};
 use crate::client::Client;
 use crate::config::Config;
@@ -20,6 +22,7 @@ pub struct Pump {
     pub wire: Wire,
     pub decoder: Decoder,
     pub lookup: Lookup,
+    pub lookback: Lookback,
     pub batches: Sender<Result<SourceBatch, Error>>,
 }
 
@@ -89,7 +92,7 @@ impl Pump {
 
     /// Decodes every packet that is here whole.
     async fn drain(&mut self) -> Result<(), Stop> {
-        let Self { wire, decoder, lookup, batches } = self;
+        let Self { wire, decoder, lookup, lookback, batches } = self;
         while let Some(packet) = wire.packet() {
             let Some((&kind, event)) = packet.split_first() else {
                 return Err(Error::Protocol("an empty packet").into());
@@ -116,13 +119,16 @@ impl Pump {
                         }
                         break;
                     }
-                    Step::Decided(mut held) => {
-                        let mut events = held.replay()?;
-                        while let Some(event) = events.next()? {
-                            inner(decoder, lookup, event).await?;
-                            flush(decoder, batches).await?;
-                        }
-                        decoder.decided(&held)?;
+                    Step::Decided(held) => {
+                        decided(decoder, lookup, batches, held).await?;
+                        break;
+                    }
+                    Step::Undecided { name, decision } => {
+                        let held = lookback.find(&name, decision).await?.ok_or_else(|| {
+                            let text = "an XA transaction is committed whose rows the log no longer holds: it was prepared before capture began; remove the pipeline's state and take a new snapshot";
+                            Error::Gap(text.to_owned())
+                        })?;
+                        decided(decoder, lookup, batches, held).await?;
                         break;
                     }
                 }
@@ -133,6 +139,21 @@ impl Pump {
     }
 }
 
+/// A prepared transaction that is committed now.
+async fn decided(
+    decoder: &mut Decoder,
+    lookup: &mut Lookup,
+    batches: &Sender<Result<SourceBatch, Error>>,
+    mut held: Held,
+) -> Result<(), Stop> {
+    let mut events = held.replay()?;
+    while let Some(event) = events.next()? {
+        inner(decoder, lookup, event).await?;
+        flush(decoder, batches).await?;
+    }
+    Ok(decoder.decided(held.gtid)?)
+}
+
 /// An event inside another or out of a spill file.
 async fn inner(decoder: &mut Decoder, lookup: &mut Lookup, event: &[u8]) -> Result<(), Error> {
     let mut asked = false;
@@ -140,7 +161,9 @@ async fn inner(decoder: &mut Decoder, lookup: &mut Lookup, event: &[u8]) -> Resu
         match decoder.inner(event)? {
             Step::Done => return Ok(()),
             Step::Catalog(name) => lookup.answer(decoder, name, &mut asked).await?,
-            Step::Payload | Step::Decided(_) => return Err(Error::Protocol("a transaction inside a transaction")),
+            Step::Payload | Step::Decided(_) | Step::Undecided { .. } => {
+                return Err(Error::Protocol("a transaction inside a transaction"));
+            }
         }
     }
 }

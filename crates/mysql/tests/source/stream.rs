@@ -230,6 +230,30 @@ async fn prepared_transactions_wait_for_their_decision() -> Result<()> {
 }
 
 #[tokio::test]
+async fn a_transaction_that_was_prepared_before_the_stream_began_arrives_when_it_is_committed() -> Result<()> {
+    let create = "CREATE TABLE person (id INT PRIMARY KEY, name VARCHAR(50), note LONGTEXT)";
+    let Some(fixture) = Fixture::new(&[create, "CREATE TABLE other (id INT PRIMARY KEY)"], &["person"]).await? else {
+        return Ok(());
+    };
+    let xa = |verb: &str, name: &str| format!("XA {verb} '{name}-{}'", fixture.database.name);
+    // The same name twice: the one before the last is decided already.
+    let rolled_back = "INSERT INTO person VALUES (8, 'rolled back', NULL)";
+    fixture.run(&[&xa("START", "one"), rolled_back, &xa("END", "one"), &xa("PREPARE", "one")]).await?;
+    fixture.run(&[&xa("ROLLBACK", "one")]).await?;
+    let insert = "INSERT INTO person VALUES (1, 'early', REPEAT('x', 3000000))";
+    fixture.run(&[&xa("START", "one"), insert, &xa("END", "one"), &xa("PREPARE", "one")]).await?;
+    let elsewhere = "INSERT INTO other VALUES (1)";
+    fixture.run(&[&xa("START", "two"), elsewhere, &xa("END", "two"), &xa("PREPARE", "two")]).await?;
+    let mut stream = fixture.open(None).await?;
+    fixture.run(&["INSERT INTO person VALUES (2, 'between', NULL)", &xa("COMMIT", "two")]).await?;
+    fixture.run(&[&xa("COMMIT", "one"), "INSERT INTO person VALUES (3, 'after', NULL)"]).await?;
+    stream.until(3).await?;
+    let ids = stream.changes.iter().map(|(_, change)| first_int(change.after.as_ref().expect("an image")));
+    assert_eq!(ids.collect::<Vec<_>>(), [2, 1, 3]);
+    stream.all(&fixture).await
+}
+
+#[tokio::test]
 async fn tagged_gtids_are_known() -> Result<()> {
     let Some(fixture) = Fixture::new(&[PERSON], &["person"]).await? else { return Ok(()) };
     let mut stream = fixture.open(None).await?;

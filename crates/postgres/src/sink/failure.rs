@@ -24,7 +24,7 @@ enum Cause {
 impl Failure {
     pub fn of(error: &tokio_postgres::Error) -> Self {
         let Some(refused) = error.as_db_error() else {
-            return Self { class: ErrorClass::Transient, missing: false, cause: Cause::Connection(causes(error)) };
+            return Self::of_connection(causes(error));
         };
         // No data of ours contains these words and fails this cast: only our own checks cast to an integer.
         let says = |word| refused.code().code() == "22P02" && refused.message().contains(word);
@@ -35,6 +35,11 @@ impl Failure {
             (false, false) => (class_of(&server), false),
         };
         Self { class, missing, cause: Cause::Server(Box::new(server)) }
+    }
+
+    /// No answer came.
+    pub fn of_connection(problem: String) -> Self {
+        Self { class: ErrorClass::Transient, missing: false, cause: Cause::Connection(problem) }
     }
 
     fn code(&self) -> &str {

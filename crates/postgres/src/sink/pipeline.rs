@@ -2,12 +2,13 @@
 
 use super::encode::Array;
 use super::failure::Failure;
+use crate::client::Client;
 use futures::TryStreamExt;
 use futures::future::{MaybeDone, maybe_done};
 use postgres_types::ToSql;
 use std::future::Future;
 use std::pin::Pin;
-use tokio_postgres::{Client, Error, Row, Statement};
+use tokio_postgres::{Error, Row, Statement};
 
 /// What a statement answered.
 #[derive(Debug)]
@@ -78,16 +79,24 @@ impl<'a> Pipeline<'a> {
         self.answers.push(answer);
     }
 
-    /// Waits for all answers, in order.
+    /// Waits for all answers, in order. Where the server has stopped working on them, those that are missing are failures
+    /// of the connection.
     pub async fn finish(self) -> Vec<Result<Reply, Failure>> {
-        let mut replies = Vec::with_capacity(self.answers.len());
-        for mut answer in self.answers {
-            Pin::new(&mut answer).await;
-            let reply = Pin::new(&mut answer).take_output();
-            replies.push(match reply {
-                Some(reply) => reply.map_err(|error| Failure::of(&error)),
-                None => Ok(Reply::Done),
-            });
+        let sent = self.answers.len();
+        let mut replies = Vec::with_capacity(sent);
+        let answers = async {
+            for mut answer in self.answers {
+                Pin::new(&mut answer).await;
+                let reply = Pin::new(&mut answer).take_output();
+                replies.push(match reply {
+                    Some(reply) => reply.map_err(|error| Failure::of(&error)),
+                    None => Ok(Reply::Done),
+                });
+            }
+        };
+        if let Err(silent) = self.client.watch().over(answers).await {
+            let problem = silent.to_string();
+            replies.resize_with(sent, || Err(Failure::of_connection(problem.clone())));
         }
         replies
     }

@@ -270,7 +270,11 @@ impl Session {
         Ok(())
     }
 
+    /// A connection that failed is not asked again; the server rolls back when it is closed.
     pub async fn roll_back(&self, attempt: Attempt) -> Attempt {
+        if matches!(&attempt, Attempt::Failed(failure) if failure.is_connection()) {
+            return attempt;
+        }
         match self.client.batch_execute("ROLLBACK").await {
             Ok(()) => attempt,
             Err(error) => Attempt::Stop(Error::driver("a rollback", &error).into()),

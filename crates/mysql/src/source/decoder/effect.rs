@@ -36,12 +36,12 @@ impl Decoder {
                 return Ok(Step::Done);
             }
             Statement::XaCommit(name) => {
-                let Some(held) = self.prepared.take(name) else {
-                    return Err(Error::Gap(
-                        "an XA transaction is committed that was prepared before capture began; remove the pipeline's state and take a new snapshot".to_owned(),
-                    ));
-                };
-                return Ok(Step::Decided(held));
+                let current = self.current.as_ref().ok_or(Error::Protocol("a decision outside a transaction"))?;
+                let decision = current.gtid;
+                return Ok(match self.prepared.take(name) {
+                    Some(held) => Step::Decided(held),
+                    None => Step::Undecided { name: name.to_owned(), decision },
+                });
             }
             Statement::XaRollback(name) => {
                 if let Some(held) = self.prepared.take(name) {
