@@ -7,7 +7,7 @@
 
 use crate::change::{Change, Op};
 use crate::name::TableName;
-use crate::row::{Key, Row, RowBuilder};
+use crate::row::{Key, KeyMap, Row, RowBuilder};
 use crate::schema::{Schema, SchemaId};
 use crate::sink::Write;
 use crate::value::{Cell, Damaged};
@@ -86,7 +86,7 @@ pub fn stands_alone(change: &Change) -> Result<bool, Damaged> {
 struct Open<'a> {
     refusals: &'a Refusals,
     steps: Vec<Step>,
-    sets: Vec<(TableSet, HashMap<Key, usize>)>,
+    sets: Vec<(TableSet, KeyMap<usize>)>,
     by_schema: HashMap<SchemaId, usize>,
     /// The set of the write before this one.
     last: usize,
@@ -162,7 +162,7 @@ impl Open<'_> {
         }
         self.last = self.sets.len();
         self.by_schema.insert(schema.id, self.last);
-        self.sets.push((TableSet { schema: schema.clone(), versions: Vec::new() }, HashMap::new()));
+        self.sets.push((TableSet { schema: schema.clone(), versions: Vec::new() }, KeyMap::default()));
         self.last
     }
 

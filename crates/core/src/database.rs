@@ -56,6 +56,8 @@ pub struct Inspection {
     pub tables: Vec<Arc<Schema>>,
     /// Rows the tables hold, about, in the same order.
     pub estimates: Vec<u64>,
+    /// The columns that a new row must have a value for, in the same order.
+    pub required: Vec<Vec<String>>,
 }
 
 #[async_trait]

@@ -2,7 +2,9 @@
 
 use crate::value::{Cell, Damaged};
 use bytes::{Bytes, BytesMut};
+use std::collections::HashMap;
 use std::fmt;
+use std::hash::{BuildHasher, Hasher, RandomState};
 
 /// What is known of a row: one cell per column of its schema, in the schema's order. Its `Debug` shows no value.
 #[derive(Clone, PartialEq, Eq, Hash)]
@@ -108,6 +110,11 @@ impl Key {
         &self.0
     }
 
+    /// The same key in memory of its own: one that is kept for long must not hold the buffer that it was cut from.
+    pub fn detached(&self) -> Self {
+        Self(Bytes::copy_from_slice(&self.0))
+    }
+
     pub fn cells(&self) -> Cells<'_> {
         Cells(&self.0)
     }
@@ -121,6 +128,42 @@ impl Key {
 impl fmt::Debug for Key {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Key({} bytes)", self.0.len())
+    }
+}
+
+/// A map by key. Every change passes through one, so it hashes a key's bytes in one go.
+pub type KeyMap<V> = HashMap<Key, V, KeyHashing>;
+
+/// Seeded at random, for keys come from outside.
+#[derive(Clone)]
+pub struct KeyHashing(u64);
+
+impl Default for KeyHashing {
+    fn default() -> Self {
+        Self(RandomState::new().hash_one(0u8))
+    }
+}
+
+impl BuildHasher for KeyHashing {
+    type Hasher = KeyHasher;
+
+    fn build_hasher(&self) -> KeyHasher {
+        KeyHasher(self.0)
+    }
+}
+
+pub struct KeyHasher(u64);
+
+impl Hasher for KeyHasher {
+    fn write(&mut self, bytes: &[u8]) {
+        self.0 = xxhash_rust::xxh3::xxh3_64_with_seed(bytes, self.0);
+    }
+
+    /// The length of the only slice, which its hash covers.
+    fn write_usize(&mut self, _length: usize) {}
+
+    fn finish(&self) -> u64 {
+        self.0
     }
 }
 

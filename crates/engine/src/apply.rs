@@ -7,7 +7,7 @@ use crate::assemble::{Assembler, Batch, BatchLimits};
 use crate::breaker::Breaker;
 use crate::capture::PARTITION;
 use crate::clock::now_micros;
-use crate::failure::{Action, EngineError, Halt, action};
+use crate::failure::{Action, EngineError, FAILED_RETRY, Halt, action, wait_failed};
 use crate::metrics::ApplyMetrics;
 use crate::retry::{ParkingLot, RetryPolicy};
 use crate::sequence::Sequence;
@@ -16,6 +16,7 @@ use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 use sync_worker_core::bus::{Bus, Subscription};
+use sync_worker_core::change::Op;
 use sync_worker_core::database::{Database, Scope};
 use sync_worker_core::error::{Error, Result};
 use sync_worker_core::record::{Delivered, Offset};
@@ -34,6 +35,10 @@ const READS_READY: usize = 16;
 /// batch adds [`PATIENCE_PER_ROW`], so that a slow target is not mistaken for a dead one.
 const PATIENCE: Duration = Duration::from_secs(15);
 const PATIENCE_PER_ROW: Duration = Duration::from_millis(2);
+
+/// A truncate may have to be a delete of every row, which takes as long as it takes; a sink notices by itself that its
+/// server has gone.
+const PATIENCE_FOR_TRUNCATE: Duration = Duration::from_secs(24 * 3600);
 
 /// Retries taken from the queue at a time.
 const RETRIES_AT_A_TIME: usize = 100;
@@ -84,7 +89,14 @@ impl Apply {
                 }
                 Action::Halt(Halt::Gap) => State::Gap,
                 Action::Halt(Halt::Superseded) => State::Superseded,
-                Action::Halt(Halt::Failed) => State::Failed,
+                Action::Halt(Halt::Failed) => {
+                    tracing::error!(pipeline = %self.id.pipeline, database = %self.id.database, %error, again_in = ?FAILED_RETRY, "apply has failed");
+                    self.status.set(State::Failed, &error.to_string());
+                    tokio::select! {
+                        () = self.shutdown.cancelled() => break,
+                        () = wait_failed(&mut self.commands) => continue,
+                    }
+                }
             };
             tracing::error!(pipeline = %self.id.pipeline, database = %self.id.database, %error, "apply has stopped");
             self.status.set(halted, &error.to_string());
@@ -96,14 +108,15 @@ impl Apply {
     /// From taking the target over to its first error, or to shutdown.
     async fn session(&mut self, held: &mut Held) -> Result<()> {
         let open = async {
+            // It looks at every table: how long that takes, their number decides.
             let mut sink = self.database.sink(&self.scope).await?;
             held.asked += 1;
-            let progress = sink.take_over(self.bus.identity()).await?;
+            let progress = timed("the target", PATIENCE, sink.take_over(self.bus.identity())).await?;
             Ok::<_, Error>((sink, progress))
         };
         let opened = tokio::select! {
             () = self.shutdown.cancelled() => return Ok(()),
-            opened = timed("the target", PATIENCE, open) => opened,
+            opened = open => opened,
         };
         let (sink, progress) = opened?;
         // Somebody else took the target over since this task last held it (invariant 2).
@@ -295,7 +308,10 @@ impl Session {
         unpark: Vec<(sync_worker_core::name::TableName, sync_worker_core::row::Key)>,
     ) -> Result<Applied> {
         let batch = WriteBatch { expected: self.marker.clone(), marker, writes, unpark };
-        let patience = PATIENCE + PATIENCE_PER_ROW * u32::try_from(batch.writes.len()).unwrap_or(u32::MAX);
+        let mut patience = PATIENCE + PATIENCE_PER_ROW * u32::try_from(batch.writes.len()).unwrap_or(u32::MAX);
+        if batch.writes.iter().any(|write| write.change.op == Op::Truncate) {
+            patience = PATIENCE_FOR_TRUNCATE;
+        }
         let applied = timed("the target's transaction", patience, self.sink.apply(&batch, &self.lot)).await?;
         let had_parked = !self.lot.is_empty();
         self.lot.settle(&batch, &applied.refused).await?;

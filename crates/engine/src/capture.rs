@@ -4,13 +4,14 @@
 //! (invariant 1). Several publishes are under way at a time; their receipts resolve in order.
 
 use crate::breaker::Breaker;
-use crate::failure::{Action, EngineError, Halt, action};
+use crate::failure::{Action, EngineError, FAILED_RETRY, Halt, action, wait_failed};
 use crate::metrics::CaptureMetrics;
 use crate::publish::{Durable, Publisher, Tail};
 use crate::snapshot::{self, Request, SnapshotSettings};
 use crate::status::{Entry, State};
 use crate::window::Windows;
 use futures::StreamExt;
+use futures::future::{BoxFuture, OptionFuture};
 use std::sync::Arc;
 use std::time::Duration;
 use sync_worker_core::bus::Bus;
@@ -77,7 +78,14 @@ impl Capture {
                 }
                 Action::Halt(Halt::Gap) => State::Gap,
                 Action::Halt(Halt::Superseded) => State::Superseded,
-                Action::Halt(Halt::Failed) => State::Failed,
+                Action::Halt(Halt::Failed) => {
+                    tracing::error!(pipeline = %self.id.pipeline, database = %self.id.database, %error, again_in = ?FAILED_RETRY, "capture has failed");
+                    self.status.set(State::Failed, &error.to_string());
+                    tokio::select! {
+                        () = self.shutdown.cancelled() => break,
+                        () = wait_failed(&mut self.commands) => continue,
+                    }
+                }
             };
             tracing::error!(pipeline = %self.id.pipeline, database = %self.id.database, %error, "capture has stopped");
             self.status.set(halted, &error.to_string());
@@ -116,6 +124,7 @@ impl Capture {
             durable: resume.next,
             saved: resume,
             unsaved: None,
+            saving: None,
             save_at: Instant::now(),
             source,
             incoming,
@@ -229,6 +238,8 @@ struct Session {
     saved: StoredCheckpoint,
     /// The newest durable checkpoint that is not stored yet, with the offset after the last record that it covers.
     unsaved: Option<(Checkpoint, Offset)>,
+    /// A checkpoint that is being stored.
+    saving: Option<BoxFuture<'static, Result<StoredCheckpoint>>>,
     save_at: Instant,
     incoming: mpsc::Receiver<Request>,
 }
@@ -248,11 +259,17 @@ impl Session {
                 () = capture.shutdown.cancelled() => return Ok(()),
                 Some(durable) = self.publisher.under_way.next(), if !self.publisher.under_way.is_empty() => {
                     self.is_durable(capture, durable?).await?;
-                    if self.unsaved.is_some() && Instant::now() >= self.save_at {
-                        self.save(capture).await?;
+                    if self.saving.is_none() && Instant::now() >= self.save_at {
+                        self.begin_save(capture);
                     }
                 }
-                () = tokio::time::sleep_until(self.save_at), if self.unsaved.is_some() => self.save(capture).await?,
+                () = tokio::time::sleep_until(self.save_at), if self.unsaved.is_some() && self.saving.is_none() => {
+                    self.begin_save(capture);
+                }
+                Some(stored) = OptionFuture::from(self.saving.as_mut()) => {
+                    self.saving = None;
+                    self.stored(capture, stored?).await?;
+                }
                 // Few, and before the source: one that always has more would starve a snapshot.
                 Some(request) = self.incoming.recv() => self.answer(request).await?,
                 Some(command) = capture.commands.recv() => {
@@ -325,6 +342,7 @@ impl Session {
         if durable.reads.is_empty() {
             return Ok(());
         }
+        self.end_save(capture).await?;
         // invariant 1: a chunk counts as copied once the stored offset covers its rows, or a log that has lost them would
         // not be missed. They stand between transactions, so the newest position covers all changes before them.
         match &mut self.unsaved {
@@ -340,19 +358,41 @@ impl Session {
 
     /// Stores the newest durable checkpoint, then confirms it (invariant 1).
     async fn save(&mut self, capture: &Capture) -> Result<()> {
-        let Some((checkpoint, next)) = self.unsaved.take() else { return Ok(()) };
-        let moved = checkpoint != self.saved.checkpoint;
-        let log = capture.bus.identity().to_owned();
-        self.saved = StoredCheckpoint { checkpoint, log, next };
-        capture.store.save_checkpoint(&capture.id, &self.saved).await?;
-        // The last record covered stays, too: the next one must name its position.
-        let needed = Offset(next.0.saturating_sub(1));
-        capture.bus.retain(PARTITION, &format!("capture:{}", capture.id.database), needed).await?;
-        if moved {
-            self.source.confirm(&self.saved.checkpoint).await?;
+        self.end_save(capture).await?;
+        self.begin_save(capture);
+        self.end_save(capture).await
+    }
+
+    /// Waits for the save that is under way: one after the other, or an older position would be stored over a newer one.
+    async fn end_save(&mut self, capture: &Capture) -> Result<()> {
+        match self.saving.take() {
+            Some(saving) => self.stored(capture, saving.await?).await,
+            None => Ok(()),
+        }
+    }
+
+    /// Begins to store the newest durable checkpoint; the stream goes on meanwhile.
+    fn begin_save(&mut self, capture: &Capture) {
+        let Some((checkpoint, next)) = self.unsaved.take() else { return };
+        let stored = StoredCheckpoint { checkpoint, log: capture.bus.identity().to_owned(), next };
+        let (store, bus, id) = (capture.store.clone(), capture.bus.clone(), capture.id.clone());
+        self.saving = Some(Box::pin(async move {
+            store.save_checkpoint(&id, &stored).await?;
+            // The last record covered stays, too: the next one must name its position.
+            let needed = Offset(stored.next.0.saturating_sub(1));
+            bus.retain(PARTITION, &format!("capture:{}", id.database), needed).await?;
+            Ok(stored)
+        }));
+    }
+
+    /// Confirms what has been stored (invariant 1).
+    async fn stored(&mut self, capture: &Capture, stored: StoredCheckpoint) -> Result<()> {
+        if stored.checkpoint != self.saved.checkpoint {
+            self.source.confirm(&stored.checkpoint).await?;
         }
         self.save_at = Instant::now() + SAVE_EVERY;
-        capture.status.update(|status| status.offset = Some(next.0));
+        capture.status.update(|status| status.offset = Some(stored.next.0));
+        self.saved = stored;
         Ok(())
     }
 

@@ -1,14 +1,18 @@
 //! What the engine does about an error, by its class, and the engine's own errors.
 
+use std::time::Duration;
 use sync_worker_core::error::{Classified, ErrorClass};
 use sync_worker_core::value::Damaged;
+use tokio::sync::mpsc;
+use tokio::time::Instant;
 
 /// What becomes of the task that met the error.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Action {
     /// Connect again after the circuit breaker's delay and go on where the durable state says.
     Reconnect,
-    /// Stop this task with a state that a person can see and repair; nothing else stops.
+    /// Stop this task with a state that a person can see and repair; nothing else stops. A failed one is tried again
+    /// every [`FAILED_RETRY`], the others wait for a restart.
     Halt(Halt),
 }
 
@@ -27,6 +31,20 @@ pub fn action(class: ErrorClass) -> Action {
         ErrorClass::Gap => Action::Halt(Halt::Gap),
         ErrorClass::Superseded => Action::Halt(Halt::Superseded),
         ErrorClass::Dependency | ErrorClass::Poison | ErrorClass::Fatal => Action::Halt(Halt::Failed),
+    }
+}
+
+/// What a person has to mend, a missing column or privilege, is often mended while the worker runs.
+pub const FAILED_RETRY: Duration = Duration::from_secs(30);
+
+/// Waits until a failed task is worth a try. Who asks something of it meanwhile learns that it does not run.
+pub async fn wait_failed<T>(commands: &mut mpsc::Receiver<T>) {
+    let until = Instant::now() + FAILED_RETRY;
+    loop {
+        tokio::select! {
+            () = tokio::time::sleep_until(until) => return,
+            Some(refused) = commands.recv() => drop(refused),
+        }
     }
 }
 

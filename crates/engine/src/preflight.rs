@@ -53,6 +53,17 @@ pub fn findings(plan: &Plan, inspected: &[Inspected]) -> Vec<Finding> {
             let (Some(from), Some(to)) = (find(source), find(inspection)) else { continue };
             let at = target.scope.tables.iter().find(|at| at.table == table.name);
             findings.extend(fit(&target.database, at, &from, &to));
+            let place = inspection.tables.iter().position(|schema| schema.table == table.name);
+            let required = place.and_then(|place| inspection.required.get(place)).into_iter().flatten();
+            for column in required.filter(|column| from.column(column).is_none()) {
+                let name = at.map_or_else(|| to.table.to_string(), |at| at.name.clone());
+                findings.push(Finding {
+                    place: format!("databases.{} table {name} column {column}", target.database),
+                    problem: "it has no default and is not NULL, and the source has no such column".to_owned(),
+                    cure: "give it a default at the target, or let it be NULL".to_owned(),
+                    advice: false,
+                });
+            }
         }
     }
     findings

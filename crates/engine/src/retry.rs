@@ -211,8 +211,9 @@ impl ParkingLot {
                 let version = history.version(&batch.writes, index).map_err(EngineError::Damaged)?;
                 self.moved.retain(|(table, _), key| (table, &*key) != (&name.0, &name.1));
                 if let Some(old) = version.old_key().map_err(EngineError::Damaged)? {
-                    self.moved.insert((name.0.clone(), old), name.1.clone());
+                    self.moved.insert((name.0.clone(), old.detached()), name.1.detached());
                 }
+                let name = (name.0, name.1.detached());
                 self.parked.insert(name, Parked { offset: write.offset, attempts });
             } else if write.parked {
                 self.forget(&name).await?;

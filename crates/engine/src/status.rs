@@ -19,7 +19,7 @@ pub enum State {
     Gap,
     /// Another worker has taken over.
     Superseded,
-    /// Stopped by an error that waiting does not mend.
+    /// Stopped by an error that waiting alone does not mend; tried again now and then.
     Failed,
     Stopped,
 }
@@ -38,7 +38,7 @@ impl State {
         }
     }
 
-    /// The task has ended and will not go on by itself.
+    /// Somebody has to do something before the task goes on.
     pub fn is_final(self) -> bool {
         match self {
             State::Gap | State::Superseded | State::Failed | State::Stopped => true,

@@ -36,10 +36,18 @@ pub struct Read {
     pub done: oneshot::Sender<bool>,
 }
 
+/// A window that has seen more than this is given up and its chunk read again: a backlog is on its way (invariant 9).
+const SEEN_BYTES: usize = 32 << 20;
+
+/// About what a key costs beside its bytes.
+const SEEN_OVERHEAD: usize = 96;
+
 #[derive(Debug)]
 struct Window {
     table: TableName,
     seen: HashMap<Key, Seen>,
+    /// What `seen` takes in memory, about.
+    bytes: usize,
     /// The chunk must be read again.
     again: bool,
     read: Option<Read>,
@@ -58,11 +66,14 @@ enum Seen {
 
 impl Window {
     fn saw(&mut self, change: &Change) -> Result<(), Damaged> {
+        if self.again {
+            return Ok(());
+        }
         let Some(key) = change.key()? else {
             self.again = true;
             return Ok(());
         };
-        let old_key = change.old_key()?;
+        let (key, old_key) = (key.detached(), change.old_key()?.map(|key| key.detached()));
         let earlier = self.seen.remove(old_key.as_ref().unwrap_or(&key));
         let partly = match (&change.after, change.op) {
             (Some(after), Op::Update) if after.is_partial()? => Some(after),
@@ -85,7 +96,16 @@ impl Window {
             self.seen.insert(old_key, left);
             self.again |= matches!(self.seen.get(&key), Some(Seen::Moved(_)));
         }
+        let image = match &seen {
+            Seen::Partly(_, row) => row.as_bytes().len(),
+            Seen::Whole | Seen::Moved(_) => 0,
+        };
+        self.bytes += key.as_bytes().len() + image + SEEN_OVERHEAD;
         self.seen.insert(key, seen);
+        if self.bytes > SEEN_BYTES {
+            self.again = true;
+            self.seen = HashMap::new();
+        }
         Ok(())
     }
 
@@ -145,7 +165,7 @@ pub struct Closed {
 impl Windows {
     pub fn open(&mut self, table: TableName) -> WindowId {
         self.next += 1;
-        self.open.insert(self.next, Window { table, seen: HashMap::new(), again: false, read: None });
+        self.open.insert(self.next, Window { table, seen: HashMap::new(), bytes: 0, again: false, read: None });
         self.next
     }
 

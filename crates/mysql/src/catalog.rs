@@ -148,6 +148,14 @@ impl Table {
         Some(Schema::new(table.clone(), Engine::Mysql, columns, key))
     }
 
+    /// The columns that a new row must have a value for.
+    pub fn required(&self) -> impl Iterator<Item = &str> {
+        let filled = |column: &&TableColumn| {
+            column.column.nullable || column.has_default || column.auto_increment || column.column.generated
+        };
+        self.columns.iter().filter(move |column| !filled(column)).map(|column| column.column.name.as_str())
+    }
+
     pub fn column(&self, name: &str) -> Option<&TableColumn> {
         self.columns.iter().find(|column| column.column.name == name)
     }

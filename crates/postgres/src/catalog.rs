@@ -71,6 +71,8 @@ pub struct TableColumn {
     pub type_modifier: i32,
     pub identity: Identity,
     pub has_default: bool,
+    /// Its type brings operators of its own, `citext` or `ltree`.
+    pub of_extension: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -141,6 +143,22 @@ impl Table {
         chosen.or_else(|| fit().next()).map(|index| index.columns.as_slice())
     }
 
+    /// The columns that a new row must have a value for.
+    pub fn required(&self) -> impl Iterator<Item = &str> {
+        let filled = |column: &&TableColumn| {
+            column.column.nullable || column.has_default || column.identity != Identity::None || column.column.generated
+        };
+        self.columns.iter().filter(move |column| !filled(column)).map(|column| column.column.name.as_str())
+    }
+
+    /// A key column of an extension's type: its own comparisons, which its index goes by, are not those that a statement
+    /// of ours would find.
+    pub fn extension_key(&self) -> Option<&Column> {
+        let key = self.key()?;
+        let found = self.columns.iter().find(|column| column.of_extension && key.contains(&column.column.name));
+        found.map(|column| &column.column)
+    }
+
     /// The name of the table as it is read from: a partitioned table with its partitions, any other without those that
     /// inherit from it, as its publication has it.
     pub fn from_clause(&self) -> String {
@@ -206,13 +224,14 @@ const BASE_TYPE: &str = "CROSS JOIN LATERAL ( \
     WITH RECURSIVE base(oid, modifier, depth) AS ( \
         SELECT a.type, a.modifier, 0 \
         UNION ALL SELECT t.typbasetype, t.typtypmod, depth + 1 FROM base JOIN pg_type t USING (oid) WHERE t.typtype = 'd') \
-    SELECT b.oid, b.modifier, t.typtype FROM base b JOIN pg_type t USING (oid) ORDER BY depth DESC LIMIT 1) base";
+    SELECT b.oid, b.modifier, t.typtype, t.typelem, t.typnamespace FROM base b JOIN pg_type t USING (oid) ORDER BY depth DESC LIMIT 1) base";
 
 fn columns_sql(table: u32) -> String {
     format!(
         "SELECT a.attname, a.attnum, a.type, a.modifier, base.oid, base.typtype, \
                 format_type(a.type, a.modifier), format_type(base.oid, base.modifier), \
-                a.attnotnull, a.attgenerated, a.attidentity, a.atthasdef \
+                a.attnotnull, a.attgenerated, a.attidentity, a.atthasdef, \
+                base.typtype = 'b' AND base.typelem = 0 AND base.typnamespace <> 'pg_catalog'::regnamespace \
          FROM (SELECT *, atttypid AS type, atttypmod AS modifier FROM pg_attribute \
                WHERE attrelid = {table} AND attnum > 0 AND NOT attisdropped) a {BASE_TYPE} ORDER BY a.attnum"
     )
@@ -238,6 +257,7 @@ fn column(row: &SimpleQueryRow) -> Result<TableColumn, Error> {
             _ => Identity::None,
         },
         has_default: text(row, 11)? == "t" && !generated,
+        of_extension: text(row, 12)? == "t",
     })
 }
 

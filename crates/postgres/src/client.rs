@@ -57,6 +57,9 @@ const VALUE_SETTINGS: &[(&str, &str)] = &[
     ("bytea_output", "hex"),
     ("lc_monetary", "C"),
     ("standard_conforming_strings", "on"),
+    ("array_nulls", "on"),
+    ("quote_all_identifiers", "off"),
+    ("xmloption", "content"),
     ("search_path", ""),
 ];
 
@@ -94,7 +97,8 @@ pub fn options(purpose: Purpose) -> String {
     }
     set("tcp_user_timeout", "15s");
     set("lock_timeout", "10s");
-    set("idle_in_transaction_session_timeout", "10s");
+    // A large batch on a slow network keeps the server waiting between its parts.
+    set("idle_in_transaction_session_timeout", if purpose == Purpose::Sink { "10min" } else { "10s" });
     set("idle_session_timeout", "0");
     set("client_connection_check_interval", "2s");
     // A policy that hides rows would make a copy silently incomplete: the server refuses instead.

@@ -52,7 +52,7 @@ impl ServerError {
             // another session has the slot; or we talk to a server that has just become a standby
             "55006" | "25006" => return ErrorClass::Transient,
             // a lock that was not granted, a cancelled statement, a server that starts or stops
-            "55P03" | "57014" | "57P01" | "57P02" | "57P03" | "57P05" | "25P03" | "40001" | "40P01" => {
+            "55P03" | "57014" | "57P01" | "57P02" | "57P03" | "57P05" | "25P03" | "25P04" | "40001" | "40P01" => {
                 return ErrorClass::Transient;
             }
             "23503" => return ErrorClass::Dependency,
@@ -85,11 +85,13 @@ impl From<&tokio_postgres::error::DbError> for ServerError {
 
 impl fmt::Display for ServerError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // Data exceptions and what users raise themselves quote values: `invalid input syntax for type integer: "x"`.
-        if matches!(self.code.get(..2), Some("22" | "P0" | "HV")) {
-            write!(f, "SQLSTATE {}", self.code)?;
-        } else {
+        // Data exceptions quote values (`invalid input syntax for type integer: "x"`), and users raise whatever they like
+        // under the code of a constraint or one of their own. These classes are the server's own.
+        let class = self.code.get(..2).unwrap_or_default();
+        if matches!(class, "08" | "0A" | "25" | "28" | "3D" | "3F" | "40" | "42" | "53" | "55" | "57" | "58" | "XX") {
             write!(f, "{} (SQLSTATE {})", self.message, self.code)?;
+        } else {
+            write!(f, "SQLSTATE {}", self.code)?;
         }
         for (what, name) in [("table", &self.table), ("column", &self.column), ("constraint", &self.constraint)] {
             if let Some(name) = name {

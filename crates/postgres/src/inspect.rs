@@ -156,11 +156,16 @@ impl Look<'_> {
         if role == Role::Target {
             self.triggers(&table);
         }
+        if let Some(column) = table.extension_key() {
+            let problem = format!("its key column {} is of type {}, an extension's", column.name, column.type_name);
+            self.find(Some(&name), problem, "give it a key of another type");
+        }
         match table.schema(&at.table) {
             Ok(schema) => {
                 let rows = format!("SELECT greatest(reltuples, 0)::bigint FROM pg_class WHERE oid = {}", table.oid);
                 self.found.estimates.push(self.value(&rows).await?.parse().unwrap_or(0));
                 self.found.tables.push(Arc::new(schema));
+                self.found.required.push(table.required().map(str::to_owned).collect());
             }
             Err(_) => {
                 let cure = format!("ALTER TABLE {} ADD PRIMARY KEY (...);", name.quoted());

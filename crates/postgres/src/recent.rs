@@ -32,8 +32,18 @@ impl Recent {
 
     /// After a restart nobody knows what an earlier stream has shown. With a synchronous standby it may still wait to
     /// become visible, so everything that is running now counts as shown.
+    pub async fn assume_waiting(&self, client: &Client) -> Result<(), Error> {
+        self.assume(client, "SELECT pg_current_snapshot() WHERE current_setting('synchronous_standby_names') <> ''")
+            .await
+    }
+
+    /// What a running transaction has written to a table before that joined the publication never comes in the stream, so
+    /// a read has to see it.
     pub async fn assume_running(&self, client: &Client) -> Result<(), Error> {
-        let sql = "SELECT pg_current_snapshot() WHERE current_setting('synchronous_standby_names') <> ''";
+        self.assume(client, "SELECT pg_current_snapshot()").await
+    }
+
+    async fn assume(&self, client: &Client, sql: &str) -> Result<(), Error> {
         if let Some(text) = client.value("a look at the snapshot", sql).await? {
             let snapshot = Snapshot::parse(&text).ok_or(Error::Protocol("a strange snapshot"))?;
             self.returned(&snapshot.running);

@@ -59,7 +59,7 @@ async fn invariant_9_a_transaction_above_the_limit_is_applied_in_parts_and_the_o
     let life = world.streaming().await;
     // Several reads of the bus.
     let wide = "x".repeat(100_000);
-    world.source.commit((0..35).map(|id| world.changes.create(id, 1, &wide)).collect());
+    world.source.commit((0..50).map(|id| world.changes.create(id, 1, &wide)).collect());
     for transaction in 10..20 {
         world.source.commit((0..5).map(|at| world.changes.create(transaction * 10 + at, 1, "a")).collect());
     }
@@ -68,7 +68,7 @@ async fn invariant_9_a_transaction_above_the_limit_is_applied_in_parts_and_the_o
     let parts = written.chunk_by(|one, other| one.transaction == other.transaction);
     assert!(parts.clone().count() > 3, "the large transaction was one");
     let whole =
-        |part: &[sync_worker_testkit::memory::Written]| part.iter().filter(|one| one.offset.0 > 35).count() % 5 == 0;
+        |part: &[sync_worker_testkit::memory::Written]| part.iter().filter(|one| one.offset.0 > 50).count() % 5 == 0;
     assert!(parts.into_iter().all(whole));
     life.stop().await;
 }

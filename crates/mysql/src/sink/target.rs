@@ -164,16 +164,11 @@ impl TargetTable {
             })?;
             columns.push(Some(target_column(column, conversion, schema.engine)));
         }
-        for column in &table.columns {
-            let needed =
-                !column.column.nullable && !column.has_default && !column.auto_increment && !column.column.generated;
-            if needed && schema.column(&column.column.name).is_none() {
-                return Err(Error::Fatal(format!(
-                    "table {name} column {} has no default and the source has no such column; give it a default or \
-                     let it be NULL",
-                    column.column.name
-                )));
-            }
+        if let Some(column) = table.required().find(|column| schema.column(column).is_none()) {
+            return Err(Error::Fatal(format!(
+                "table {name} column {column} has no default and the source has no such column; give it a default or let \
+                 it be NULL"
+            )));
         }
         let mut wanted: Vec<&str> = schema.key.iter().map(|&at| schema.columns[at].name.as_str()).collect();
         let index = table.key.as_ref();

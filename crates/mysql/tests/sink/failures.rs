@@ -48,6 +48,37 @@ async fn the_victim_of_a_deadlock_tries_again() {
     f.close().await;
 }
 
+/// While the sink waits for a lock it asks whether the server still works, among sessions whose statements are no text.
+#[tokio::test]
+async fn a_write_that_waits_long_is_not_taken_for_lost() {
+    let Some(mut f) = Fixture::new("slow", &["CREATE TABLE t (k BIGINT PRIMARY KEY, a BIGINT)"]).await else {
+        return;
+    };
+    let t = schema("t", &[("k", INT), ("a", INT)]);
+    f.apply_as_sets(vec![create(&t, &[int(1), int(0)])]).await;
+    let url = std::env::var("SYNC_WORKER_TEST_MYSQL").unwrap();
+    let mut binary = Conn::new(Opts::from_url(&url).unwrap()).await.unwrap();
+    let binary = tokio::spawn(async move {
+        let statement: &[u8] = b"SELECT SLEEP(30), _binary'\xFF\xFE\x80'";
+        binary.query_drop(statement).await
+    });
+    f.run("START TRANSACTION").await;
+    f.run("UPDATE t SET a = 1 WHERE k = 1").await;
+    let mut sink = f.another_sink().await;
+    let marker = sink.take_over("log").await.unwrap().marker;
+    let batch = f.batch(vec![update(&t, &[int(1), int(5)])]);
+    let batch = sync_worker_core::sink::WriteBatch { expected: marker, ..batch };
+    let applying = tokio::spawn(async move { sink.apply(&batch, &Parked::default()).await });
+    // Time itself is what is tested: this is longer than two looks at the server take.
+    f.run("SELECT SLEEP(7)").await;
+    assert!(!applying.is_finished(), "the sink did not wait: {:?}", applying.await);
+    f.run("COMMIT").await;
+    assert_eq!(applying.await.unwrap().unwrap().rows, 1);
+    binary.abort();
+    assert_eq!(f.rows("t").await, ["1|5"]);
+    f.close().await;
+}
+
 /// Passes everything on until a COMMIT has gone to the server, whose answer it keeps.
 async fn swallow_the_answer_to_commit(listener: TcpListener, server: String) {
     let (client, _) = listener.accept().await.unwrap();

@@ -90,11 +90,12 @@ impl Parking for Disaster {
         };
         let mut conn = conn.lock().await;
         let own = conn.id();
-        let ids: Vec<u32> = conn
-            .query(format!("SELECT ID FROM information_schema.PROCESSLIST WHERE DB = '{}'", self.database))
-            .await
-            .unwrap();
-        for id in ids.into_iter().filter(|id| *id != own) {
+        // The view in information_schema fails over the statements of other tests.
+        let sessions: Vec<mysql_async::Row> = conn.query("SHOW PROCESSLIST").await.unwrap();
+        let here =
+            |row: &mysql_async::Row| row.get::<Option<String>, _>("db").flatten().as_deref() == Some(&self.database);
+        let ids = sessions.iter().filter(|row| here(row)).filter_map(|row| row.get::<u32, _>("Id"));
+        for id in ids.filter(|id| *id != own) {
             conn.query_drop(format!("KILL {id}")).await.unwrap();
         }
         Ok(())

@@ -20,6 +20,9 @@ struct Lot {
 
 fn merged(older: &Change, newer: &Change) -> Change {
     let (Some(old), Some(new)) = (&older.after, &newer.after) else { return newer.clone() };
+    if newer.old_key().unwrap().is_some() {
+        return Change { after: Some(new.over(old).unwrap()), ..newer.clone() };
+    }
     let op = match (older.op, newer.op) {
         (Op::Create | Op::Read, Op::Update) => Op::Create,
         (_, op) => op,
@@ -29,20 +32,21 @@ fn merged(older: &Change, newer: &Change) -> Change {
 }
 
 impl Lot {
-    /// A waiting version goes into the first write of its key: those after it are over that one.
+    /// A waiting version goes into the first write of its row: those after it are over that one. What waited for a
+    /// truncated table waits no more.
     fn prepare(&self, writes: &mut [Write]) {
         let waiting = self.waiting.lock().unwrap();
         let mut met = HashSet::new();
         for write in writes {
-            let keys = [write.change.old_key().unwrap(), write.change.key().unwrap()];
-            for key in keys.into_iter().flatten() {
-                if let Some((change, _)) = waiting.get(&key) {
-                    write.parked = true;
-                    if met.insert(key) {
-                        write.change = merged(change, &write.change);
-                    }
-                }
+            let Some(key) = write.change.key().unwrap() else { return };
+            let row = write.change.old_key().unwrap().unwrap_or_else(|| key.clone());
+            write.parked = waiting.contains_key(&row) || waiting.contains_key(&key);
+            if let Some((change, _)) = waiting.get(&row)
+                && !met.contains(&row)
+            {
+                write.change = merged(change, &write.change);
             }
+            met.extend([row, key]);
         }
     }
 

@@ -32,14 +32,28 @@ pub struct Rows {
 
 pub enum Item {
     Rows(Rows),
-    Truncate(SchemaId),
+    /// Of several tables, in source order.
+    Truncate(Vec<SchemaId>),
 }
 
 impl Item {
-    pub fn schema(&self) -> SchemaId {
+    /// Of a statement for rows.
+    pub fn schema(&self) -> Option<SchemaId> {
         match self {
-            Item::Rows(rows) => rows.schema,
-            Item::Truncate(schema) => *schema,
+            Item::Rows(rows) => Some(rows.schema),
+            Item::Truncate(_) => None,
+        }
+    }
+}
+
+/// Makes one of truncates that follow one another, in the place of the last: the tables of one `TRUNCATE` may refer to
+/// each other.
+pub fn join_truncates(steps: &mut [Vec<Item>]) {
+    for at in 1..steps.len() {
+        let [.., before, here] = &mut steps[..=at] else { continue };
+        if let ([Item::Truncate(earlier)], [Item::Truncate(tables)]) = (before.as_mut_slice(), here.as_mut_slice()) {
+            tables.splice(..0, std::mem::take(earlier));
+            before.clear();
         }
     }
 }
@@ -93,7 +107,7 @@ impl Builder<'_> {
             Step::Alone(index) => {
                 let change = &writes[*index].change;
                 match change.op {
-                    Op::Truncate => items.push(Item::Truncate(change.schema.id)),
+                    Op::Truncate => items.push(Item::Truncate(vec![change.schema.id])),
                     Op::Create | Op::Read | Op::Update | Op::Delete => {
                         let kind = match self.missing {
                             Missing::Fails => Kind::UpdateKeyAll,
@@ -148,6 +162,9 @@ impl Builder<'_> {
         Some(match effect {
             Effect::Insert if self.overwrite => Kind::Upsert,
             Effect::Insert => Kind::Insert,
+            // A snapshot's row mostly goes where none is, and an insert costs less than an upsert: as long as everything is
+            // tried at once, one that fails costs no more than the try.
+            Effect::Upsert if plan.key_infers && !self.overwrite && self.missing == Missing::Fails => Kind::Insert,
             Effect::Upsert | Effect::Replace => Kind::Upsert,
             Effect::Delete => Kind::Delete,
             Effect::Update => {

@@ -88,6 +88,20 @@ impl Plan {
                 generated: there.column.generated,
             });
         }
+        if let Some(column) = table.extension_key() {
+            let (column, kind) = (&column.name, &column.type_name);
+            return Err(fatal(format!(
+                "its key column {column} is of type {kind}, an extension's type, which can't be a key here; give it a key of \
+                 another type"
+            )));
+        }
+        if let Some(column) = table.required().find(|column| schema.column(column).is_none()) {
+            let (table, column) = (&target.sql_name, identifier(column));
+            return Err(fatal(format!(
+                "column {column} has no default and the source has no such column; ALTER TABLE {table} ALTER COLUMN {column} \
+                 SET DEFAULT ..., or DROP NOT NULL"
+            )));
+        }
         let key_names = schema.key.iter().map(|&at| columns[at].name.as_str()).collect::<Vec<_>>();
         let over_key = |index: &&crate::catalog::UniqueIndex| {
             index.columns.len() == key_names.len()

@@ -9,7 +9,7 @@ use super::items::{Item, KeyChange, Missing};
 use super::pipeline::{Pipeline, Reply, first_failure};
 use super::refusing::Refusing;
 use super::session::Session;
-use super::set_based::{BEGIN, Ready, finish, send, truncate};
+use super::set_based::{BEGIN, Ready, finish, send};
 use super::statement::Kind;
 use crate::error::Error;
 use std::collections::HashMap;
@@ -74,7 +74,9 @@ impl Session {
         let mut refusing = Refusing::default();
         let mut next = 0;
         while next < batch.writes.len() {
-            if stands_alone(&batch.writes[next].change)? {
+            if batch.writes[next].change.op == Op::Truncate {
+                next = self.truncates(batch, next, &mut refusing).await?;
+            } else if stands_alone(&batch.writes[next].change)? {
                 self.alone(batch, next, &mut refusing, &mut applied).await?;
                 next += 1;
             } else {
@@ -258,7 +260,22 @@ impl Session {
         Ok(Encoded::Single(Single { schema, version, item }))
     }
 
-    /// A truncate, or a changed key.
+    /// Truncates that follow one another, from `start` on. Returns where they end.
+    async fn truncates(&mut self, batch: &WriteBatch, start: usize, refusing: &mut Refusing) -> Result<usize, Attempt> {
+        let rest = batch.writes[start..].iter().map(|write| &write.change);
+        let run: Vec<_> = rest.take_while(|change| change.op == Op::Truncate).collect();
+        let schemas: Vec<_> = run.iter().map(|change| change.schema.id).collect();
+        let ready = [Ready::Truncate(self.truncate(&schemas))];
+        if let Err((_, failure)) = self.attempt(&ready).await? {
+            let names: Vec<_> = run.iter().map(|change| change.table().to_string()).collect();
+            let reason = failure.reason();
+            return Err(Error::Fatal(format!("the truncate of {} is refused: {reason}", names.join(", "))).into());
+        }
+        run.iter().for_each(|change| refusing.truncated(change.table()));
+        Ok(start + run.len())
+    }
+
+    /// A changed key.
     async fn alone(
         &mut self,
         batch: &WriteBatch,
@@ -269,16 +286,6 @@ impl Session {
         let write = &batch.writes[index];
         let change = &write.change;
         let table = change.table().clone();
-        if change.op == Op::Truncate {
-            let plan = self.plans.get(&change.schema.id).ok_or(Damaged("a row without a schema"))?;
-            let ready = [Ready::Truncate(truncate(plan))];
-            if let Err((_, failure)) = self.attempt(&ready).await? {
-                let reason = failure.reason();
-                return Err(Error::Fatal(format!("the truncate of table {table} is refused: {reason}")).into());
-            }
-            refusing.truncated(&table);
-            return Ok(());
-        }
         let (Some(old_key), Some(key), Some(row)) = (change.old_key()?, change.key()?, &change.after) else {
             return Err(Damaged("a changed key without both images").into());
         };

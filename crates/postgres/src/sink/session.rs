@@ -9,7 +9,7 @@ use super::target::Target;
 use crate::client::{self, Client, Purpose, literal};
 use crate::config::{Config, SessionReplicationRole};
 use crate::error::Error;
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::sync::Arc;
 use sync_worker_core::collapse::collapse;
 use sync_worker_core::database::Scope;
@@ -19,14 +19,14 @@ use sync_worker_core::schema::{Schema, SchemaId};
 use sync_worker_core::sink::{Applied, Parking, Progress, Write, WriteBatch};
 
 /// One plan per statement, made once and never by the size of a table: each row is looked up by its key, whether the
-/// table is empty, has just been filled or has never been analyzed.
+/// table is empty, has just been filled or has never been analyzed. The rows of a batch pass through memory, never through
+/// temporary files: it is used as far as a batch is large.
 const PLANNING: &str = "SET plan_cache_mode = force_generic_plan; SET enable_seqscan = off; SET enable_bitmapscan = off; \
                         SET enable_hashjoin = off; SET enable_mergejoin = off; SET enable_material = off; \
-                        SET enable_memoize = off; SET max_parallel_workers_per_gather = 0";
+                        SET enable_memoize = off; SET max_parallel_workers_per_gather = 0; SET work_mem = '128MB'";
 
 /// A plan made while a table had almost no rows may scan it: plans are made anew while the tables grow, each time that
-/// as many rows again have been written, up to this distance.
-const REPLAN_EVERY: u64 = 1 << 16;
+/// as many rows again have been written.
 const REPLAN_FIRST: u64 = 16;
 
 /// After an update that found no row, this many batches are looked at before their commit, and after an insert that found
@@ -141,7 +141,7 @@ impl Session {
     pub fn replans(&mut self) -> bool {
         let due = self.written >= self.replan_at;
         if due {
-            self.replan_at = self.written + self.written.min(REPLAN_EVERY);
+            self.replan_at = self.written.saturating_mul(2);
         }
         due
     }
@@ -217,16 +217,18 @@ async fn settings(client: &Client, role: SessionReplicationRole, owner: &Owner) 
 /// How deep each table stands below those that it refers to. In a cycle somebody is first.
 fn ranks(plans: &Plans) -> HashMap<SchemaId, usize> {
     let by_oid: HashMap<u32, &Plan> = plans.values().map(|plan| (plan.target.table.oid, plan)).collect();
-    fn depth(oid: u32, by_oid: &HashMap<u32, &Plan>, above: &mut HashSet<u32>) -> usize {
+    /// None while a table's own parents are looked at.
+    fn depth(oid: u32, by_oid: &HashMap<u32, &Plan>, known: &mut HashMap<u32, Option<usize>>) -> usize {
         let Some(plan) = by_oid.get(&oid) else { return 0 };
-        if !above.insert(oid) {
-            return 0;
+        if let Some(known) = known.get(&oid) {
+            return known.unwrap_or(0);
         }
+        known.insert(oid, None);
         let parents = plan.target.table.foreign_keys.iter().filter(|key| key.parent_oid != oid);
-        let depth = parents.map(|key| 1 + depth(key.parent_oid, by_oid, above)).max().unwrap_or(0);
-        above.remove(&oid);
+        let depth = parents.map(|key| 1 + depth(key.parent_oid, by_oid, known)).max().unwrap_or(0);
+        known.insert(oid, Some(depth));
         depth
     }
-    let rank = |plan: &Plan| depth(plan.target.table.oid, &by_oid, &mut HashSet::new());
-    plans.iter().map(|(id, plan)| (*id, rank(plan))).collect()
+    let mut known = HashMap::new();
+    plans.iter().map(|(id, plan)| (*id, depth(plan.target.table.oid, &by_oid, &mut known))).collect()
 }

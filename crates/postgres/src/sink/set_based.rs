@@ -1,9 +1,10 @@
 //! A batch in one statement per table and kind.
 
 use super::Attempt;
-use super::items::{Builder, Item, Missing, Rows};
+use super::items::{Builder, Item, Missing, Rows, join_truncates};
 use super::marker::ParkedRows;
 use super::pipeline::{Pipeline, Reply, first_failure};
+use super::plan::Plan;
 use super::session::Session;
 use super::statement::Kind;
 use crate::error::Error;
@@ -11,7 +12,9 @@ use std::collections::HashMap;
 use sync_worker_core::change::Op;
 use sync_worker_core::collapse::{Effect, Step, Version};
 use sync_worker_core::convert::Refusal;
+use sync_worker_core::schema::SchemaId;
 use sync_worker_core::sink::{Applied, Parking, Refused, WriteBatch};
+use sync_worker_core::value::Damaged;
 use tokio_postgres::Statement;
 
 pub const BEGIN: &str = "BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE";
@@ -51,6 +54,7 @@ impl Session {
             builder.step(step, &batch.writes, &mut of_step)?;
             items.push(of_step);
         }
+        join_truncates(&mut items);
         let Builder { refused, needs_row_by_row, idle, .. } = builder;
         // What follows a refused version of a key in a later step is made over it.
         if needs_row_by_row || !refused.is_empty() && steps.len() > 1 {
@@ -177,7 +181,7 @@ impl Session {
         let refused = builder.refused;
         applied.refused.extend(refused);
         let mut items: Vec<Item> = groups.into_values().flatten().map(Item::Rows).collect();
-        items.sort_by_key(|item| self.ranks.get(&item.schema()).copied());
+        items.sort_by_key(|item| item.schema().and_then(|schema| self.ranks.get(&schema).copied()));
         let ready = self.ready(items).await?;
         let mut pipeline = Pipeline::new(&self.client);
         send(&mut pipeline, &ready).await;
@@ -198,16 +202,14 @@ impl Session {
     pub async fn ready(&mut self, items: Vec<Item>) -> Result<Vec<Ready>, Attempt> {
         let mut ready = Vec::with_capacity(items.len());
         for item in items {
-            let Some(plan) = self.plans.get_mut(&item.schema()) else {
-                return Err(sync_worker_core::value::Damaged("a row without a schema").into());
-            };
             ready.push(match item {
                 Item::Rows(rows) => {
+                    let plan = self.plans.get_mut(&rows.schema).ok_or(Damaged("a row without a schema"))?;
                     let statement = plan.statement(&self.client, rows.kind, &rows.mask).await;
                     let statement = statement.map_err(|error| Attempt::Failed(super::Failure::of(&error)))?;
                     Ready::Rows(rows, statement)
                 }
-                Item::Truncate(_) => Ready::Truncate(truncate(plan)),
+                Item::Truncate(tables) => Ready::Truncate(self.truncate(&tables)),
             });
         }
         Ok(ready)
@@ -270,6 +272,30 @@ impl Session {
         Ok(())
     }
 
+    /// One `TRUNCATE` of these tables where it is allowed and nobody else refers to them. Else each by itself, children
+    /// first, and where that is not allowed every row.
+    pub fn truncate(&self, schemas: &[SchemaId]) -> String {
+        let mut plans: Vec<&Plan> = schemas.iter().filter_map(|schema| self.plans.get(schema)).collect();
+        let oids: Vec<u32> = plans.iter().map(|plan| plan.target.table.oid).collect();
+        let free = |plan: &&Plan, among: &[u32]| {
+            plan.target.may_truncate && plan.target.referrers.iter().all(|oid| among.contains(oid))
+        };
+        if plans.iter().all(|plan| free(plan, &oids)) {
+            let names: Vec<&str> = plans.iter().map(|plan| plan.target.sql_only.as_str()).collect();
+            return format!("TRUNCATE {}", names.join(", "));
+        }
+        let rank = |plan: &&Plan| {
+            let same = |schema: &&SchemaId| self.plans.get(schema).is_some_and(|other| std::ptr::eq(other, *plan));
+            schemas.iter().find(same).and_then(|schema| self.ranks.get(schema)).copied()
+        };
+        plans.sort_by_key(|plan| std::cmp::Reverse(rank(plan)));
+        let each = plans.iter().map(|plan| match free(plan, &[]) {
+            true => format!("TRUNCATE {}", plan.target.sql_only),
+            false => format!("DELETE FROM {}", plan.target.sql_only),
+        });
+        each.collect::<Vec<_>>().join("; ")
+    }
+
     /// A connection that failed is not asked again; the server rolls back when it is closed.
     pub async fn roll_back(&self, attempt: Attempt) -> Attempt {
         if matches!(&attempt, Attempt::Failed(failure) if failure.is_connection()) {
@@ -286,12 +312,6 @@ impl From<super::Failure> for Attempt {
     fn from(failure: super::Failure) -> Self {
         Attempt::Failed(failure)
     }
-}
-
-/// A `TRUNCATE` where it is allowed and refers to nobody; every row, else.
-pub fn truncate(plan: &super::plan::Plan) -> String {
-    let table = &plan.target.sql_only;
-    if plan.target.truncates { format!("TRUNCATE {table}") } else { format!("DELETE FROM {table}") }
 }
 
 pub async fn send<'a>(pipeline: &mut Pipeline<'a>, ready: &'a [Ready]) {

@@ -17,8 +17,9 @@ pub struct Target {
     /// What a value that travels as text is cast to, by the oid of the column's base type. Without the column's
     /// modifier: a cast to `varchar(3)` cuts, an assignment to such a column refuses.
     casts: HashMap<u32, String>,
-    /// `TRUNCATE` is allowed and no other table refers to this one.
-    pub truncates: bool,
+    pub may_truncate: bool,
+    /// The other tables that refer to this one: they have to be truncated with it.
+    pub referrers: Vec<u32>,
     /// A column takes explicit values only with `OVERRIDING SYSTEM VALUE`.
     pub has_identity: bool,
 }
@@ -33,11 +34,13 @@ impl Target {
             )));
         };
         let oid = table.oid;
+        let sql = format!("SELECT has_table_privilege({oid}, 'TRUNCATE')");
+        let may_truncate = client.value("a look at the catalog", &sql).await?.as_deref() == Some("t");
         let sql = format!(
-            "SELECT has_table_privilege({oid}, 'TRUNCATE') AND NOT EXISTS (SELECT 1 FROM pg_constraint \
-             WHERE contype = 'f' AND confrelid = {oid} AND conrelid <> {oid})"
+            "SELECT DISTINCT conrelid FROM pg_constraint WHERE contype = 'f' AND confrelid = {oid} AND conrelid <> {oid}"
         );
-        let truncates = client.value("a look at the catalog", &sql).await?.as_deref() == Some("t");
+        let rows = client.rows("a look at the catalog", &sql).await?;
+        let referrers = rows.iter().filter_map(|row| row.get(0)?.parse().ok()).collect();
         let oids = table.columns.iter().map(|column| literal(&column.base_oid.to_string())).collect::<Vec<_>>();
         let sql = format!(
             "SELECT t.oid, quote_ident(n.nspname) || '.' || quote_ident(t.typname) FROM pg_type t \
@@ -50,7 +53,8 @@ impl Target {
             sql_name: table.name.quoted(),
             sql_only: table.from_clause(),
             casts: casts.collect(),
-            truncates,
+            may_truncate,
+            referrers,
             has_identity: table.columns.iter().any(|column| column.identity == Identity::Always),
             table,
         })

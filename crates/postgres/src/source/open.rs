@@ -43,12 +43,13 @@ pub async fn open(
             let resume = resume(from)?;
             check(&client, database, &name, from, (&epoch, end), &address.database).await?;
             check_tables(&client, database, &name, &tables).await?;
-            recent.assume_running(&client).await?;
+            recent.assume_waiting(&client).await?;
             if slot::publish(&client, &name, &tables).await? == Publication::Altered {
                 tracing::warn!(
                     publication = name,
                     "the publication had other tables than the pipeline and was changed"
                 );
+                recent.assume_running(&client).await?;
             }
             resume
         }
@@ -100,6 +101,13 @@ async fn tables(client: &Client, scope: &Scope) -> Result<Vec<Table>, Error> {
             )));
         }
         table.schema(&at.table)?;
+        if let Some(column) = table.extension_key() {
+            let (column, kind) = (&column.name, &column.type_name);
+            return Err(Error::Fatal(format!(
+                "table {name} has the key column {column} of type {kind}, an extension's type, which can't be a key here; \
+                 give it a key of another type"
+            )));
+        }
         tables.push(table);
     }
     Ok(tables)

@@ -66,8 +66,8 @@ pub async fn create(client: &Client, name: &str, failover: bool) -> Result<Lsn, 
         "SELECT lsn FROM pg_create_logical_replication_slot({}, 'pgoutput', false, false{failover})",
         literal(name)
     );
-    // It waits for every transaction that is running now, which may be hours.
-    client.rows("the time limit of a session", "SET statement_timeout = 0").await?;
+    // It waits for every transaction that is running now, which may be hours; the wait is one for locks.
+    client.rows("the time limits of a session", "SET statement_timeout = 0; SET lock_timeout = 0").await?;
     let mut creating = std::pin::pin!(client.value("the creation of the slot", &sql));
     let lsn = tokio::select! {
         lsn = &mut creating => lsn,
@@ -76,7 +76,7 @@ pub async fn create(client: &Client, name: &str, failover: bool) -> Result<Lsn, 
             creating.await
         }
     }?;
-    client.rows("the time limit of a session", "RESET statement_timeout").await?;
+    client.rows("the time limits of a session", "RESET statement_timeout; RESET lock_timeout").await?;
     lsn.and_then(|lsn| lsn.parse().ok()).ok_or(Error::Protocol("a slot without a position"))
 }
 
