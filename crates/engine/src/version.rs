@@ -36,6 +36,8 @@ impl History {
         let table = change.table().clone();
         let mut below = refused;
         let mut old_key = change.old_key()?;
+        // The write by which the row left its old key.
+        let mut left = refused;
         let mut key = old_key.clone().or(change.key()?);
         while let Some(name) = key.take().map(|key| (table.clone(), key)) {
             let indexes = self.of_key.get(&name).map(Vec::as_slice).unwrap_or_default();
@@ -48,13 +50,17 @@ impl History {
             }
             change = merged(write, &change)?;
             old_key = change.old_key()?;
-            key = write.old_key()?.or(Some(name.1));
+            let moved_here = write.old_key()?;
+            if moved_here.is_some() {
+                left = earlier;
+            }
+            key = moved_here.or(Some(name.1));
             below = earlier;
         }
         // Another row has come under the old key since.
         if let Some(old) = old_key {
             let name = (table, old);
-            let later = self.of_key.get(&name).into_iter().flatten().rev().take_while(|index| **index > refused);
+            let later = self.of_key.get(&name).into_iter().flatten().rev().take_while(|index| **index > left);
             for index in later {
                 if writes[*index].change.key()?.as_ref() == Some(&name.1) {
                     stay(&mut change);

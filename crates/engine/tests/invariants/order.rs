@@ -96,6 +96,26 @@ async fn invariant_5_a_parked_key_that_is_deleted_and_made_anew_keeps_nothing_of
     life.stop().await;
 }
 
+/// The retry of a row that moved must not take the row with it that has come under its old key, wherever in the batch the
+/// version that waits was made.
+#[tokio::test(start_paused = true)]
+async fn invariant_5_a_row_that_comes_under_the_old_key_of_a_refused_one_stays() {
+    let mut world = World::new();
+    world.plan.retry.attempts = u32::MAX;
+    let life = world.streaming().await;
+    let changes = &world.changes;
+    commit(&world, vec![changes.create(1, 1, "a")]).await;
+    let switch = refuse(&world.target, ErrorClass::Dependency, |row| number(row, 0) == 2);
+    let moved = vec![changes.rename(1, 2, 2, Some("a")), changes.create(1, 3, "new"), changes.update(2, 4, Some("b"))];
+    commit(&world, moved).await;
+    let waiting = world.store.deferred();
+    assert_eq!(waiting.len(), 1);
+    assert!(waiting[0].change.old_key().unwrap().is_none(), "its old key belongs to another row now");
+    switch.store(false, Ordering::Relaxed);
+    world.equal().await;
+    life.stop().await;
+}
+
 /// The parked version is about a row that a truncate has removed.
 #[tokio::test(start_paused = true)]
 async fn invariant_5_a_truncate_ends_what_waits_for_a_retry() {
