@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::process::Command;
 
 /// What a crate may use among ours, apart from `testkit` in its tests. `*` is everything.
-const ALLOWED: [(&str, &[&str]); 10] = [
+const ALLOWED: [(&str, &[&str]); 11] = [
     ("sync-worker-core", &[]),
     ("sync-worker-engine", &["sync-worker-core"]),
     ("sync-worker-postgres", &["sync-worker-core"]),
@@ -15,6 +15,7 @@ const ALLOWED: [(&str, &[&str]); 10] = [
     ("sync-worker", &["*"]),
     ("sync-worker-testkit", &["sync-worker-core"]),
     ("sync-worker-tests", &["*"]),
+    ("sync-worker-mongodb-stand-in", &[]),
 ];
 
 #[test]
