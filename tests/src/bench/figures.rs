@@ -40,8 +40,9 @@ pub struct Line {
     pub ours: Figures,
     pub peer: Figures,
     pub ratios: Figures,
-    /// As the design promises it.
+    /// What the design promises of the ratio, or of our figure where there is no peer.
     pub floor: &'static str,
+    /// What the design wants to reach.
     pub aim: &'static str,
 }
 

@@ -24,7 +24,7 @@ pub async fn measure(
     let name = |percentile: &str| {
         format!("commit to commit at {rate} single-row commits/s, {percentile}, against a native subscription")
     };
-    let (floor, aim) = if rate >= 1000 { (("6", "3"), ("3", "1.5")) } else { (("-", "-"), ("-", "-")) };
+    let (floor, aim) = if rate >= 1000 { (("at most 6", "3"), ("at most 3", "1.5")) } else { (("-", "-"), ("-", "-")) };
     let mut p50 = Line::new(&name("p50"), "ms, lower is better", floor.0, aim.0);
     let mut p99 = Line::new(&name("p99"), "ms, lower is better", floor.1, aim.1);
     for server in [source, target] {

@@ -32,7 +32,7 @@ pub async fn measure(
     scale: f64,
 ) -> anyhow::Result<(Line, Line)> {
     let what = format!("PostgreSQL -> PostgreSQL, {}, against a native subscription", workload.name());
-    let mut rates = Line::new(&what, "changes/s", "1.2", "1.6");
+    let mut rates = Line::new(&what, "changes/s", "at least 1.2", "1.6");
     let mut costs = Line::new("the same, processor time of worker and apply worker", "s per million", "-", "-");
     let tables = workload.tables();
     let list = tables.join(", ");

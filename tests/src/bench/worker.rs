@@ -128,6 +128,13 @@ impl Worker {
         Ok(())
     }
 
+    /// kill -9.
+    pub fn kill(mut self) -> anyhow::Result<()> {
+        self.child.kill()?;
+        self.child.wait()?;
+        Ok(())
+    }
+
     /// Ends it in order.
     pub fn stop(mut self) -> anyhow::Result<()> {
         let pid = self.child.id().to_string();

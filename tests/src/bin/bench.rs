@@ -1,11 +1,14 @@
-//! `make bench`: one table of rates, latencies and memory, each beside a peer in the same run.
+//! `make bench`: one table of rates, latencies, memory and idle cost, each beside a peer in the same run where there is one.
 
 use clap::Parser;
 use std::path::PathBuf;
 use sync_worker_tests::bench::figures::{self, Line};
 use sync_worker_tests::bench::postgres::Server;
 use sync_worker_tests::bench::workload::Workload;
-use sync_worker_tests::bench::{latency, log, memory, throughput};
+use sync_worker_tests::bench::{binlog, idle, latency, log, memory, targets, throughput};
+use sync_worker_tests::kind::Direction;
+
+const NAMES: [&str; 7] = ["throughput", "latency", "log", "binlog", "targets", "memory", "idle"];
 
 #[derive(Parser)]
 struct Options {
@@ -15,9 +18,12 @@ struct Options {
     /// A part of the usual backlog, for a quick look; figures count at 1 only.
     #[arg(long, default_value_t = 1.0)]
     scale: f64,
-    /// Only the measurements whose name holds this: throughput, latency, log, memory.
-    #[arg(long)]
+    /// Only this measurement.
+    #[arg(long, value_parser = NAMES)]
     only: Option<String>,
+    /// Only this direction where a measurement has several: postgres-mysql, and so on.
+    #[arg(long)]
+    direction: Option<Direction>,
     /// Also a transaction of five million rows.
     #[arg(long)]
     long: bool,
@@ -29,32 +35,51 @@ struct Options {
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
     let options = Options::parse();
-    let wanted = |name: &str| options.only.as_deref().is_none_or(|only| name.contains(only));
-    let settings =
-        ["track_commit_timestamp=on", "max_wal_size=4GB", "checkpoint_timeout=30min", "shared_buffers=512MB"];
-    let (source, target) = (Server::start("bench-source", &settings)?, Server::start("bench-target", &settings)?);
+    let wanted = |name: &str| options.only.as_deref().is_none_or(|only| name == only);
+    let directions = || Direction::ALL.into_iter().filter(|one| options.direction.is_none_or(|only| *one == only));
+    let (under, repetitions, scale) = (options.state.as_path(), options.repetitions, options.scale);
     let mut lines: Vec<Line> = Vec::new();
-    if wanted("throughput") {
-        for workload in Workload::ALL {
-            let (rates, costs) =
-                throughput::measure(&source, &target, &options.state, workload, options.repetitions, options.scale)
-                    .await?;
+    if ["throughput", "latency", "log"].into_iter().any(wanted) {
+        let settings =
+            ["track_commit_timestamp=on", "max_wal_size=4GB", "checkpoint_timeout=30min", "shared_buffers=512MB"];
+        let (source, target) = (Server::start("bench-source", &settings)?, Server::start("bench-target", &settings)?);
+        if wanted("throughput") {
+            for workload in Workload::ALL {
+                let (rates, costs) = throughput::measure(&source, &target, under, workload, repetitions, scale).await?;
+                lines.extend([rates, costs]);
+            }
+        }
+        if wanted("latency") {
+            for rate in [100, 1000] {
+                lines.extend(latency::measure(&source, &target, under, rate, repetitions).await?);
+            }
+        }
+        if wanted("log") {
+            let (rates, costs) = log::measure(&source, under, repetitions, scale).await?;
             lines.extend([rates, costs]);
         }
     }
-    if wanted("latency") {
-        for rate in [100, 1000] {
-            lines.extend(latency::measure(&source, &target, &options.state, rate, options.repetitions).await?);
+    if wanted("binlog") {
+        lines.extend(binlog::measure(under, repetitions, scale).await?);
+    }
+    if wanted("targets") {
+        for direction in directions() {
+            lines.extend(targets::measure(under, direction, repetitions, scale).await?);
         }
     }
-    if wanted("log") {
-        let (rates, costs) = log::measure(&source, &options.state, options.repetitions, options.scale).await?;
-        lines.extend([rates, costs]);
-    }
     if wanted("memory") {
-        lines.push(memory::measure(&source, &target, &options.state, 1_000_000).await?);
-        if options.long {
-            lines.push(memory::measure(&source, &target, &options.state, 5_000_000).await?);
+        #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
+        let rows = |millions: f64| (millions * 1e6 * scale) as u64;
+        for direction in directions() {
+            lines.push(memory::measure(under, direction, rows(1.0)).await?);
+            if options.long {
+                lines.push(memory::measure(under, direction, rows(5.0)).await?);
+            }
+        }
+    }
+    if wanted("idle") {
+        for direction in directions() {
+            lines.extend(idle::measure(under, direction, repetitions, scale).await?);
         }
     }
     figures::print(&lines);
