@@ -55,9 +55,9 @@ log-crash-test: ## the embedded log after torn and lost writes; SEED, IMAGES
 	$(BUILD)
 	$(PROGRAM)
 
-bench: ## throughput, latency and memory; DIRECTION, LONG
+bench: ## rates, latency, memory and idle cost beside peers; ONLY, DIRECTION, LONG
 	$(BUILD)
-	$(SERVERS) run -- $(PROGRAM)
+	$(SERVERS) run -- $(PROGRAM) $(if $(ONLY),--only '$(ONLY)')
 
 # Static, so that it runs on every distribution; naming the target keeps the flag away from build scripts.
 dist: TARGET = $(shell rustc -vV | sed -n 's/^host: //p')

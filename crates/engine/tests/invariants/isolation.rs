@@ -68,5 +68,9 @@ async fn invariant_10_a_source_that_fails_leaves_the_appliers_running() {
     world.source.commit(vec![world.changes.create(1, 1, "a")]);
     life.is(SOURCE, Task::Capture, State::Failed).await;
     life.is(TARGET, Task::Apply, State::Streaming).await;
+    // What was wrong is mended meanwhile, and nobody has to restart the worker.
+    world.source.forget_faults();
+    world.equal().await;
+    life.is(SOURCE, Task::Capture, State::Streaming).await;
     life.stop().await;
 }
