@@ -151,6 +151,9 @@ pub(super) fn plan(from: &ColumnType, to: &ColumnType) -> Option<(Step, Class)> 
             | T::Enum
             | T::Set
             | T::Bits { .. }
+            | T::Id
+            | T::Document
+            | T::Field
             | T::Named { .. },
             _,
         ) => return None,
