@@ -3,6 +3,7 @@
 //! Sinks convert with it before they write, and verification before it compares, so both mean the same. Which pairs of
 //! types there are, and the class of each, stands in [`plan`]; what is done to a value in [`step`].
 
+mod from_field;
 mod plan;
 mod step;
 

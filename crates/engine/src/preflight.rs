@@ -8,6 +8,7 @@ use sync_worker_core::database::{Database, Finding, Inspection, Role, Scope, Tab
 use sync_worker_core::error::Error;
 use sync_worker_core::name::DatabaseName;
 use sync_worker_core::schema::Schema;
+use sync_worker_core::types::{ColumnType, Engine};
 
 /// A member of a pipeline and what was found there.
 pub struct Inspected {
@@ -69,9 +70,32 @@ pub fn findings(plan: &Plan, inspected: &[Inspected]) -> Vec<Finding> {
     findings
 }
 
+/// Where a column has no form as a field, or the other way.
+fn documents(database: &DatabaseName, name: &str, from: &Schema, to: &Schema) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    let table = if from.engine == Engine::Mongodb { to } else { from };
+    for column in &table.columns {
+        let refused = match (&column.kind, from.engine) {
+            (ColumnType::Named { .. }, _) => Some(format!("{} has no form in a document", column.type_name)),
+            (kind, Engine::Mongodb) => Conversion::new(&ColumnType::Field, kind).err().map(|refusal| refusal.to_string()),
+            (_, Engine::Postgres | Engine::Mysql) => None,
+        };
+        findings.extend(refused.map(|problem| Finding {
+            place: format!("databases.{database} table {name} column {}", column.name),
+            problem,
+            cure: "change the column's type".to_owned(),
+            advice: false,
+        }));
+    }
+    findings
+}
+
 /// Where a target's table can't hold what the source's has.
 fn fit(database: &DatabaseName, at: Option<&TableAt>, from: &Schema, to: &Schema) -> Vec<Finding> {
     let name = at.map_or_else(|| to.table.to_string(), |at| at.name.clone());
+    if from.engine != to.engine && (from.engine == Engine::Mongodb || to.engine == Engine::Mongodb) {
+        return documents(database, &name, from, to);
+    }
     let mut findings = Vec::new();
     let mut find = |column: Option<&str>, problem: String, cure: String, advice: bool| {
         let column = column.map_or_else(String::new, |column| format!(" column {column}"));

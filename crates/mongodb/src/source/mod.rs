@@ -16,6 +16,7 @@ mod token;
 use crate::catalog;
 use crate::client::{Client, same_epoch, within};
 use crate::clock;
+use crate::ddl;
 use crate::error::Error;
 use assembly::Assembly;
 use async_trait::async_trait;
@@ -37,6 +38,9 @@ use tokio::task::JoinHandle;
 /// How long the server holds back an answer when it has nothing to say. An idle stream moves its position that often, and
 /// a transaction that nothing follows is known to be complete after it.
 const AWAIT: Duration = Duration::from_millis(250);
+
+/// "Change stream was configured to require a post-image": the update was made before there were any, or it is too old.
+const NO_IMAGE: i32 = 47;
 
 /// Batches between the pump and the engine.
 const BATCHES: usize = 2;
@@ -126,7 +130,14 @@ pub async fn open(
     let names: Vec<&str> = tables.keys().map(String::as_str).collect();
     let found = catalog::collections(&client, &names).await?;
     let images = found.len() == names.len() && found.iter().all(|collection| collection.post_images);
-    let cursor = watch(&client, &names, &start, images).await?;
+    let (cursor, images) = match watch(&client, &names, &start, images).await {
+        // From before there were any, or from longer ago than they are kept.
+        Err(error) if images && error.code() == Some(NO_IMAGE) => {
+            tell_of_images(&client, &names);
+            (watch(&client, &names, &start, false).await?, false)
+        }
+        opened => (opened?, images),
+    };
     returned.store(checkpoint.position);
     let assembly = Assembly::new(checkpoint.epoch.clone(), checkpoint.position, start);
     let (sender, batches) = mpsc::channel(BATCHES);
@@ -176,6 +187,16 @@ async fn watch(
     let doing = "opening the change stream";
     let opened = within(doing, client.database.run_raw_cursor_command(command).max_time(AWAIT).batch()).await;
     opened.map_err(lost)
+}
+
+/// Updates without images are taken as what changed.
+fn tell_of_images(client: &Client, names: &[&str]) {
+    let statements: Vec<String> = names.iter().map(|name| ddl::post_images(name)).collect();
+    tracing::warn!(
+        database = %client.name,
+        "an update comes without the document after it; it is taken as what changed, which a relational target may refuse; post-images are on by: {}",
+        statements.join(" ")
+    );
 }
 
 /// A history that is gone is a GAP with a cure (invariant 8).

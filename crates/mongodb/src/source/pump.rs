@@ -2,13 +2,12 @@
 
 use crate::client::Client;
 use crate::codec::Rows;
-use crate::ddl;
 use crate::error::Error;
 use crate::source::assembly::Assembly;
 use crate::source::event::{self, Tables};
 use crate::source::fragments::{Fragments, Taken};
 use crate::source::token::{self, Start};
-use crate::source::{AWAIT, lost, watch};
+use crate::source::{AWAIT, NO_IMAGE, lost, tell_of_images, watch};
 use bson::RawDocument;
 use futures::StreamExt;
 use mongodb::raw_batch_cursor::{RawBatch, RawBatchCursor};
@@ -20,9 +19,6 @@ use tokio::sync::mpsc::Sender;
 
 /// How much longer than it was asked to a server may hold back an answer.
 const PATIENCE: Duration = Duration::from_secs(10);
-
-/// "Change stream was configured to require a post-image": the update was made before there were any, or it is too old.
-const NO_IMAGE: i32 = 47;
 
 pub struct Pump {
     client: Client,
@@ -88,14 +84,9 @@ impl Pump {
 
     /// Updates from before the images, or older than they are kept, are taken as what changed.
     async fn without_images(&mut self) -> Result<(), Error> {
-        let statements: Vec<String> = self.tables.keys().map(|name| ddl::post_images(name)).collect();
-        tracing::warn!(
-            database = %self.client.name,
-            "an update comes without the document after it; it is taken as what changed, which a relational target may refuse; post-images are on by: {}",
-            statements.join(" ")
-        );
-        self.images = false;
         let names: Vec<&str> = self.tables.keys().map(String::as_str).collect();
+        tell_of_images(&self.client, &names);
+        self.images = false;
         let start = self.newest.clone().unwrap_or_else(|| self.assembly.start());
         self.cursor = watch(&self.client, &names, &start, false).await?;
         Ok(())
