@@ -5,7 +5,7 @@ use crate::connection::{Connection, Texts};
 use crate::database::Database;
 use crate::kind::Kind;
 use crate::{mongodb, mysql, postgres};
-use ::mongodb::bson::{Bson, Document, doc};
+use ::mongodb::bson::{Document, doc};
 use anyhow::{Context, bail, ensure};
 use futures::TryStreamExt;
 use std::collections::BTreeMap;
@@ -179,7 +179,7 @@ async fn documents_equal(source: &Database, here: &str, target: &Database, there
         let rows = database.documents().await?.collection::<Document>(name);
         let documents: Vec<Document> = rows.find(doc! {}).await?.try_collect().await?;
         let pair = |document: Document| {
-            (format!("{:?}", document.get("_id")), Bson::Document(document).into_canonical_extjson().to_string())
+            (format!("{:?}", document.get("_id")), format!("{document:?}"))
         };
         Ok(documents.into_iter().map(pair).collect())
     };

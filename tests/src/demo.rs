@@ -109,8 +109,8 @@ async fn way(pipeline: &'static str, source: &str, target: &str, settings: &Sett
     let (source, target) = (Database::create_on(source, pipeline).await?, Database::create_on(target, pipeline).await?);
     source.execute(tables::FENCE).await?;
     target.execute(tables::EMPTY_FENCE).await?;
-    source.execute(tables::item(source.kind)).await?;
-    target.execute(tables::item(target.kind)).await?;
+    source.execute(&tables::item(source.kind)).await?;
+    target.execute(&tables::item(target.kind)).await?;
     source.execute(&tables::fill(source.kind, settings.rows)).await?;
     Ok(Way { pipeline, source, target })
 }
@@ -246,5 +246,6 @@ fn client(database: &Database) -> String {
     match database.kind {
         Kind::Postgres => format!("`psql {}`", database.url()),
         Kind::Mysql => format!("`mysql -h {host} -P {port} -u root {}`", database.name),
+        Kind::Mongodb => format!("`mongosh {}`", database.url()),
     }
 }

@@ -61,23 +61,22 @@ pub async fn run(database: &Database, writes: &[Write], rolled_back: bool) -> an
     let mut session = database.client().start_session().await?;
     session.start_transaction().await?;
     for write in writes {
-        let session = &mut session;
         match write {
-            Write::Insert(row) => drop(rows.insert_one(row).session(session).await?),
+            Write::Insert(row) => drop(rows.insert_one(row).session(&mut session).await?),
             Write::Set { ids, fields } => {
                 let filter = doc! { "_id": { "$in": ids } };
-                rows.update_many(filter, doc! { "$set": fields }).session(session).await?;
+                rows.update_many(filter, doc! { "$set": fields }).session(&mut session).await?;
             }
             Write::Bump(id) => {
-                rows.update_one(doc! { "_id": id }, doc! { "$inc": { "version": 1i64 } }).session(session).await?;
+                rows.update_one(doc! { "_id": id }, doc! { "$inc": { "version": 1i64 } }).session(&mut session).await?;
             }
-            Write::Delete(id) => drop(rows.delete_one(doc! { "_id": id }).session(session).await?),
+            Write::Delete(id) => drop(rows.delete_one(doc! { "_id": id }).session(&mut session).await?),
             Write::Move { from, to, fields } => {
-                let found = rows.find_one_and_delete(doc! { "_id": from }).session(&mut *session).await?;
+                let found = rows.find_one_and_delete(doc! { "_id": from }).session(&mut session).await?;
                 let mut row = found.with_context(|| format!("row {from} is not there"))?;
                 row.insert("_id", *to);
                 row.extend(fields.clone());
-                rows.insert_one(row).session(session).await?;
+                rows.insert_one(row).session(&mut session).await?;
             }
         }
     }
@@ -90,7 +89,8 @@ pub async fn run(database: &Database, writes: &[Write], rolled_back: bool) -> an
 
 /// Keys and versions of the rows that a filter takes, as a query would give them.
 pub async fn versions(database: &Database, takes: impl Fn(i64) -> bool) -> anyhow::Result<Vec<Texts>> {
-    let find = database.collection::<Document>("item").find(doc! {}).projection(doc! { "version": 1 });
+    let rows = database.collection::<Document>("item");
+    let find = rows.find(doc! {}).projection(doc! { "version": 1 });
     let rows: Vec<Document> = find.sort(doc! { "_id": 1 }).await?.try_collect().await?;
     let mut found = Vec::new();
     for row in rows {
@@ -184,7 +184,7 @@ pub fn text(value: Option<&Bson>) -> Option<String> {
             let text = time.try_to_rfc3339_string().ok()?;
             text.trim_end_matches('Z').replace('T', " ")
         }
-        other => other.clone().into_canonical_extjson().to_string(),
+        other => other.to_string(),
     })
 }
 
