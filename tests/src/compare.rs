@@ -178,9 +178,7 @@ async fn documents_equal(source: &Database, here: &str, target: &Database, there
     let all = async |database: &Database, name: &str| -> anyhow::Result<BTreeMap<String, String>> {
         let rows = database.documents().await?.collection::<Document>(name);
         let documents: Vec<Document> = rows.find(doc! {}).await?.try_collect().await?;
-        let pair = |document: Document| {
-            (format!("{:?}", document.get("_id")), format!("{document:?}"))
-        };
+        let pair = |document: Document| (format!("{:?}", document.get("_id")), format!("{document:?}"));
         Ok(documents.into_iter().map(pair).collect())
     };
     let (expected, found) = (all(source, here).await?, all(target, there).await?);

@@ -15,11 +15,18 @@ use std::time::Duration;
 #[derive(Clone, Debug)]
 pub enum Write {
     Insert(Document),
-    Set { ids: Vec<i64>, fields: Document },
+    Set {
+        ids: Vec<i64>,
+        fields: Document,
+    },
     Bump(i64),
     Delete(i64),
     /// A key never changes here: the document goes and comes again under another.
-    Move { from: i64, to: i64, fields: Document },
+    Move {
+        from: i64,
+        to: i64,
+        fields: Document,
+    },
 }
 
 pub async fn open(url: &str) -> anyhow::Result<Database> {

@@ -1,8 +1,8 @@
 //! What an end-to-end test stands on: a database at each end, tables in both, a worker between them.
 
 use crate::compare;
-use crate::database::Database;
 use crate::connection::Connection;
+use crate::database::Database;
 use crate::kind::{Direction, Kind};
 use crate::load::Load;
 use crate::mongodb;
@@ -87,8 +87,7 @@ impl Preparation {
     /// The table of the loads, with rows in the source.
     pub async fn item(&mut self, rows: i64) -> anyhow::Result<()> {
         let digits = if self.direction().has_documents() { 3 } else { 6 };
-        let (here, there) =
-            (tables::item_with(self.source.kind, digits), tables::item_with(self.target.kind, digits));
+        let (here, there) = (tables::item_with(self.source.kind, digits), tables::item_with(self.target.kind, digits));
         self.table(ITEM, &here, &there).await?;
         match self.source.kind {
             Kind::Postgres | Kind::Mysql => self.source.execute(&tables::fill(self.source.kind, rows)).await,

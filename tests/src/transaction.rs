@@ -113,7 +113,8 @@ pub struct Transaction {
 impl Transaction {
     /// Plans the next transaction and follows in `rows` what it will have done.
     pub fn plan(kind: Kind, rng: &mut StdRng, rows: &mut Rows, mix: &Mix, keep: usize) -> Self {
-        let mut planner = Planner { kind, rng, rows, mix, keep, sql: "BEGIN;".to_owned(), writes: Vec::new(), changes: 0 };
+        let mut planner =
+            Planner { kind, rng, rows, mix, keep, sql: "BEGIN;".to_owned(), writes: Vec::new(), changes: 0 };
         let before = planner.rows.clone();
         planner.some_changes();
         if planner.rng.random_ratio(1, 8) {

@@ -56,7 +56,9 @@ pub fn findings(plan: &Plan, inspected: &[Inspected]) -> Vec<Finding> {
             findings.extend(fit(&target.database, at, &from, &to));
             let place = inspection.tables.iter().position(|schema| schema.table == table.name);
             let required = place.and_then(|place| inspection.required.get(place)).into_iter().flatten();
-            for column in required.filter(|column| from.column(column).is_none()) {
+            // A document may have any field.
+            let known = from.engine == Engine::Mongodb && to.engine != Engine::Mongodb;
+            for column in required.filter(|column| !known && from.column(column).is_none()) {
                 let name = at.map_or_else(|| to.table.to_string(), |at| at.name.clone());
                 findings.push(Finding {
                     place: format!("databases.{} table {name} column {column}", target.database),
@@ -77,7 +79,9 @@ fn documents(database: &DatabaseName, name: &str, from: &Schema, to: &Schema) ->
     for column in &table.columns {
         let refused = match (&column.kind, from.engine) {
             (ColumnType::Named { .. }, _) => Some(format!("{} has no form in a document", column.type_name)),
-            (kind, Engine::Mongodb) => Conversion::new(&ColumnType::Field, kind).err().map(|refusal| refusal.to_string()),
+            (kind, Engine::Mongodb) => {
+                Conversion::new(&ColumnType::Field, kind).err().map(|refusal| refusal.to_string())
+            }
             (_, Engine::Postgres | Engine::Mysql) => None,
         };
         findings.extend(refused.map(|problem| Finding {

@@ -109,8 +109,7 @@ async fn between(
         documents.see(&table.name, rows.schema(&table.name).await?.as_ref())?;
         let (here, there): (&mut dyn TableReader, &mut dyn TableReader) =
             if from_documents { (&mut documents, rows.as_mut()) } else { (rows.as_mut(), &mut documents) };
-        let mut report =
-            Comparison::new(table.name.clone(), here, there, settings).await?.run(progress).await?;
+        let mut report = Comparison::new(table.name.clone(), here, there, settings).await?.run(progress).await?;
         if from_documents {
             // A repair asks the source, by its own keys.
             let ids = report.differing.iter().map(|key| documents.id(&table.name, key));
@@ -201,7 +200,8 @@ impl Mapping {
                 matches!(kind, Bool | Int { .. } | Date | Year | Timestamp { .. } | TimestampTz { .. } | Bytes { .. });
             // MongoDB puts the shorter of two binaries first.
             let engines = [self.from.engine, self.to.engine];
-            let alike = !matches!(kind, Bytes { .. }) || !engines.contains(&Engine::Mongodb) || engines[0] == engines[1];
+            let alike =
+                !matches!(kind, Bytes { .. }) || !engines.contains(&Engine::Mongodb) || engines[0] == engines[1];
             at == *part && portable && alike && conversion.class() <= Class::Widened
         })
     }

@@ -34,11 +34,12 @@ impl Client {
     pub async fn connect(config: &Config) -> Result<Self, Error> {
         let doing = "the start of a session";
         let name = config.address()?.database;
-        let mut options = ClientOptions::parse(&config.url).await.map_err(|error| match Error::driver(doing, &error) {
-            unreachable @ Error::Unreachable { .. } => unreachable,
-            // The driver's text may quote the URL, password and all.
-            _ => Error::Config("url: the driver can't read it; look at its parameters".to_owned()),
-        })?;
+        let mut options =
+            ClientOptions::parse(&config.url).await.map_err(|error| match Error::driver(doing, &error) {
+                unreachable @ Error::Unreachable { .. } => unreachable,
+                // The driver's text may quote the URL, password and all.
+                _ => Error::Config("url: the driver can't read it; look at its parameters".to_owned()),
+            })?;
         options.app_name = Some("sync-worker".to_owned());
         options.server_selection_timeout = Some(REACH_WITHIN);
         options.connect_timeout = Some(REACH_WITHIN);
@@ -144,10 +145,7 @@ pub fn first_of(reply: &Document) -> Option<Document> {
 }
 
 /// A dead peer may keep a connection open without a word.
-pub async fn within<T>(
-    doing: &'static str,
-    work: impl Future<Output = mongodb::error::Result<T>>,
-) -> Result<T, Error> {
+pub async fn within<T>(doing: &'static str, work: impl Future<Output = mongodb::error::Result<T>>) -> Result<T, Error> {
     match tokio::time::timeout(PATIENCE, work).await {
         Ok(outcome) => outcome.map_err(|error| Error::driver(doing, &error)),
         Err(_) => Err(Error::Silent { doing, seconds: PATIENCE.as_secs() }),

@@ -1,8 +1,6 @@
 //! What can go wrong between us and a MongoDB server.
 
-use mongodb::error::{
-    ErrorKind, TRANSIENT_TRANSACTION_ERROR, UNKNOWN_TRANSACTION_COMMIT_RESULT, WriteFailure,
-};
+use mongodb::error::{ErrorKind, TRANSIENT_TRANSACTION_ERROR, UNKNOWN_TRANSACTION_COMMIT_RESULT, WriteFailure};
 use std::fmt;
 use sync_worker_core::error::{Classified, ErrorClass};
 

@@ -13,20 +13,41 @@ use std::fmt::Write as _;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Takes {
     Bool,
-    Int { low: i64, high: u64, small: bool },
+    Int {
+        low: i64,
+        high: u64,
+        small: bool,
+    },
     Float32,
     Float64,
-    Decimal { precision: Option<u16>, scale: i16 },
-    Text { room: Room, padded: bool },
+    Decimal {
+        precision: Option<u16>,
+        scale: i16,
+    },
+    Text {
+        room: Room,
+        padded: bool,
+    },
     /// `exact`: a shorter one would be filled.
-    Bytes { limit: Option<u64>, exact: bool },
+    Bytes {
+        limit: Option<u64>,
+        exact: bool,
+    },
     Date,
-    Time { unit: i64 },
-    Timestamp { unit: i64, zoned: bool },
+    Time {
+        unit: i64,
+    },
+    Timestamp {
+        unit: i64,
+        zoned: bool,
+    },
     Year,
     Uuid,
     Json,
-    Bits { length: u32, exact: bool },
+    Bits {
+        length: u32,
+        exact: bool,
+    },
 }
 
 /// The value as the column takes it. `raw`: the number of the field's type, then its bytes; a type of 0 is a refusal that
@@ -145,9 +166,7 @@ fn scalar<'a>(takes: Takes, field: Element<'a>) -> Result<Option<Value<'a>>, Dam
             }
             _ => None,
         },
-        Takes::Time { unit } => {
-            string(field)?.and_then(micros).filter(|micros| micros % unit == 0).map(Value::Time)
-        }
+        Takes::Time { unit } => string(field)?.and_then(micros).filter(|micros| micros % unit == 0).map(Value::Time),
         Takes::Year => number(field)?.filter(|year| matches!(year, 0 | 1901..=2155)).map(Value::Int),
         Takes::Bits { length, exact } => string(field)?
             .filter(|digits| digits.bytes().all(|digit| matches!(digit, b'0' | b'1')))
@@ -276,10 +295,8 @@ pub(super) fn takes(column: &ColumnType) -> Option<Takes> {
         ColumnType::Json { .. } => Takes::Json,
         ColumnType::Bits { length, varying } => Takes::Bits { length, exact: !varying },
         // MySQL puts the labels of a set in order and drops doubles without a word.
-        ColumnType::Set
-        | ColumnType::Id
-        | ColumnType::Document
-        | ColumnType::Field
-        | ColumnType::Named { .. } => return None,
+        ColumnType::Set | ColumnType::Id | ColumnType::Document | ColumnType::Field | ColumnType::Named { .. } => {
+            return None;
+        }
     })
 }

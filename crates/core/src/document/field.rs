@@ -66,9 +66,9 @@ fn integer(out: &mut Writer, name: &str, number: i64, column: &ColumnType) -> Re
 
 fn decimal(out: &mut Writer, name: &str, digits: &str) -> Result<(), Refusal> {
     match Decimal::parse(digits) {
-        Some(number) => out
-            .put(kind::DECIMAL128, name, &number.to_bytes())
-            .map_err(|Damaged(text)| Refusal(text.to_owned())),
+        Some(number) => {
+            out.put(kind::DECIMAL128, name, &number.to_bytes()).map_err(|Damaged(text)| Refusal(text.to_owned()))
+        }
         None => refuse("a number of more than 34 digits"),
     }
 }

@@ -90,7 +90,8 @@ pub fn element(id: Value<'_>, out: &mut Vec<u8>) -> Result<u8, Damaged> {
 
 /// A binary's subtype and bytes.
 pub fn binary<'a>(element: Element<'a>) -> Result<(u8, &'a [u8]), Damaged> {
-    let (subtype, bytes) = element.bytes.get(4..).and_then(<[u8]>::split_first).ok_or(Damaged("a binary ends early"))?;
+    let (subtype, bytes) =
+        element.bytes.get(4..).and_then(<[u8]>::split_first).ok_or(Damaged("a binary ends early"))?;
     Ok((*subtype, bytes))
 }
 

@@ -136,16 +136,13 @@ impl Projection {
         Ok(())
     }
 
-    fn other(
-        &self,
-        field: Element<'_>,
-        out: &mut [Option<Vec<u8>>],
-        rest: &mut Option<Writer>,
-    ) -> Result<(), Damaged> {
+    fn other(&self, field: Element<'_>, out: &mut [Option<Vec<u8>>], rest: &mut Option<Writer>) -> Result<(), Damaged> {
         match self.mapping.other_fields {
             OtherFields::Ignore => {}
             OtherFields::Column(_) => rest.get_or_insert_default().put(field.kind, field.name, field.bytes)?,
-            OtherFields::Refuse => self.refuse(&format!("the document has a field {:?} and the table no such column", field.name), out),
+            OtherFields::Refuse => {
+                self.refuse(&format!("the document has a field {:?} and the table no such column", field.name), out)
+            }
         }
         Ok(())
     }

@@ -9,7 +9,7 @@ use sync_worker_core::database::{Database, Scope};
 use sync_worker_core::document::projection::{DocumentMapping, Projection};
 use sync_worker_core::error::Result;
 use sync_worker_core::name::TableName;
-use sync_worker_core::sink::{Applied, Parking, ParkedKey, Progress, Refused, Sink, Write, WriteBatch};
+use sync_worker_core::sink::{Applied, ParkedKey, Parking, Progress, Refused, Sink, Write, WriteBatch};
 use sync_worker_core::value::Damaged;
 
 pub struct ProjectedSink {

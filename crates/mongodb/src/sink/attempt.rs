@@ -293,8 +293,7 @@ impl<'a> Attempt<'a> {
         class: ErrorClass,
         reason: String,
     ) {
-        let version =
-            Version { effect: Effect::Upsert, key: key.clone(), row: Some(row), write, fresh: false, parked };
+        let version = Version { effect: Effect::Upsert, key: key.clone(), row: Some(row), write, fresh: false, parked };
         self.refuse(schema, &version, class, reason);
     }
 

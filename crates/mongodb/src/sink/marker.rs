@@ -1,7 +1,7 @@
 //! The marker and the parked rows: the collections `sync_worker.progress` and `sync_worker.parked`, inside the member's
 //! own database, or its change stream would not show them.
 
-use crate::client::{Client, within};
+use crate::client::{Client, first_of, within};
 use crate::error::Error;
 use bson::raw::cstr;
 use bson::{Binary, Document, RawArrayBuf, RawBson, RawDocumentBuf, rawdoc};
@@ -16,6 +16,9 @@ pub const PARKED: &str = "sync_worker.parked";
 
 /// One partition per pipeline and target.
 const PARTITION: i32 = 0;
+
+/// How long another one's transaction may hold the marker.
+const TAKE_OVER_MILLIS: i32 = 8_000;
 
 /// The documents of one applier.
 pub struct Bookkeeping {
@@ -54,17 +57,44 @@ impl Bookkeeping {
         Ok(())
     }
 
-    /// Moves the epoch on, in one step, and reads what stands there.
-    pub async fn take_over(&self, client: &Client, log: &str) -> Result<Progress, Error> {
+    /// Ends what the last holder of the marker has left open: a worker that was killed leaves a transaction that would
+    /// hold the marker until the server's patience ends, a minute by default.
+    async fn evict(&self, client: &Client) -> Result<(), Error> {
+        let find =
+            rawdoc! { "find": PROGRESS, "filter": { "_id": self.mine.clone() }, "limit": 1, "singleBatch": true };
+        let reply = client.run("a look at the marker", find).await?;
+        let Some(session) = first_of(&reply).and_then(|row| row.get_document("session").ok().cloned()) else {
+            return Ok(());
+        };
+        let session =
+            RawDocumentBuf::try_from(&session).map_err(|_| Error::Protocol("a session that can't be read"))?;
+        let mut sessions = RawArrayBuf::new();
+        sessions.push(session);
+        match client.admin("ending an abandoned transaction", rawdoc! { "killSessions": sessions }).await {
+            Ok(_) => Ok(()),
+            // Another user's: it ends by itself.
+            Err(error) if error.code() == Some(13) => Ok(()),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Moves the epoch on, in one step, and reads what stands there. All transactions of this holder are to be those of
+    /// `session`.
+    pub async fn take_over(&self, client: &Client, log: &str, session: &Document) -> Result<Progress, Error> {
+        self.evict(client).await?;
+        let session = RawDocumentBuf::try_from(session).map_err(|_| Error::Protocol("a session that can't be read"))?;
         let command = rawdoc! {
             "findAndModify": PROGRESS,
             "query": { "_id": self.mine.clone() },
             "update": {
                 "$inc": { "epoch": 1i64, "writes": 1i64 },
+                "$set": { "session": session },
                 "$setOnInsert": { "offset": RawBson::Null, "log": log, "digest": 0i64 },
             },
             "upsert": true,
             "new": true,
+            // Given up by the engine, it must not come to pass later.
+            "maxTimeMS": TAKE_OVER_MILLIS,
             "writeConcern": { "w": "majority", "j": true },
         };
         let reply = client.run("a take-over", command).await?;
@@ -186,4 +216,3 @@ fn parked_key(row: &RawDocumentBuf) -> Result<ParkedKey, Error> {
         reason: row.get_str("reason").map_err(|_| UNREADABLE)?.to_owned(),
     })
 }
-

@@ -39,12 +39,14 @@ pub struct MongodbSink {
     bookkeeping: Bookkeeping,
     collections: HashMap<TableName, String>,
     targets: HashMap<SchemaId, Target>,
+    /// Of all transactions of this sink; the marker names it, so that the next holder can end what this one leaves.
+    session: Option<ClientSession>,
 }
 
 impl MongodbSink {
     pub fn new(client: Client, name: &DatabaseName, scope: &Scope) -> Self {
         let collections = scope.tables.iter().map(|at| (at.table.clone(), at.name.clone())).collect();
-        Self { client, bookkeeping: Bookkeeping::new(scope, name), collections, targets: HashMap::new() }
+        Self { client, bookkeeping: Bookkeeping::new(scope, name), collections, targets: HashMap::new(), session: None }
     }
 
     fn prepare(&mut self, batch: &WriteBatch) -> Result<(), Error> {
@@ -60,14 +62,48 @@ impl MongodbSink {
         Ok(())
     }
 
-    async fn begin(&self) -> Result<ClientSession, Error> {
-        let doing = "the begin of a transaction";
-        let mut session = within(doing, self.client.driver.start_session().into_future()).await?;
-        let concern = WriteConcern::builder().w(Acknowledgment::Majority).journal(true).build();
-        let start = session.start_transaction().read_concern(ReadConcern::snapshot()).write_concern(concern);
-        within(doing, start.into_future()).await?;
-        Ok(session)
+    async fn write(
+        &self,
+        session: &mut ClientSession,
+        batch: &WriteBatch,
+        parking: &dyn Parking,
+    ) -> CoreResult<Applied> {
+        let (mut known, mut tries) = (Known::default(), 1);
+        loop {
+            begin(session).await?;
+            let attempt = Attempt::new(&self.client, &self.bookkeeping, &self.targets, batch, &known);
+            let error = match attempt.run(session, parking).await {
+                Ok(Ended::Written(applied)) => match commit(session).await {
+                    Ok(()) => return Ok(applied),
+                    Err(error) => error,
+                },
+                Ok(Ended::Refused(more)) => {
+                    abort(session).await;
+                    known.learn(more);
+                    continue;
+                }
+                Ok(Ended::NotParked(error)) => {
+                    abort(session).await;
+                    return Err(error);
+                }
+                Err(error) => {
+                    abort(session).await;
+                    error
+                }
+            };
+            if !error.repeats() || tries >= ATTEMPTS {
+                return Err(error.into());
+            }
+            tokio::time::sleep(PAUSE * tries).await;
+            tries += 1;
+        }
     }
+}
+
+async fn begin(session: &mut ClientSession) -> Result<(), Error> {
+    let concern = WriteConcern::builder().w(Acknowledgment::Majority).journal(true).build();
+    let start = session.start_transaction().read_concern(ReadConcern::snapshot()).write_concern(concern);
+    within("the begin of a transaction", start.into_future()).await
 }
 
 /// A commit whose answer does not come may have happened; asked for again, it happens once.
@@ -96,39 +132,18 @@ async fn abort(session: &mut ClientSession) {
 impl Sink for MongodbSink {
     async fn take_over(&mut self, log: &str) -> CoreResult<Progress> {
         Bookkeeping::create(&self.client).await?;
-        Ok(self.bookkeeping.take_over(&self.client, log).await?)
+        let started = self.client.driver.start_session();
+        let session = within("the start of a session", started.into_future()).await?;
+        let progress = self.bookkeeping.take_over(&self.client, log, session.id()).await?;
+        self.session = Some(session);
+        Ok(progress)
     }
 
     async fn apply(&mut self, batch: &WriteBatch, parking: &dyn Parking) -> CoreResult<Applied> {
         self.prepare(batch)?;
-        let (mut known, mut tries) = (Known::default(), 1);
-        loop {
-            let mut session = self.begin().await?;
-            let attempt = Attempt::new(&self.client, &self.bookkeeping, &self.targets, batch, &known);
-            let error = match attempt.run(&mut session, parking).await {
-                Ok(Ended::Written(applied)) => match commit(&mut session).await {
-                    Ok(()) => return Ok(applied),
-                    Err(error) => error,
-                },
-                Ok(Ended::Refused(more)) => {
-                    abort(&mut session).await;
-                    known.learn(more);
-                    continue;
-                }
-                Ok(Ended::NotParked(error)) => {
-                    abort(&mut session).await;
-                    return Err(error);
-                }
-                Err(error) => {
-                    abort(&mut session).await;
-                    error
-                }
-            };
-            if !error.repeats() || tries >= ATTEMPTS {
-                return Err(error.into());
-            }
-            tokio::time::sleep(PAUSE * tries).await;
-            tries += 1;
-        }
+        let mut session = self.session.take().ok_or(Error::Protocol("a write before the target was taken over"))?;
+        let outcome = self.write(&mut session, batch, parking).await;
+        self.session = Some(session);
+        outcome
     }
 }

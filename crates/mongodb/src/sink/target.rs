@@ -104,7 +104,11 @@ impl Target {
             return Ok(Content::Whole(document));
         }
         // An update that changes nothing still says that the document is there.
-        let update = if fields == 0 { rawdoc! { "$unset": { "sync_worker_nothing": "" } } } else { rawdoc! { "$set": document } };
+        let update = if fields == 0 {
+            rawdoc! { "$unset": { "sync_worker_nothing": "" } }
+        } else {
+            rawdoc! { "$set": document }
+        };
         Ok(Content::Parts(vec![update]))
     }
 

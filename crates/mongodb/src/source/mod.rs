@@ -125,8 +125,7 @@ pub async fn open(
             (Checkpoint { epoch, position: clock::end(now), resume: start.to_text() }, start)
         }
     };
-    let tables: Tables =
-        scope.tables.iter().map(|at| (at.name.clone(), catalog::schema(&at.table))).collect();
+    let tables: Tables = scope.tables.iter().map(|at| (at.name.clone(), catalog::schema(&at.table))).collect();
     let names: Vec<&str> = tables.keys().map(String::as_str).collect();
     let found = catalog::collections(&client, &names).await?;
     let images = found.len() == names.len() && found.iter().all(|collection| collection.post_images);

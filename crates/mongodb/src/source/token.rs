@@ -57,9 +57,8 @@ impl Start {
             return Some(Start::At(Timestamp { time: seconds.parse().ok()?, increment: increment.parse().ok()? }));
         }
         if let Some(digits) = text.strip_prefix("token:") {
-            let bytes: Option<Vec<u8>> = (0..digits.len() / 2)
-                .map(|at| u8::from_str_radix(digits.get(2 * at..2 * at + 2)?, 16).ok())
-                .collect();
+            let bytes: Option<Vec<u8>> =
+                (0..digits.len() / 2).map(|at| u8::from_str_radix(digits.get(2 * at..2 * at + 2)?, 16).ok()).collect();
             return Some(Start::After(RawDocumentBuf::from_bytes(bytes?).ok()?));
         }
         let is_data = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_hexdigit());
@@ -87,9 +86,11 @@ mod tests {
     #[test]
     fn starts_round_trip_through_text() {
         let typed = rawdoc! { "_data": "82AB", "_typeBits": 7 };
-        for start in
-            [Start::At(Timestamp { time: 1, increment: 2 }), Start::After(rawdoc! { "_data": "82AB" }), Start::After(typed)]
-        {
+        for start in [
+            Start::At(Timestamp { time: 1, increment: 2 }),
+            Start::After(rawdoc! { "_data": "82AB" }),
+            Start::After(typed),
+        ] {
             assert_eq!(Start::parse(&start.to_text()), Some(start));
         }
         for text in ["", "at:1", "token:zz", "xyz"] {

@@ -76,12 +76,8 @@ enum Kind {
     Mongodb,
 }
 
-const KINDS: [(&str, Kind); 4] = [
-    ("postgres", Kind::Postgres),
-    ("mysql", Kind::Mysql),
-    ("mariadb", Kind::Mysql),
-    ("mongodb", Kind::Mongodb),
-];
+const KINDS: [(&str, Kind); 4] =
+    [("postgres", Kind::Postgres), ("mysql", Kind::Mysql), ("mariadb", Kind::Mysql), ("mongodb", Kind::Mongodb)];
 
 /// Reads one database. Without `secrets` its password is not looked for: the command does not connect to it.
 pub fn read(name: &str, section: &Section<'_>, secrets: bool, warnings: &mut Vec<String>) -> Option<DatabaseConfig> {
