@@ -69,7 +69,9 @@ pub async fn run(database: &Database, writes: &[Write], rolled_back: bool) -> an
     session.start_transaction().await?;
     for write in writes {
         match write {
-            Write::Insert(row) => drop(rows.insert_one(row).session(&mut session).await?),
+            Write::Insert(row) => {
+                rows.insert_one(row).session(&mut session).await?;
+            }
             Write::Set { ids, fields } => {
                 let filter = doc! { "_id": { "$in": ids } };
                 rows.update_many(filter, doc! { "$set": fields }).session(&mut session).await?;
@@ -77,7 +79,9 @@ pub async fn run(database: &Database, writes: &[Write], rolled_back: bool) -> an
             Write::Bump(id) => {
                 rows.update_one(doc! { "_id": id }, doc! { "$inc": { "version": 1i64 } }).session(&mut session).await?;
             }
-            Write::Delete(id) => drop(rows.delete_one(doc! { "_id": id }).session(&mut session).await?),
+            Write::Delete(id) => {
+                rows.delete_one(doc! { "_id": id }).session(&mut session).await?;
+            }
             Write::Move { from, to, fields } => {
                 let found = rows.find_one_and_delete(doc! { "_id": from }).session(&mut session).await?;
                 let mut row = found.with_context(|| format!("row {from} is not there"))?;

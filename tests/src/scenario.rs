@@ -48,14 +48,7 @@ impl Preparation {
         settings.database("source", source.kind, &source.url());
         settings.database("target", target.kind, &target.url());
         settings.pipeline("mirror", "source", &["target"]).tables.push(TableEntry::new("fence"));
-        match source.kind {
-            Kind::Postgres | Kind::Mysql => source.execute(FENCE).await?,
-            Kind::Mongodb => {
-                let row = doc! { "_id": 1, "mark": 0i64 };
-                source.documents().await?.collection::<Document>("fence").insert_one(row).await?;
-            }
-        }
-        make(&target, "fence", EMPTY_FENCE).await?;
+        make_fence(&source, &target).await?;
         Ok(Self { source, target, tables: vec![("fence".to_owned(), "fence".to_owned())], settings })
     }
 
@@ -89,10 +82,7 @@ impl Preparation {
         let digits = if self.direction().has_documents() { 3 } else { 6 };
         let (here, there) = (tables::item_with(self.source.kind, digits), tables::item_with(self.target.kind, digits));
         self.table(ITEM, &here, &there).await?;
-        match self.source.kind {
-            Kind::Postgres | Kind::Mysql => self.source.execute(&tables::fill(self.source.kind, rows)).await,
-            Kind::Mongodb => mongodb::fill(&self.source.documents().await?, rows).await,
-        }
+        fill(&self.source, rows).await
     }
 
     /// Lines for the pipeline's section.
@@ -148,8 +138,28 @@ impl Scenario {
     }
 }
 
+/// One row at the source that tells how far a target has come.
+pub async fn make_fence(source: &Database, target: &Database) -> anyhow::Result<()> {
+    match source.kind {
+        Kind::Postgres | Kind::Mysql => source.execute(FENCE).await?,
+        Kind::Mongodb => {
+            let row = doc! { "_id": 1, "mark": 0i64 };
+            source.documents().await?.collection::<Document>("fence").insert_one(row).await?;
+        }
+    }
+    make(target, "fence", EMPTY_FENCE).await
+}
+
+/// Rows 1 to `rows` of the loads' table.
+pub async fn fill(database: &Database, rows: i64) -> anyhow::Result<()> {
+    match database.kind {
+        Kind::Postgres | Kind::Mysql => database.execute(&tables::fill(database.kind, rows)).await,
+        Kind::Mongodb => mongodb::fill(&database.documents().await?, rows).await,
+    }
+}
+
 /// Makes a table by a statement, or a collection by its name.
-async fn make(database: &Database, name: &str, statement: &str) -> anyhow::Result<()> {
+pub async fn make(database: &Database, name: &str, statement: &str) -> anyhow::Result<()> {
     match database.kind {
         Kind::Postgres | Kind::Mysql => database.execute(statement).await,
         Kind::Mongodb => Ok(database.documents().await?.create_collection(name).await?),

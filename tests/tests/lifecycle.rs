@@ -81,6 +81,7 @@ async fn with_password(database: &Database, user: &str, password: &str) -> anyho
     let sql = match database.kind {
         Kind::Postgres => format!("CREATE ROLE {user} SUPERUSER LOGIN PASSWORD '{password}'"),
         Kind::Mysql => format!("CREATE USER {user} IDENTIFIED BY '{password}'; GRANT ALL ON *.* TO {user}"),
+        Kind::Mongodb => anyhow::bail!("MongoDB has no statements"),
     };
     database.execute(&sql).await
 }

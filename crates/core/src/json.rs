@@ -146,7 +146,7 @@ pub(crate) fn is_double(literal: &str) -> bool {
 
 /// The text between the quotes with escapes undone, except that `"`, `\` and control characters keep one and the same
 /// escape, and half a surrogate pair keeps its own: so two texts are equal here exactly if they mean the same.
-pub(crate) fn unescaped(raw: &str) -> Option<Cow<'_, str>> {
+fn unescaped(raw: &str) -> Option<Cow<'_, str>> {
     if !raw.contains('\\') {
         return Some(Cow::Borrowed(raw));
     }

@@ -84,12 +84,24 @@ fn documents(database: &DatabaseName, name: &str, from: &Schema, to: &Schema) ->
             }
             (_, Engine::Postgres | Engine::Mysql) => None,
         };
-        findings.extend(refused.map(|problem| Finding {
-            place: format!("databases.{database} table {name} column {}", column.name),
-            problem,
-            cure: "change the column's type".to_owned(),
-            advice: false,
-        }));
+        let place = format!("databases.{database} table {name} column {}", column.name);
+        let fine = matches!(
+            column.kind,
+            ColumnType::Timestamp { precision: 4.. } | ColumnType::TimestampTz { precision: 4.. }
+        );
+        if fine && to.engine == Engine::Mongodb {
+            findings.push(Finding {
+                place: place.clone(),
+                problem: format!(
+                    "MongoDB's dates have milliseconds: a row with more digits in its {} is refused and becomes a dead letter",
+                    column.type_name
+                ),
+                cure: "give the column three digits of a second".to_owned(),
+                advice: true,
+            });
+        }
+        let cure = "change the column's type".to_owned();
+        findings.extend(refused.map(|problem| Finding { place, problem, cure, advice: false }));
     }
     findings
 }

@@ -8,6 +8,10 @@ use sync_worker_core::secret::Secret;
 
 const DEFAULT_PORT: u16 = 27017;
 
+/// What the guarantees rest on is not a matter of taste.
+const OWN_PARAMETERS: &[&str] =
+    &["readpreference", "readconcernlevel", "w", "journal", "wtimeoutms", "retrywrites", "retryreads", "appname"];
+
 /// What stands under `[databases.NAME]` with `kind = "mongodb"`.
 #[derive(Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -65,13 +69,9 @@ fn parse(url: &str) -> Result<Address, Error> {
         return Err(invalid("the server has no database of such a name"));
     }
     for pair in query.split('&').filter(|pair| !pair.is_empty()) {
-        match pair.split_once('=').map_or(pair, |(name, _)| name).to_ascii_lowercase().as_str() {
-            // What the guarantees rest on is not a matter of taste.
-            name @ ("readpreference" | "readconcernlevel" | "w" | "journal" | "wtimeoutms" | "retrywrites"
-            | "retryreads" | "appname") => {
-                return Err(Error::Config(format!("url: {name} is set by the worker; leave it out")));
-            }
-            _ => {}
+        let name = pair.split_once('=').map_or(pair, |(name, _)| name).to_ascii_lowercase();
+        if OWN_PARAMETERS.contains(&name.as_str()) {
+            return Err(Error::Config(format!("url: {name} is set by the worker; leave it out")));
         }
     }
     Ok(Address { hosts, database: database.into_owned() })

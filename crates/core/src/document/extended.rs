@@ -8,9 +8,13 @@ mod special;
 
 use super::{DEEPEST, Document, Element, decimal::Decimal, id, kind};
 use crate::convert::Refusal;
-use crate::json::{Scanner, Token, is_double, unescaped};
+use crate::json::{Scanner, Token, is_double};
 use crate::value::Damaged;
+use std::borrow::Cow;
 use std::fmt::Write as _;
+
+/// The server takes 100 levels, the document itself among them.
+const STORED: usize = 98;
 
 /// Appends a field's value as JSON.
 pub fn to_json(element: Element<'_>, out: &mut String) -> Result<(), Damaged> {
@@ -99,7 +103,7 @@ pub fn from_json(text: &str) -> Result<(u8, Vec<u8>), Refusal> {
     while let Some(token) = scanner.next().ok_or_else(broken)? {
         let (kind, bytes) = match token {
             Token::ObjectStart | Token::ArrayStart => {
-                if open.len() >= DEEPEST {
+                if open.len() >= STORED {
                     return Err(refuse("JSON that is nested too deeply"));
                 }
                 let object = matches!(token, Token::ObjectStart);
@@ -107,7 +111,7 @@ pub fn from_json(text: &str) -> Result<(u8, Vec<u8>), Refusal> {
                 continue;
             }
             Token::Member(raw) => {
-                let name = unescaped(raw).ok_or_else(broken)?;
+                let name = plain(raw).ok_or_else(broken)?;
                 if name.contains('\0') {
                     return Err(refuse("JSON with a zero character in a member's name"));
                 }
@@ -123,7 +127,7 @@ pub fn from_json(text: &str) -> Result<(u8, Vec<u8>), Refusal> {
                 let special = if closed.dollar { special::read(&bytes) } else { None };
                 special.unwrap_or((if closed.object { kind::DOCUMENT } else { kind::ARRAY }, bytes))
             }
-            Token::Text(raw) => (kind::STRING, string(&unescaped(raw).ok_or_else(broken)?)?),
+            Token::Text(raw) => (kind::STRING, string(&plain(raw).ok_or_else(broken)?)?),
             Token::Number(literal) => number(literal)?,
             Token::Literal("null") => (kind::NULL, Vec::new()),
             Token::Literal(word) => (kind::BOOL, vec![u8::from(word == "true")]),
@@ -143,6 +147,14 @@ pub fn from_json(text: &str) -> Result<(u8, Vec<u8>), Refusal> {
         }
     }
     result.ok_or_else(broken)
+}
+
+/// The text of a string between its quotes. None: half of a pair of surrogates, which no text can have.
+fn plain(raw: &str) -> Option<Cow<'_, str>> {
+    match raw.contains('\\') {
+        true => serde_json::from_str(&format!("\"{raw}\"")).ok().map(Cow::Owned),
+        false => Some(Cow::Borrowed(raw)),
+    }
 }
 
 fn document_of(body: Vec<u8>) -> Result<Vec<u8>, Damaged> {

@@ -252,3 +252,6 @@ fn raw(kind: u8, bytes: &[u8]) -> Vec<u8> {
 fn refusal(text: &str) -> Vec<u8> {
     raw(0, text.as_bytes())
 }
+
+#[cfg(test)]
+mod tests;

@@ -22,6 +22,9 @@ pub struct Target {
     documents: bool,
 }
 
+/// The server's limit for a document.
+const LARGEST: usize = 16 << 20;
+
 /// What to write for a row.
 pub enum Content {
     /// The whole document.
@@ -80,9 +83,17 @@ impl Target {
     }
 
     pub fn content(&self, row: &Row, key: &Key) -> Result<Content, Error> {
-        if self.documents {
-            return document(row);
+        let content = if self.documents { document(row)? } else { self.fields(row, key)? };
+        // A command that is too large would be refused as a whole.
+        match content {
+            Content::Whole(document) if document.as_bytes().len() > LARGEST => {
+                Ok(Content::Refused("the document is larger than 16 MB".to_owned()))
+            }
+            content => Ok(content),
         }
+    }
+
+    fn fields(&self, row: &Row, key: &Key) -> Result<Content, Error> {
         let mut out = Writer::default();
         let partial = row.is_partial()?;
         if !partial && let Err(reason) = self.put_id(&mut out, key)? {

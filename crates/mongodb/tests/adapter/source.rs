@@ -169,3 +169,25 @@ async fn a_large_transaction_comes_in_parts() -> Result<()> {
     assert_eq!(stream.changes.iter().filter(|(_, change)| change.op == Op::Create).count(), 500);
     Ok(())
 }
+
+#[tokio::test]
+async fn documents_near_the_limit_and_events_above_it_arrive_whole() -> Result<()> {
+    let (Some(here), Some(there)) = (Fixture::new(&["a"]).await?, Fixture::new(&["a"]).await?) else { return Ok(()) };
+    here.post_images("a").await?;
+    let rows = here.rows("a");
+    let mut stream = here.open(None).await?;
+    let text = |megabytes: f64| "x".repeat((megabytes * 1_048_576.0) as usize);
+    rows.insert_one(doc! { "_id": 1, "x": text(15.9) }).await?;
+    rows.insert_one(doc! { "_id": 2, "x": text(1.0) }).await?;
+    // What changed and the document after it are more than an event may be.
+    rows.update_one(doc! { "_id": 2 }, doc! { "$set": { "x": text(7.0), "y": text(7.0) } }).await?;
+    stream.until(3).await?;
+    let mut writer = there.sink().await?;
+    for (_, change) in &stream.changes {
+        let write = sync_worker_core::sink::Write { change: change.clone(), offset: Default::default(), parked: false };
+        let applied = writer.apply(vec![write]).await?;
+        assert!(applied.refused.is_empty(), "{applied:?}");
+    }
+    assert!(here.all("a").await? == there.all("a").await?);
+    Ok(())
+}
