@@ -27,12 +27,12 @@ OPTIONS = $(if $(CYCLES),--cycles '$(CYCLES)') $(if $(DIRECTION),--direction '$(
 BUILD = cargo build --release --workspace --bins
 PROGRAM = cargo run --release --quiet --package sync-worker-tests --bin $@ -- $(OPTIONS)
 
-.PHONY: help test lint demo kill-test log-crash-test bench dist tools
+.PHONY: help test lint demo demo-mongodb kill-test log-crash-test bench dist tools
 
 help: ## list these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-16s %s\n", $$1, $$2 }' Makefile
 
-test: $(STAMP) ## all tests, over real PostgreSQL and MySQL servers; PROFILE, ONLY
+test: $(STAMP) ## all tests, over real PostgreSQL and MySQL servers, and a real MongoDB or its stand-in; PROFILE, ONLY
 	cargo test --workspace --doc
 	cargo build --workspace --bins --profile $(PROFILE)
 	cargo nextest run --workspace --cargo-profile $(PROFILE) --no-run
@@ -46,6 +46,10 @@ lint: $(STAMP) ## formatting, clippy, licences and sources of dependencies
 demo: ## a PostgreSQL and a MySQL database kept in sync, to look at; KEEP=1 leaves it running
 	$(BUILD)
 	$(SERVERS) run -- $(PROGRAM)
+
+demo-mongodb: ## the same over PostgreSQL -> MongoDB -> MySQL; a mongod of the PATH or of SYNC_WORKER_TEST_MONGODB, else the stand-in
+	$(BUILD)
+	$(SERVERS) run -- cargo run --release --quiet --package sync-worker-tests --bin demo -- --mongodb $(OPTIONS)
 
 kill-test: ## kill -9 of worker and servers in random moments; CYCLES, DIRECTION, SEED, LONG
 	$(BUILD)

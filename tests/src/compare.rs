@@ -4,8 +4,10 @@
 use crate::connection::{Connection, Texts};
 use crate::database::Database;
 use crate::kind::Kind;
-use crate::{mysql, postgres};
+use crate::{mongodb, mysql, postgres};
+use ::mongodb::bson::{Document, doc};
 use anyhow::{Context, bail, ensure};
+use futures::TryStreamExt;
 use std::collections::BTreeMap;
 
 /// How many differences are told.
@@ -37,9 +39,16 @@ pub async fn equal(source: &Database, target: &Database, table: &str) -> anyhow:
 
 /// The same, for a table that the two call differently. Names are as the catalogs have them.
 pub async fn renamed_equal(source: &Database, here: &str, target: &Database, there: &str) -> anyhow::Result<usize> {
+    if source.kind == Kind::Mongodb && target.kind == Kind::Mongodb {
+        return documents_equal(source, here, target, there).await;
+    }
     let (mut at_source, mut at_target) = (source.connect().await?, target.connect().await?);
-    let (columns, key) = describe(&mut at_source, here).await?;
-    let (others, _) = describe(&mut at_target, there).await?;
+    // A collection has the columns of the table that it is compared with.
+    let ((columns, key), (others, _)) = match (source.kind, target.kind) {
+        (Kind::Mongodb, _) => (describe(&mut at_target, there).await?, describe(&mut at_target, there).await?),
+        (_, Kind::Mongodb) => (describe(&mut at_source, here).await?, describe(&mut at_source, here).await?),
+        _ => (describe(&mut at_source, here).await?, describe(&mut at_target, there).await?),
+    };
     let mut forms = Vec::new();
     let mut matching = Vec::new();
     for column in &columns {
@@ -77,6 +86,7 @@ async fn describe(connection: &mut Connection, table: &str) -> anyhow::Result<(V
             (postgres::column_types(connection, table).await?, postgres::key_columns(connection, table).await?)
         }
         Kind::Mysql => (mysql::column_types(connection, table).await?, mysql::key_columns(connection, table).await?),
+        Kind::Mongodb => bail!("a collection has no columns"),
     };
     ensure!(!types.is_empty(), "there is no table {table}");
     let columns = types.into_iter().map(|(name, type_name)| Column { name, type_name: type_name.to_lowercase() });
@@ -116,6 +126,9 @@ async fn read(
     forms: &[Form],
     key: &[usize],
 ) -> anyhow::Result<BTreeMap<Vec<String>, Texts>> {
+    if let Connection::Mongodb(database) = connection {
+        return read_documents(database, table, columns, forms, key).await;
+    }
     let kind = connection.kind();
     connection.execute(kind.pick("SET TimeZone = 'UTC'; SET DateStyle = 'ISO'", "SET time_zone = '+00:00'")).await?;
     let list: Vec<String> = columns.iter().map(|column| expression(kind, column)).collect();
@@ -130,6 +143,52 @@ async fn read(
         }
     }
     Ok(found)
+}
+
+/// A collection as a table with these columns: a single key column is `_id`, several are the fields of one.
+async fn read_documents(
+    database: &::mongodb::Database,
+    collection: &str,
+    columns: &[Column],
+    forms: &[Form],
+    key: &[usize],
+) -> anyhow::Result<BTreeMap<Vec<String>, Texts>> {
+    let documents: Vec<Document> =
+        database.collection::<Document>(collection).find(doc! {}).await?.try_collect().await?;
+    let mut found = BTreeMap::new();
+    for document in documents {
+        let id = document.get("_id");
+        let cell = |(at, column): (usize, &Column)| {
+            let field = match (key.contains(&at), key.len()) {
+                (true, 1) => id,
+                (true, _) => id.and_then(|id| id.as_document()).and_then(|id| id.get(&column.name)),
+                (false, _) => document.get(&column.name),
+            };
+            mongodb::text(field).map(|text| canonical(text, forms[at]))
+        };
+        let row: Texts = columns.iter().enumerate().map(cell).collect();
+        let key: Vec<String> = key.iter().map(|&at| row[at].clone().unwrap_or_default()).collect();
+        found.insert(key, row);
+    }
+    Ok(found)
+}
+
+/// Two collections, document by document.
+async fn documents_equal(source: &Database, here: &str, target: &Database, there: &str) -> anyhow::Result<usize> {
+    let all = async |database: &Database, name: &str| -> anyhow::Result<BTreeMap<String, String>> {
+        let rows = database.documents().await?.collection::<Document>(name);
+        let documents: Vec<Document> = rows.find(doc! {}).await?.try_collect().await?;
+        let pair = |document: Document| (format!("{:?}", document.get("_id")), format!("{document:?}"));
+        Ok(documents.into_iter().map(pair).collect())
+    };
+    let (expected, found) = (all(source, here).await?, all(target, there).await?);
+    let keys: std::collections::BTreeSet<&String> = expected.keys().chain(found.keys()).collect();
+    let differing: Vec<&&String> = keys.iter().filter(|key| expected.get(**key) != found.get(**key)).collect();
+    if !differing.is_empty() {
+        let told: Vec<_> = differing.iter().take(TOLD).collect();
+        bail!("{here}: {} of {} documents differ: {told:?}", differing.len(), expected.len());
+    }
+    Ok(expected.len())
 }
 
 /// A column as the engine is to print it.
@@ -153,6 +212,7 @@ fn expression(kind: Kind, column: &Column) -> String {
                 name
             }
         }
+        Kind::Mongodb => name,
     }
 }
 

@@ -11,6 +11,7 @@ pub type Texts = Vec<Option<String>>;
 pub enum Connection {
     Postgres(tokio_postgres::Client),
     Mysql(Box<mysql_async::Conn>),
+    Mongodb(mongodb::Database),
 }
 
 impl Connection {
@@ -27,6 +28,7 @@ impl Connection {
                 connection.query_drop("SET NAMES utf8mb4").await?;
                 Ok(Self::Mysql(Box::new(connection)))
             }
+            Kind::Mongodb => Ok(Self::Mongodb(crate::mongodb::open(url).await?)),
         }
     }
 
@@ -34,6 +36,7 @@ impl Connection {
         match self {
             Self::Postgres(_) => Kind::Postgres,
             Self::Mysql(_) => Kind::Mysql,
+            Self::Mongodb(_) => Kind::Mongodb,
         }
     }
 
@@ -42,6 +45,7 @@ impl Connection {
         let done = match self {
             Self::Postgres(client) => client.batch_execute(sql).await.map_err(anyhow::Error::from),
             Self::Mysql(connection) => connection.query_drop(sql).await.map_err(anyhow::Error::from),
+            Self::Mongodb(_) => Err(anyhow::anyhow!("MongoDB has no statements")),
         };
         done.with_context(|| beginning(sql))
     }
@@ -52,6 +56,7 @@ impl Connection {
             Self::Mysql(connection) => {
                 connection.query::<mysql_async::Row, _>(sql).await.map_err(anyhow::Error::from).map(mysql_rows)
             }
+            Self::Mongodb(_) => Err(anyhow::anyhow!("MongoDB has no statements")),
         };
         rows.with_context(|| beginning(sql))
     }

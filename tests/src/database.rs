@@ -2,7 +2,7 @@
 
 use crate::connection::Connection;
 use crate::kind::Kind;
-use crate::{mysql, postgres};
+use crate::{mongodb, mysql, postgres};
 use anyhow::Context;
 use rand::Rng;
 
@@ -24,12 +24,12 @@ impl Database {
         let kind = Kind::of_url(server)?;
         let name = format!("sw_{label}_{:08x}", rand::rng().random::<u32>());
         let mut connection = Connection::open(server).await.with_context(|| format!("the {kind} server"))?;
-        connection
-            .execute(&match kind {
-                Kind::Postgres => postgres::create(&name),
-                Kind::Mysql => mysql::create(&name),
-            })
-            .await?;
+        match kind {
+            Kind::Postgres => connection.execute(&postgres::create(&name)).await?,
+            Kind::Mysql => connection.execute(&mysql::create(&name)).await?,
+            // It comes with its first collection.
+            Kind::Mongodb => {}
+        }
         Ok(Self { kind, name, server: server.to_owned(), kept: false })
     }
 
@@ -63,6 +63,11 @@ impl Database {
         Connection::open(&self.url()).await.with_context(|| format!("database {} at {}", self.name, self.kind))
     }
 
+    /// The database itself, of MongoDB.
+    pub async fn documents(&self) -> anyhow::Result<::mongodb::Database> {
+        mongodb::open(&self.url()).await
+    }
+
     pub async fn execute(&self, sql: &str) -> anyhow::Result<()> {
         self.connect().await?.execute(sql).await
     }
@@ -78,6 +83,7 @@ impl Database {
         let (queries, tables) = match self.kind {
             Kind::Postgres => (postgres::CATALOG.map(str::to_owned).to_vec(), postgres::TABLES.to_owned()),
             Kind::Mysql => (mysql::catalog(&self.name).to_vec(), mysql::tables(&self.name)),
+            Kind::Mongodb => return mongodb::catalog(&self.documents().await?).await,
         };
         let mut lines = Vec::new();
         for query in queries {
@@ -98,16 +104,20 @@ impl Drop for Database {
         if self.kept {
             return;
         }
-        let (kind, name, server) = (self.kind, self.name.clone(), self.server.clone());
+        let (kind, name, server, url) = (self.kind, self.name.clone(), self.server.clone(), self.url());
         // A thread of its own, because the one that drops may belong to a runtime.
         let dropping = std::thread::spawn(move || {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
             runtime.block_on(async {
                 let work = async {
+                    if kind == Kind::Mongodb {
+                        return Ok(mongodb::open(&url).await?.drop().await?);
+                    }
                     let mut connection = Connection::open(&server).await?;
                     match kind {
                         Kind::Postgres => postgres::remove(&mut connection, &name).await,
                         Kind::Mysql => mysql::remove(&mut connection, &name).await,
+                        Kind::Mongodb => Ok(()),
                     }
                 };
                 tokio::time::timeout(std::time::Duration::from_secs(20), work).await?

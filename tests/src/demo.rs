@@ -5,7 +5,7 @@ use crate::database::Database;
 use crate::histogram::{Histogram, total};
 use crate::kind::Kind;
 use crate::load::{Load, LoadSettings};
-use crate::scenario::fence;
+use crate::scenario::{fence, fill, make, make_fence};
 use crate::servers::{self, Servers};
 use crate::settings::{self, TableEntry};
 use crate::tables::{self, ITEM};
@@ -27,6 +27,8 @@ pub struct Settings {
     pub rows: i64,
     /// Row changes per second and direction.
     pub rate: u32,
+    /// PostgreSQL to MongoDB and MongoDB to MySQL, instead of PostgreSQL and MySQL both ways.
+    pub mongodb: bool,
     pub seed: u64,
 }
 
@@ -47,12 +49,24 @@ pub async fn run(settings: &Settings) -> anyhow::Result<()> {
         Some(servers) => (servers.start(Kind::Postgres, "postgres", &[])?, servers.start(Kind::Mysql, "mysql", &[])?),
         None => (Kind::Postgres.shared_server()?, Kind::Mysql.shared_server()?),
     };
-    let ways = [way("orders", &postgres, &mysql, settings).await?, way("stock", &mysql, &postgres, settings).await?];
+    let ways = match settings.mongodb {
+        false => [way("orders", &postgres, &mysql, settings).await?, way("stock", &mysql, &postgres, settings).await?],
+        true => {
+            let mongodb = Kind::Mongodb.shared_server()?;
+            println!("MongoDB is {}", what_mongodb_is());
+            [way("orders", &postgres, &mongodb, settings).await?, way("stock", &mongodb, &mysql, settings).await?]
+        }
+    };
     let mut worker = Worker::new(&configuration(&ways))?;
 
     println!(
-        "\n1. copy {} rows from PostgreSQL to MySQL, and {} from MySQL to PostgreSQL",
-        settings.rows, settings.rows
+        "\n1. copy {} rows from {} to {}, and {} from {} to {}",
+        settings.rows,
+        word(&ways[0].source),
+        word(&ways[0].target),
+        settings.rows,
+        word(&ways[1].source),
+        word(&ways[1].target)
     );
     let begun = Instant::now();
     worker.start()?;
@@ -107,12 +121,30 @@ pub async fn run(settings: &Settings) -> anyhow::Result<()> {
 
 async fn way(pipeline: &'static str, source: &str, target: &str, settings: &Settings) -> anyhow::Result<Way> {
     let (source, target) = (Database::create_on(source, pipeline).await?, Database::create_on(target, pipeline).await?);
-    source.execute(tables::FENCE).await?;
-    target.execute(tables::EMPTY_FENCE).await?;
-    source.execute(tables::item(source.kind)).await?;
-    target.execute(tables::item(target.kind)).await?;
-    source.execute(&tables::fill(source.kind, settings.rows)).await?;
+    make_fence(&source, &target).await?;
+    let digits = if settings.mongodb { 3 } else { 6 };
+    for database in [&source, &target] {
+        make(database, ITEM, &tables::item_with(database.kind, digits)).await?;
+    }
+    fill(&source, settings.rows).await?;
     Ok(Way { pipeline, source, target })
+}
+
+fn word(database: &Database) -> &'static str {
+    match database.kind {
+        Kind::Postgres => "PostgreSQL",
+        Kind::Mysql => "MySQL",
+        Kind::Mongodb => "MongoDB",
+    }
+}
+
+/// As `servers run` says.
+fn what_mongodb_is() -> &'static str {
+    match std::env::var("SYNC_WORKER_TEST_MONGODB_IS").as_deref() {
+        Ok("mongod") => "a real mongod, from the PATH",
+        Ok("stand-in") => "the project's stand-in for a replica set: there is no mongod on the PATH",
+        Ok(_) | Err(_) => "the server that SYNC_WORKER_TEST_MONGODB names",
+    }
 }
 
 fn configuration(ways: &[Way; 2]) -> settings::Settings {
@@ -246,5 +278,6 @@ fn client(database: &Database) -> String {
     match database.kind {
         Kind::Postgres => format!("`psql {}`", database.url()),
         Kind::Mysql => format!("`mysql -h {host} -P {port} -u root {}`", database.name),
+        Kind::Mongodb => format!("`mongosh {}`", database.url()),
     }
 }

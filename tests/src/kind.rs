@@ -8,6 +8,7 @@ use std::str::FromStr;
 pub enum Kind {
     Postgres,
     Mysql,
+    Mongodb,
 }
 
 impl Kind {
@@ -15,6 +16,7 @@ impl Kind {
         match self {
             Kind::Postgres => "postgres",
             Kind::Mysql => "mysql",
+            Kind::Mongodb => "mongodb",
         }
     }
 
@@ -22,7 +24,8 @@ impl Kind {
         match url.split_once("://") {
             Some(("postgres" | "postgresql", _)) => Ok(Kind::Postgres),
             Some(("mysql", _)) => Ok(Kind::Mysql),
-            Some(_) | None => bail!("a server's URL begins with postgres:// or mysql://"),
+            Some(("mongodb", _)) => Ok(Kind::Mongodb),
+            Some(_) | None => bail!("a server's URL begins with postgres://, mysql:// or mongodb://"),
         }
     }
 
@@ -31,6 +34,7 @@ impl Kind {
         let variable = match self {
             Kind::Postgres => "SYNC_WORKER_TEST_POSTGRES",
             Kind::Mysql => "SYNC_WORKER_TEST_MYSQL",
+            Kind::Mongodb => "SYNC_WORKER_TEST_MONGODB",
         };
         std::env::var(variable)
             .with_context(|| format!("{variable} is not set: run this by `tests/servers/servers run -- COMMAND`"))
@@ -41,14 +45,16 @@ impl Kind {
         match self {
             Kind::Postgres => format!("\"{name}\""),
             Kind::Mysql => format!("`{name}`"),
+            Kind::Mongodb => name.to_owned(),
         }
     }
 
-    /// The one of two texts that this engine understands.
+    /// The one of two texts that this engine understands; MongoDB understands neither.
     pub fn pick<'a>(self, postgres: &'a str, mysql: &'a str) -> &'a str {
         match self {
             Kind::Postgres => postgres,
             Kind::Mysql => mysql,
+            Kind::Mongodb => "",
         }
     }
 }
@@ -72,6 +78,20 @@ impl Direction {
         Direction { from: Kind::Mysql, to: Kind::Postgres },
         Direction { from: Kind::Mysql, to: Kind::Mysql },
     ];
+
+    /// Those that begin or end at MongoDB.
+    pub const DOCUMENTS: [Direction; 5] = [
+        Direction { from: Kind::Postgres, to: Kind::Mongodb },
+        Direction { from: Kind::Mysql, to: Kind::Mongodb },
+        Direction { from: Kind::Mongodb, to: Kind::Postgres },
+        Direction { from: Kind::Mongodb, to: Kind::Mysql },
+        Direction { from: Kind::Mongodb, to: Kind::Mongodb },
+    ];
+
+    /// Whether one of its ends is MongoDB, whose dates have milliseconds.
+    pub fn has_documents(self) -> bool {
+        self.from == Kind::Mongodb || self.to == Kind::Mongodb
+    }
 }
 
 impl fmt::Display for Direction {
@@ -84,8 +104,9 @@ impl FromStr for Direction {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let names = || Self::ALL.map(|direction| direction.to_string()).join(", ");
-        let found = Self::ALL.into_iter().find(|direction| direction.to_string() == text);
+        let every = || Self::ALL.into_iter().chain(Self::DOCUMENTS);
+        let names = || every().map(|direction| direction.to_string()).collect::<Vec<_>>().join(", ");
+        let found = every().find(|direction| direction.to_string() == text);
         found.ok_or_else(|| format!("there are {}", names()))
     }
 }

@@ -8,6 +8,7 @@
 use crate::connection::Connection;
 use crate::database::Database;
 use crate::kind::Kind;
+use crate::mongodb;
 use std::collections::BTreeMap;
 use std::fmt;
 
@@ -16,6 +17,8 @@ pub async fn install(database: &Database) -> anyhow::Result<()> {
     let sql = match database.kind {
         Kind::Postgres => POSTGRES,
         Kind::Mysql => MYSQL,
+        // It has no triggers: its own stream tells.
+        Kind::Mongodb => return mongodb::note_time(&database.documents().await?).await,
     };
     database.execute(sql).await
 }
@@ -62,6 +65,9 @@ pub enum Entry {
 pub type History = BTreeMap<i64, Vec<Entry>>;
 
 pub async fn read(database: &Database) -> anyhow::Result<History> {
+    if database.kind == Kind::Mongodb {
+        return mongodb::history(&database.documents().await?).await;
+    }
     let mut connection: Connection = database.connect().await?;
     let mut history = History::new();
     for row in connection.rows("SELECT id, version, op FROM write_log ORDER BY seq").await? {

@@ -22,6 +22,7 @@ pub mod ledger;
 pub mod literal;
 pub mod load;
 pub mod log_crash;
+pub mod mongodb;
 mod mysql;
 pub mod outage;
 pub mod postgres;

@@ -11,6 +11,7 @@ pub fn text(kind: Kind, value: &str) -> String {
     match kind {
         Kind::Postgres => format!("'{quoted}'"),
         Kind::Mysql => format!("'{}'", quoted.replace('\\', "\\\\")),
+        Kind::Mongodb => value.to_owned(),
     }
 }
 
@@ -23,6 +24,7 @@ pub fn bytes(kind: Kind, value: &[u8]) -> String {
     match kind {
         Kind::Postgres => format!("'\\x{hex}'"),
         Kind::Mysql => format!("X'{hex}'"),
+        Kind::Mongodb => hex,
     }
 }
 

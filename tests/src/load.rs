@@ -6,6 +6,7 @@
 
 use crate::connection::Connection;
 use crate::kind::Kind;
+use crate::mongodb;
 use crate::transaction::{Mix, Rows, Transaction};
 use rand::SeedableRng;
 use rand::rngs::StdRng;
@@ -123,7 +124,8 @@ impl Writer {
         while !*self.stopped.borrow() {
             let Err(error) = self.session().await else { return };
             // Writers of the same rows deadlock now and then: the server rolls one of them back, as users know it.
-            let deadlock = format!("{error:#}").to_lowercase().contains("deadlock");
+            let text = format!("{error:#}").to_lowercase();
+            let deadlock = text.contains("deadlock") || text.contains("write conflict");
             let counter = if deadlock { &self.counters.rolled_back } else { &self.counters.interrupted };
             counter.fetch_add(1, Ordering::Relaxed);
             tokio::select! {
@@ -140,13 +142,25 @@ impl Writer {
             _ = stopped.wait_for(|stop| *stop) => return Ok(()),
             opened = tokio::time::timeout(PATIENCE, Connection::open(&self.url)) => opened??,
         };
-        let found = tokio::time::timeout(PATIENCE, connection.rows(&self.rows.query())).await??;
+        let found = match &mut connection {
+            Connection::Mongodb(database) => {
+                let own = mongodb::versions(database, |key| self.rows.owns(key));
+                tokio::time::timeout(PATIENCE, own).await??
+            }
+            connection => tokio::time::timeout(PATIENCE, connection.rows(&self.rows.query())).await??,
+        };
         self.rows.found(&found)?;
         let (begun, mut done) = (Instant::now(), 0u32);
         while !*self.stopped.borrow() {
             let transaction =
                 Transaction::plan(self.kind, &mut self.rng, &mut self.rows, &self.settings.mix, self.settings.rows);
-            tokio::time::timeout(PATIENCE, connection.execute(&transaction.sql)).await??;
+            match &mut connection {
+                Connection::Mongodb(database) => {
+                    let run = mongodb::run(database, &transaction.writes, transaction.rolled_back);
+                    tokio::time::timeout(PATIENCE, run).await??;
+                }
+                connection => tokio::time::timeout(PATIENCE, connection.execute(&transaction.sql)).await??,
+            }
             self.counters.transactions.fetch_add(1, Ordering::Relaxed);
             match transaction.rolled_back {
                 true => self.counters.rolled_back.fetch_add(1, Ordering::Relaxed),

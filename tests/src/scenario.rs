@@ -1,13 +1,16 @@
 //! What an end-to-end test stands on: a database at each end, tables in both, a worker between them.
 
 use crate::compare;
+use crate::connection::Connection;
 use crate::database::Database;
-use crate::kind::Direction;
+use crate::kind::{Direction, Kind};
 use crate::load::Load;
+use crate::mongodb;
 use crate::settings::{Settings, TableEntry};
 use crate::tables::{self, EMPTY_FENCE, FENCE, ITEM};
 use crate::wait;
 use crate::worker::Worker;
+use ::mongodb::bson::{Document, doc};
 use anyhow::ensure;
 use std::time::Duration;
 
@@ -45,15 +48,18 @@ impl Preparation {
         settings.database("source", source.kind, &source.url());
         settings.database("target", target.kind, &target.url());
         settings.pipeline("mirror", "source", &["target"]).tables.push(TableEntry::new("fence"));
-        source.execute(FENCE).await?;
-        target.execute(EMPTY_FENCE).await?;
+        make_fence(&source, &target).await?;
         Ok(Self { source, target, tables: vec![("fence".to_owned(), "fence".to_owned())], settings })
+    }
+
+    pub fn direction(&self) -> Direction {
+        Direction { from: self.source.kind, to: self.target.kind }
     }
 
     /// Makes a table on both sides and takes it into the pipeline.
     pub async fn table(&mut self, name: &str, at_source: &str, at_target: &str) -> anyhow::Result<()> {
-        self.source.execute(at_source).await?;
-        self.target.execute(at_target).await?;
+        make(&self.source, name, at_source).await?;
+        make(&self.target, name, at_target).await?;
         self.add(name);
         Ok(())
     }
@@ -73,9 +79,10 @@ impl Preparation {
 
     /// The table of the loads, with rows in the source.
     pub async fn item(&mut self, rows: i64) -> anyhow::Result<()> {
-        let (here, there) = (tables::item(self.source.kind), tables::item(self.target.kind));
-        self.table(ITEM, here, there).await?;
-        self.source.execute(&tables::fill(self.source.kind, rows)).await
+        let digits = if self.direction().has_documents() { 3 } else { 6 };
+        let (here, there) = (tables::item_with(self.source.kind, digits), tables::item_with(self.target.kind, digits));
+        self.table(ITEM, &here, &there).await?;
+        fill(&self.source, rows).await
     }
 
     /// Lines for the pipeline's section.
@@ -131,18 +138,53 @@ impl Scenario {
     }
 }
 
+/// One row at the source that tells how far a target has come.
+pub async fn make_fence(source: &Database, target: &Database) -> anyhow::Result<()> {
+    match source.kind {
+        Kind::Postgres | Kind::Mysql => source.execute(FENCE).await?,
+        Kind::Mongodb => {
+            let row = doc! { "_id": 1, "mark": 0i64 };
+            source.documents().await?.collection::<Document>("fence").insert_one(row).await?;
+        }
+    }
+    make(target, "fence", EMPTY_FENCE).await
+}
+
+/// Rows 1 to `rows` of the loads' table.
+pub async fn fill(database: &Database, rows: i64) -> anyhow::Result<()> {
+    match database.kind {
+        Kind::Postgres | Kind::Mysql => database.execute(&tables::fill(database.kind, rows)).await,
+        Kind::Mongodb => mongodb::fill(&database.documents().await?, rows).await,
+    }
+}
+
+/// Makes a table by a statement, or a collection by its name.
+pub async fn make(database: &Database, name: &str, statement: &str) -> anyhow::Result<()> {
+    match database.kind {
+        Kind::Postgres | Kind::Mysql => database.execute(statement).await,
+        Kind::Mongodb => Ok(database.documents().await?.create_collection(name).await?),
+    }
+}
+
 /// Writes a new mark at the source and waits until the target shows it.
 pub async fn fence(source: &Database, target: &Database, limit: Duration) -> anyhow::Result<()> {
-    let mut connection = source.connect().await?;
-    connection.execute("UPDATE fence SET mark = mark + 1 WHERE id = 1").await?;
-    let mark = connection.number("SELECT mark FROM fence WHERE id = 1").await?;
+    let mark = match source.connect().await? {
+        Connection::Mongodb(database) => mongodb::raise_fence(&database).await?,
+        mut connection => {
+            connection.execute("UPDATE fence SET mark = mark + 1 WHERE id = 1").await?;
+            connection.number("SELECT mark FROM fence WHERE id = 1").await?
+        }
+    };
     let mut there = None;
     wait::until("the target to show what was committed last", limit, async || {
         let mut open = match there.take() {
             Some(open) => open,
             None => target.connect().await?,
         };
-        let seen = open.value("SELECT mark FROM fence WHERE id = 1").await?;
+        let seen = match &mut open {
+            Connection::Mongodb(database) => mongodb::fence(database).await?.map(|mark| mark.to_string()),
+            open => open.value("SELECT mark FROM fence WHERE id = 1").await?,
+        };
         // A connection that failed is not used again.
         there = Some(open);
         Ok((seen == Some(mark.to_string())).then_some(()))

@@ -8,13 +8,19 @@ pub const ITEM: &str = "item";
 /// Rows whose version every writer counts up by one; they are never deleted.
 pub const HOT_ROWS: i64 = 8;
 
-pub fn item(kind: Kind) -> &'static str {
-    kind.pick(
+pub fn item(kind: Kind) -> String {
+    item_with(kind, 6)
+}
+
+/// With so many digits of a second.
+pub fn item_with(kind: Kind, digits: u8) -> String {
+    let text = kind.pick(
         "CREATE TABLE item (id bigint PRIMARY KEY, version bigint NOT NULL, name varchar(80) NOT NULL,
             amount numeric(14,2), state smallint NOT NULL, seen timestamp(6), note text, data bytea)",
         "CREATE TABLE item (id bigint PRIMARY KEY, version bigint NOT NULL, name varchar(80) NOT NULL,
             amount decimal(14,2), state smallint NOT NULL, seen datetime(6), note longtext, data longblob)",
-    )
+    );
+    text.replace("(6)", &format!("({digits})"))
 }
 
 /// Rows 1 to `rows` of version 0, in one statement. The first [`HOT_ROWS`] are everybody's.
@@ -32,6 +38,7 @@ pub fn fill(kind: Kind, rows: i64) -> String {
                 SHA2(n, 256), UNHEX(LEFT(SHA2(n, 256), 32)) FROM numbers",
             rows + 1
         ),
+        Kind::Mongodb => String::new(),
     }
 }
 

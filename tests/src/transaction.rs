@@ -3,10 +3,12 @@
 use crate::connection::Texts;
 use crate::kind::Kind;
 use crate::literal;
+use crate::mongodb::{self, Write};
 use crate::tables::HOT_ROWS;
+use ::mongodb::bson::{Bson, DateTime, doc};
 use rand::Rng;
 use rand::rngs::StdRng;
-use std::fmt::Write;
+use std::fmt::{self, Write as _};
 
 /// How often things happen; one in so many.
 #[derive(Clone, Debug)]
@@ -60,6 +62,12 @@ impl Rows {
         )
     }
 
+    /// Whether [`Rows::query`] asks for a key.
+    pub fn owns(&self, key: i64) -> bool {
+        let own = OWN_KEYS * i64::from(self.writer + 1)..OWN_KEYS * i64::from(self.writer + 2);
+        key < OWN_KEYS && key % i64::from(self.writers) == i64::from(self.writer) || own.contains(&key)
+    }
+
     pub fn found(&mut self, rows: &[Texts]) -> anyhow::Result<()> {
         self.live.clear();
         for row in rows {
@@ -95,6 +103,8 @@ impl Rows {
 #[derive(Debug)]
 pub struct Transaction {
     pub sql: String,
+    /// The same for MongoDB.
+    pub writes: Vec<Write>,
     /// Rows that it changes for good.
     pub changes: u32,
     pub rolled_back: bool,
@@ -103,7 +113,8 @@ pub struct Transaction {
 impl Transaction {
     /// Plans the next transaction and follows in `rows` what it will have done.
     pub fn plan(kind: Kind, rng: &mut StdRng, rows: &mut Rows, mix: &Mix, keep: usize) -> Self {
-        let mut planner = Planner { kind, rng, rows, mix, keep, sql: "BEGIN;".to_owned(), changes: 0 };
+        let mut planner =
+            Planner { kind, rng, rows, mix, keep, sql: "BEGIN;".to_owned(), writes: Vec::new(), changes: 0 };
         let before = planner.rows.clone();
         planner.some_changes();
         if planner.rng.random_ratio(1, 8) {
@@ -111,12 +122,12 @@ impl Transaction {
         }
         let rolled_back = planner.rng.random_ratio(1, planner.mix.rollback);
         planner.sql.push_str(if rolled_back { "ROLLBACK" } else { "COMMIT" });
-        let (sql, changes) = (planner.sql, planner.changes);
+        let (sql, writes, changes) = (planner.sql, planner.writes, planner.changes);
         if rolled_back {
             // Versions are not given out again.
             *rows = Rows { version: rows.version, ..before };
         }
-        Self { sql, changes: if rolled_back { 0 } else { changes }, rolled_back }
+        Self { sql, writes, changes: if rolled_back { 0 } else { changes }, rolled_back }
     }
 }
 
@@ -127,7 +138,20 @@ struct Planner<'a> {
     mix: &'a Mix,
     keep: usize,
     sql: String,
+    writes: Vec<Write>,
     changes: u32,
+}
+
+/// A value as a literal, and as a field.
+struct Both {
+    sql: String,
+    field: Bson,
+}
+
+impl fmt::Display for Both {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.sql)
+    }
 }
 
 impl Planner<'_> {
@@ -135,6 +159,7 @@ impl Planner<'_> {
         // The only rows that writers share come first and one at a time, so that there are no deadlocks.
         if self.rng.random_ratio(1, 10) {
             let id = self.rng.random_range(1..=HOT_ROWS);
+            self.writes.push(Write::Bump(id));
             self.add(&format!("UPDATE item SET version = version + 1 WHERE id = {id}"), 1);
         }
         let statements = if self.rng.random_ratio(1, self.mix.long) { 300 } else { self.rng.random_range(1..=6) };
@@ -145,7 +170,7 @@ impl Planner<'_> {
 
     /// Changes that come to nothing inside a transaction that goes on.
     fn savepoint(&mut self) {
-        let (before, changes) = (self.rows.clone(), self.changes);
+        let (before, changes, writes) = (self.rows.clone(), self.changes, self.writes.len());
         self.sql.push_str("SAVEPOINT s;");
         self.change();
         self.change();
@@ -153,6 +178,7 @@ impl Planner<'_> {
             self.sql.push_str("ROLLBACK TO SAVEPOINT s;");
             *self.rows = Rows { version: self.rows.version, ..before };
             self.changes = changes;
+            self.writes.truncate(writes);
         } else {
             self.sql.push_str("RELEASE SAVEPOINT s;");
         }
@@ -183,6 +209,10 @@ impl Planner<'_> {
             let (name, amount, state, seen) = (self.name(), self.amount(), self.state(), self.seen());
             let (note, data) = (self.note(), self.data());
             values.push(format!("({id}, {version}, {name}, {amount}, {state}, {seen}, {note}, {data})"));
+            self.writes.push(Write::Insert(doc! {
+                "_id": id, "version": version, "name": name.field, "amount": amount.field, "state": state,
+                "seen": seen.field, "note": note.field, "data": data.field,
+            }));
         }
         let columns = "id, version, name, amount, state, seen, note, data";
         self.add(&format!("INSERT INTO item ({columns}) VALUES {}", values.join(", ")), count);
@@ -194,15 +224,21 @@ impl Planner<'_> {
         let mut sql = format!("UPDATE item SET version = {version}");
         // What is not named stays as it is, a large value that is stored out of line, too.
         let set = match self.rng.random_range(0..5) {
-            0 => format!("name = {}, state = {}", self.name(), self.state()),
-            1 => format!("amount = {}", self.amount()),
-            2 => format!("note = {}", self.note()),
-            3 => format!("seen = {}, data = {}", self.seen(), self.data()),
-            _ => String::new(),
+            0 => {
+                let (name, state) = (self.name(), self.state());
+                vec![("name", name), ("state", Both { sql: state.to_string(), field: state.into() })]
+            }
+            1 => vec![("amount", self.amount())],
+            2 => vec![("note", self.note())],
+            3 => vec![("seen", self.seen()), ("data", self.data())],
+            _ => Vec::new(),
         };
-        if !set.is_empty() {
-            write!(sql, ", {set}").unwrap_or_default();
+        let mut fields = doc! { "version": version };
+        for (column, value) in set {
+            write!(sql, ", {column} = {value}").unwrap_or_default();
+            fields.insert(column, value.field);
         }
+        self.writes.push(Write::Set { ids: vec![id], fields });
         write!(sql, " WHERE id = {id}").unwrap_or_default();
         self.add(&sql, 1);
     }
@@ -215,6 +251,7 @@ impl Planner<'_> {
         let list: Vec<String> = ids.iter().map(i64::to_string).collect();
         let state = self.state();
         let sql = format!("UPDATE item SET version = {version}, state = {state} WHERE id IN ({})", list.join(", "));
+        self.writes.push(Write::Set { ids: ids.clone(), fields: doc! { "version": version, "state": state } });
         self.add(&sql, u32::try_from(ids.len()).unwrap_or(0));
     }
 
@@ -222,6 +259,7 @@ impl Planner<'_> {
         let Some(at) = self.rows.any(self.rng) else { return };
         let id = self.rows.live.swap_remove(at);
         self.rows.dead.push(id);
+        self.writes.push(Write::Delete(id));
         self.add(&format!("DELETE FROM item WHERE id = {id}"), 1);
     }
 
@@ -230,6 +268,7 @@ impl Planner<'_> {
         let (id, new, version) = (self.rows.live[at], self.rows.fresh(self.rng), self.version());
         self.rows.live[at] = new;
         self.rows.dead.push(id);
+        self.writes.push(Write::Move { from: id, to: new, fields: doc! { "version": version } });
         self.add(&format!("UPDATE item SET id = {new}, version = {version} WHERE id = {id}"), 1);
     }
 
@@ -244,38 +283,51 @@ impl Planner<'_> {
         self.rows.version
     }
 
-    fn name(&mut self) -> String {
+    fn name(&mut self) -> Both {
         let awkward = literal::AWKWARD[self.rng.random_range(0..literal::AWKWARD.len())];
-        literal::text(self.kind, &format!("{awkward}{}", self.rng.random_range(0..100)))
+        let text = format!("{awkward}{}", self.rng.random_range(0..100));
+        Both { sql: literal::text(self.kind, &text), field: text.into() }
     }
 
-    fn amount(&mut self) -> String {
-        match self.rng.random_ratio(1, 10) {
-            true => "NULL".to_owned(),
-            false => format!("{}.{:02}", self.rng.random_range(-9_999_999..9_999_999), self.rng.random_range(0..100)),
+    fn amount(&mut self) -> Both {
+        if self.rng.random_ratio(1, 10) {
+            return null();
         }
+        let (whole, part) = (self.rng.random_range(-9_999_999..9_999_999), self.rng.random_range(0..100));
+        let sql = format!("{whole}.{part:02}");
+        let field = sql.parse().map_or(Bson::Null, Bson::Decimal128);
+        Both { sql, field }
     }
 
     fn state(&mut self) -> i32 {
         self.rng.random_range(0..10)
     }
 
-    fn seen(&mut self) -> String {
-        let (day, second) = (self.rng.random_range(1..=28), self.rng.random_range(0..60));
-        format!("'2026-02-{day:02} 12:34:{second:02}.{:06}'", self.rng.random_range(0..1_000_000))
+    fn seen(&mut self) -> Both {
+        let (day, second) = (self.rng.random_range(1..=28i64), self.rng.random_range(0..60i64));
+        let micros = self.rng.random_range(0..1_000_000i64);
+        let sql = format!("'2026-02-{day:02} 12:34:{second:02}.{micros:06}'");
+        // 2026-02-01
+        let seconds = 1_769_904_000 + (day - 1) * 86_400 + 12 * 3600 + 34 * 60 + second;
+        Both { sql, field: DateTime::from_millis(seconds * 1_000 + micros / 1_000).into() }
     }
 
-    fn note(&mut self) -> String {
+    fn note(&mut self) -> Both {
         if self.rng.random_ratio(1, 5) {
-            return "NULL".to_owned();
+            return null();
         }
         let large = self.rng.random_ratio(1, self.mix.large);
         let length = if large { self.mix.large_bytes } else { self.rng.random_range(0..120) };
-        literal::text(self.kind, &literal::random_text(self.rng, length))
+        let text = literal::random_text(self.rng, length);
+        Both { sql: literal::text(self.kind, &text), field: text.into() }
     }
 
-    fn data(&mut self) -> String {
+    fn data(&mut self) -> Both {
         let bytes: Vec<u8> = (0..self.rng.random_range(0..24)).map(|_| self.rng.random()).collect();
-        literal::bytes(self.kind, &bytes)
+        Both { sql: literal::bytes(self.kind, &bytes), field: mongodb::binary(bytes) }
     }
+}
+
+fn null() -> Both {
+    Both { sql: "NULL".to_owned(), field: Bson::Null }
 }

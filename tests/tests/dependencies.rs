@@ -4,11 +4,12 @@ use std::collections::BTreeMap;
 use std::process::Command;
 
 /// What a crate may use among ours, apart from `testkit` in its tests. `*` is everything.
-const ALLOWED: [(&str, &[&str]); 11] = [
+const ALLOWED: [(&str, &[&str]); 12] = [
     ("sync-worker-core", &[]),
     ("sync-worker-engine", &["sync-worker-core"]),
     ("sync-worker-postgres", &["sync-worker-core"]),
     ("sync-worker-mysql", &["sync-worker-core"]),
+    ("sync-worker-mongodb", &["sync-worker-core"]),
     ("sync-worker-bus", &["sync-worker-core"]),
     ("sync-worker-store", &["sync-worker-core"]),
     ("sync-worker-api", &["sync-worker-engine", "sync-worker-core"]),

@@ -11,7 +11,7 @@ use sync_worker_tests::{tables, wait};
 
 async fn database_with_items(kind: Kind, rows: i64) -> anyhow::Result<Database> {
     let database = Database::create(kind, "harness").await?;
-    database.execute(tables::item(kind)).await?;
+    database.execute(&tables::item(kind)).await?;
     database.execute(&tables::fill(kind, rows)).await?;
     Ok(database)
 }

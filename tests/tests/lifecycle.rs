@@ -50,7 +50,7 @@ async fn a_dead_target_holds_back_no_other(direction: Direction) -> anyhow::Resu
     preparation.item(1_000).await?;
     // The second target is reached through a proxy.
     let second = Database::create(direction.to, "second").await?;
-    second.execute(tables::item(second.kind)).await?;
+    second.execute(&tables::item(second.kind)).await?;
     second.execute(tables::EMPTY_FENCE).await?;
     let proxy = Proxy::start(&second.address()).await?;
     let url = second.url_at(None, Some(&proxy.address()));
@@ -81,6 +81,7 @@ async fn with_password(database: &Database, user: &str, password: &str) -> anyho
     let sql = match database.kind {
         Kind::Postgres => format!("CREATE ROLE {user} SUPERUSER LOGIN PASSWORD '{password}'"),
         Kind::Mysql => format!("CREATE USER {user} IDENTIFIED BY '{password}'; GRANT ALL ON *.* TO {user}"),
+        Kind::Mongodb => anyhow::bail!("MongoDB has no statements"),
     };
     database.execute(&sql).await
 }

@@ -81,6 +81,7 @@ async fn a_wrong_password(direction: Direction) -> anyhow::Result<()> {
         let sql = match database.kind {
             Kind::Postgres => format!("CREATE ROLE {user} SUPERUSER LOGIN PASSWORD 'right-one'"),
             Kind::Mysql => format!("CREATE USER {user} IDENTIFIED BY 'right-one'; GRANT ALL ON *.* TO {user}"),
+            Kind::Mongodb => anyhow::bail!("MongoDB has no statements"),
         };
         database.execute(&sql).await?;
         let (kind, url) = (database.kind, database.url_at(Some(&user), None));
@@ -258,6 +259,7 @@ async fn a_missing_privilege_is_told_with_its_statement() -> anyhow::Result<()> 
                 Kind::Mysql => {
                     format!("CREATE USER {user} IDENTIFIED BY 'q'; GRANT SELECT ON {}.* TO {user}", database.name)
                 }
+                Kind::Mongodb => anyhow::bail!("MongoDB has no statements"),
             };
             database.execute(&sql).await?;
             users.push((user, database));
@@ -283,6 +285,7 @@ async fn a_missing_privilege_is_told_with_its_statement() -> anyhow::Result<()> 
                 ["databases.source", "lacks SELECT", "GRANT SELECT"],
                 ["databases.target", "lacks INSERT", "GRANT INSERT"],
             ],
+            Kind::Mongodb => &[],
             Kind::Mysql => &[
                 ["databases.source", "lacks REPLICATION SLAVE", "GRANT REPLICATION SLAVE"],
                 ["databases.target", "fence", "GRANT"],

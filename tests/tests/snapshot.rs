@@ -99,6 +99,7 @@ async fn a_text_key(direction: Direction) -> anyhow::Result<()> {
     let mut preparation = Preparation::new(direction, "text").await?;
     let table = |kind: Kind| match kind {
         Kind::Postgres => "CREATE TABLE word (word varchar(40) PRIMARY KEY, count int NOT NULL)",
+        Kind::Mongodb => "",
         Kind::Mysql => {
             "CREATE TABLE word (word varchar(40) CHARACTER SET utf8mb4 COLLATE utf8mb4_0900_bin PRIMARY KEY, count int NOT NULL)"
         }

@@ -60,7 +60,7 @@ async fn verify_takes_nothing_in_flight_for_a_difference(direction: Direction) -
 
 async fn schema_prints_what_a_target_lacks(direction: Direction) -> anyhow::Result<()> {
     let mut preparation = Preparation::new(direction, "schema").await?;
-    preparation.source.execute(tables::item(direction.from)).await?;
+    preparation.source.execute(&tables::item(direction.from)).await?;
     preparation.source.execute(&tables::fill(direction.from, 200)).await?;
     preparation.add("item");
     let mut scenario = preparation.scenario()?;

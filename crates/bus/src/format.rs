@@ -13,7 +13,7 @@ use bytes::{BufMut, Bytes, BytesMut};
 use std::sync::Arc;
 use sync_worker_core::change::{Change, Op};
 use sync_worker_core::name::DatabaseName;
-use sync_worker_core::position::{Lsn, MysqlPosition, Position, PostgresPosition};
+use sync_worker_core::position::{Lsn, MongodbPosition, MysqlPosition, Position, PostgresPosition};
 use sync_worker_core::record::{Body, Record};
 use sync_worker_core::row::Row;
 use sync_worker_core::schema::{Schema, SchemaId};
@@ -31,6 +31,7 @@ const PREVIOUS_EXPLICIT: u8 = 3;
 const LAST: u8 = 1 << 2;
 const TRANSACTION: u8 = 1 << 3;
 const MYSQL: u8 = 1 << 4;
+const MONGODB: u8 = 1 << 7;
 const BODY: u8 = 0b11 << 5;
 const BODY_CHANGE: u8 = 0 << 5;
 const BODY_SCHEMA: u8 = 1 << 5;
@@ -55,12 +56,12 @@ pub fn encode(record: &Record, out: &mut BytesMut) {
         Some(_) => PREVIOUS_EXPLICIT,
     };
     let flag = |set: bool, flag: u8| if set { flag } else { 0 };
-    let mysql = flag(matches!(record.position, Position::Mysql(_)), MYSQL);
-    out.put_u8(body | previous | mysql | flag(record.last, LAST) | flag(record.transaction.is_some(), TRANSACTION));
+    let engine = engine_flag(record.position);
+    out.put_u8(body | previous | engine | flag(record.last, LAST) | flag(record.transaction.is_some(), TRANSACTION));
     put_text(out, record.origin.as_str());
     put_position(out, record.position);
     if let (PREVIOUS_EXPLICIT, Some(position)) = (previous, record.previous) {
-        out.put_u8(flag(matches!(position, Position::Mysql(_)), MYSQL));
+        out.put_u8(engine_flag(position));
         put_position(out, position);
     }
     out.put_i64_le(record.commit_time);
@@ -71,6 +72,14 @@ pub fn encode(record: &Record, out: &mut BytesMut) {
         Body::Change(change) => put_change(out, change),
         Body::Schema(schema) => encode_schema(schema, out),
         Body::Commit => {}
+    }
+}
+
+fn engine_flag(position: Position) -> u8 {
+    match position {
+        Position::Postgres(_) => 0,
+        Position::Mysql(_) => MYSQL,
+        Position::Mongodb(_) => MONGODB,
     }
 }
 
@@ -107,6 +116,10 @@ fn put_position(out: &mut BytesMut, position: Position) {
         Position::Mysql(p) => {
             put_varint(out, p.file);
             put_varint(out, p.offset);
+        }
+        Position::Mongodb(p) => {
+            put_varint(out, p.seconds.into());
+            put_varint(out, p.increment.into());
         }
     }
     put_varint(out, position.ordinal().wrapping_add(1));
@@ -236,10 +249,13 @@ fn take_text<'a>(bytes: &mut &'a [u8]) -> Result<&'a str, Damaged> {
 
 fn take_position(bytes: &mut &[u8], flags: u8) -> Result<Position, Damaged> {
     let first = take_varint(bytes)?;
-    let second = if flags & MYSQL != 0 { take_varint(bytes)? } else { 0 };
+    let second = if flags & (MYSQL | MONGODB) != 0 { take_varint(bytes)? } else { 0 };
     let ordinal = take_varint(bytes)?.wrapping_sub(1);
-    Ok(match flags & MYSQL {
+    let half = |number: u64| u32::try_from(number).map_err(|_| Damaged("number too large"));
+    Ok(match flags & (MYSQL | MONGODB) {
         0 => Position::Postgres(PostgresPosition { commit: Lsn(first), ordinal }),
-        _ => Position::Mysql(MysqlPosition { file: first, offset: second, ordinal }),
+        MYSQL => Position::Mysql(MysqlPosition { file: first, offset: second, ordinal }),
+        MONGODB => Position::Mongodb(MongodbPosition { seconds: half(first)?, increment: half(second)?, ordinal }),
+        _ => return Err(Damaged("a position of two engines")),
     })
 }

@@ -3,6 +3,7 @@
 //! Sinks convert with it before they write, and verification before it compares, so both mean the same. Which pairs of
 //! types there are, and the class of each, stands in [`plan`]; what is done to a value in [`step`].
 
+mod from_field;
 mod plan;
 mod step;
 
@@ -85,6 +86,9 @@ impl Conversion {
             | ColumnType::Enum
             | ColumnType::Set
             | ColumnType::Bits { .. }
+            | ColumnType::Id
+            | ColumnType::Document
+            | ColumnType::Field
             | ColumnType::Named { .. } => None,
         };
         Ok(Self { step, class, engine_bound })
@@ -106,7 +110,10 @@ impl Conversion {
             (Engine::Postgres, Engine::Mysql, Some(EngineBound::Wider) | None)
             | (Engine::Mysql, Engine::Postgres, None)
             | (Engine::Postgres, Engine::Postgres, _)
-            | (Engine::Mysql, Engine::Mysql, _) => Class::Exact,
+            | (Engine::Mysql, Engine::Mysql, _)
+            // The types alone tell what a document holds of a column.
+            | (Engine::Mongodb, _, _)
+            | (_, Engine::Mongodb, _) => Class::Exact,
         };
         self.class.max(engines)
     }

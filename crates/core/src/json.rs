@@ -126,7 +126,7 @@ fn parts(literal: &str) -> Option<(bool, String, i64)> {
 }
 
 /// Whether MySQL prints this number back with the same value.
-fn is_double(literal: &str) -> bool {
+pub(crate) fn is_double(literal: &str) -> bool {
     let plain = !literal.contains(['.', 'e', 'E']);
     // Any number of up to 15 digits comes back from a double.
     if plain && literal.len() <= 15 {
@@ -198,7 +198,7 @@ fn low_half(text: &str) -> Option<(u32, &str)> {
     hex(text.strip_prefix("\\u")?).filter(|(unit, _)| (0xDC00..0xE000).contains(unit))
 }
 
-enum Token<'a> {
+pub(crate) enum Token<'a> {
     ObjectStart,
     ObjectEnd,
     ArrayStart,
@@ -223,7 +223,7 @@ enum Expected {
 }
 
 /// Reads JSON token by token and checks its grammar (RFC 8259) on the way.
-struct Scanner<'a> {
+pub(crate) struct Scanner<'a> {
     text: &'a str,
     at: usize,
     /// The open brackets; true for an object.
@@ -232,13 +232,13 @@ struct Scanner<'a> {
 }
 
 impl<'a> Scanner<'a> {
-    fn new(text: &'a str) -> Self {
+    pub(crate) fn new(text: &'a str) -> Self {
         Self { text, at: 0, open: Vec::new(), expected: Expected::Value }
     }
 
     /// The next token, `Some(None)` at the end of a whole document, None where the text is not JSON.
     #[allow(clippy::option_option)]
-    fn next(&mut self) -> Option<Option<Token<'a>>> {
+    pub(crate) fn next(&mut self) -> Option<Option<Token<'a>>> {
         if self.expected == Expected::CommaOrEnd && self.peek() == Some(b',') {
             self.at += 1;
             self.expected = if *self.open.last()? { Expected::Member } else { Expected::Value };

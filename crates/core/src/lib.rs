@@ -14,6 +14,7 @@ pub mod collapse;
 pub mod convert;
 pub mod database;
 mod decimal;
+pub mod document;
 pub mod error;
 pub mod json;
 pub mod name;

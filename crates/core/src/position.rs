@@ -48,10 +48,20 @@ pub struct MysqlPosition {
     pub ordinal: u64,
 }
 
+/// A row change of MongoDB: the cluster time of its event, then its place among the events of that time, which those of
+/// a transaction share.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct MongodbPosition {
+    pub seconds: u32,
+    pub increment: u32,
+    pub ordinal: u64,
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Position {
     Postgres(PostgresPosition),
     Mysql(MysqlPosition),
+    Mongodb(MongodbPosition),
 }
 
 impl Position {
@@ -60,6 +70,7 @@ impl Position {
         match self {
             Position::Postgres(p) => Position::Postgres(PostgresPosition { ordinal, ..p }),
             Position::Mysql(p) => Position::Mysql(MysqlPosition { ordinal, ..p }),
+            Position::Mongodb(p) => Position::Mongodb(MongodbPosition { ordinal, ..p }),
         }
     }
 
@@ -67,6 +78,7 @@ impl Position {
         match self {
             Position::Postgres(p) => p.ordinal,
             Position::Mysql(p) => p.ordinal,
+            Position::Mongodb(p) => p.ordinal,
         }
     }
 
@@ -81,6 +93,7 @@ impl fmt::Display for Position {
         match self {
             Position::Postgres(p) => write!(f, "{}", p.commit)?,
             Position::Mysql(p) => write!(f, "{:06}:{}", p.file, p.offset)?,
+            Position::Mongodb(p) => write!(f, "@{}.{}", p.seconds, p.increment)?,
         }
         match self.ordinal() {
             u64::MAX => Ok(()),
@@ -98,6 +111,12 @@ impl FromStr for Position {
             Some((place, ordinal)) => (place, ordinal.parse().map_err(|_| invalid())?),
             None => (text, u64::MAX),
         };
+        if let Some(time) = place.strip_prefix('@') {
+            let (seconds, increment) = time.split_once('.').ok_or_else(invalid)?;
+            let seconds = seconds.parse().map_err(|_| invalid())?;
+            let increment = increment.parse().map_err(|_| invalid())?;
+            return Ok(Position::Mongodb(MongodbPosition { seconds, increment, ordinal }));
+        }
         if let Some((file, offset)) = place.split_once(':') {
             let file = file.parse().map_err(|_| invalid())?;
             let offset = offset.parse().map_err(|_| invalid())?;
@@ -108,7 +127,7 @@ impl FromStr for Position {
 }
 
 /// The identity of a source within which its positions may be compared: system identifier and timeline of a PostgreSQL
-/// server, server UUID of a MySQL server. A stored position under another epoch is a GAP, never resumed (invariant 8).
+/// server, server UUID of a MySQL server, replica set of a MongoDB database. A stored position under another epoch is a GAP, never resumed (invariant 8).
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Epoch(pub String);
 
@@ -133,10 +152,10 @@ mod tests {
 
     #[test]
     fn positions_round_trip_through_text() {
-        for text in ["16/B374D848+3", "0/1", "000012:4+0", "000001:157"] {
+        for text in ["16/B374D848+3", "0/1", "000012:4+0", "000001:157", "@1700000000.3+0", "@1700000000.3"] {
             assert_eq!(text.parse::<Position>().unwrap().to_string(), text);
         }
-        for text in ["", "x", "1/2/3", "1:2:3", "1/x+2", "0/0+-1"] {
+        for text in ["", "x", "1/2/3", "1:2:3", "@1", "@1.x", "1/x+2", "0/0+-1"] {
             assert!(text.parse::<Position>().is_err(), "{text} was taken");
         }
     }

@@ -1,6 +1,7 @@
 //! Row images and keys as byte strings of cells.
 
-use crate::value::{Cell, Damaged};
+use crate::document::patch;
+use crate::value::{Cell, Damaged, PATCH, Value};
 use bytes::{Bytes, BytesMut};
 use std::collections::HashMap;
 use std::fmt;
@@ -26,14 +27,15 @@ impl Row {
 
     pub fn is_partial(&self) -> Result<bool, Damaged> {
         for cell in self.cells() {
-            if cell? == Cell::Unchanged {
+            if matches!(cell?, Cell::Unchanged | Cell::Present(Value::Patch(_))) {
                 return Ok(true);
             }
         }
         Ok(false)
     }
 
-    /// This image with its Unchanged columns taken from an older image of the same schema.
+    /// This image with its Unchanged columns taken from an older image of the same schema. What changed in a document
+    /// is applied to the older document, or comes after what changed in it before.
     pub fn over(&self, older: &Row) -> Result<Row, Damaged> {
         let mut out = BytesMut::with_capacity(self.0.len() + older.0.len());
         let (mut new, mut old) = (&self.0[..], &older.0[..]);
@@ -42,6 +44,21 @@ impl Row {
             let unchanged = new[0] == 0;
             Cell::skip(&mut new)?;
             Cell::skip(&mut old)?;
+            if new_before[0] == PATCH
+                && let Cell::Present(Value::Patch(changes)) = Cell::decode(&mut &*new_before)?
+            {
+                match Cell::decode(&mut &*old_before)? {
+                    Cell::Present(Value::Document(document)) => {
+                        Value::Document(&patch::apply(changes, document)?).encode(&mut out);
+                        continue;
+                    }
+                    Cell::Present(Value::Patch(earlier)) => {
+                        Value::Patch(&[earlier, changes].concat()).encode(&mut out);
+                        continue;
+                    }
+                    Cell::Present(_) | Cell::Unchanged => {}
+                }
+            }
             let taken = if unchanged { (old_before, old) } else { (new_before, new) };
             out.extend_from_slice(&taken.0[..taken.0.len() - taken.1.len()]);
         }
@@ -170,7 +187,6 @@ impl Hasher for KeyHasher {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::value::Value;
 
     fn row(cells: &[Cell<'_>]) -> Row {
         let mut builder = RowBuilder::default();

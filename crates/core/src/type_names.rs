@@ -202,7 +202,9 @@ pub fn postgres_name(kind: &ColumnType) -> Option<String> {
         ColumnType::Bits { length: BITS_WITHOUT_LIMIT, .. } => "bit varying".to_owned(),
         ColumnType::Bits { length, varying } => format!("bit{}({length})", if varying { " varying" } else { "" }),
         ColumnType::Named { engine: Engine::Postgres, ref name } => name.clone(),
-        ColumnType::Named { engine: Engine::Mysql, .. } => return None,
+        // What a document holds is told by its target's columns, not by its own.
+        ColumnType::Id | ColumnType::Document | ColumnType::Field => return None,
+        ColumnType::Named { engine: Engine::Mysql | Engine::Mongodb, .. } => return None,
     };
     Some(name)
 }
@@ -246,7 +248,8 @@ pub fn mysql_name(kind: &ColumnType, in_key: bool) -> Option<String> {
         ColumnType::Bits { length: BITS_WITHOUT_LIMIT, .. } => mysql_text(TextLimit::None, false, in_key),
         ColumnType::Bits { length, .. } => mysql_text(TextLimit::Characters(length), false, in_key),
         ColumnType::Named { engine: Engine::Mysql, ref name } => name.clone(),
-        ColumnType::Named { engine: Engine::Postgres, .. } => return None,
+        ColumnType::Id | ColumnType::Document | ColumnType::Field => return None,
+        ColumnType::Named { engine: Engine::Postgres | Engine::Mongodb, .. } => return None,
     };
     Some(name)
 }

@@ -113,6 +113,8 @@ fn row(engine: Engine, spelling: &'static str) -> TypeRow {
             let abroad = postgres_name(&kind).map(|name| (postgres_type(&name), name));
             (kind, abroad)
         }
+        // Documents have no columns of their own.
+        Engine::Mongodb => (ColumnType::Field, None),
     };
     let abroad = abroad.and_then(|(there, name)| {
         let conversion = Conversion::new(&kind, &there).ok()?;
@@ -128,7 +130,7 @@ fn mysql(column_type: &str) -> ColumnType {
 fn other(engine: Engine) -> Engine {
     match engine {
         Engine::Postgres => Engine::Mysql,
-        Engine::Mysql => Engine::Postgres,
+        Engine::Mysql | Engine::Mongodb => Engine::Postgres,
     }
 }
 

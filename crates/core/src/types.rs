@@ -9,13 +9,17 @@ pub enum Engine {
     Postgres,
     /// MySQL and MariaDB.
     Mysql,
+    Mongodb,
 }
 
 impl Engine {
+    pub const ALL: [Engine; 3] = [Engine::Postgres, Engine::Mysql, Engine::Mongodb];
+
     pub fn as_str(self) -> &'static str {
         match self {
             Engine::Postgres => "postgres",
             Engine::Mysql => "mysql",
+            Engine::Mongodb => "mongodb",
         }
     }
 }
@@ -91,6 +95,12 @@ pub enum ColumnType {
         length: u32,
         varying: bool,
     },
+    /// MongoDB's `_id`, the key of every collection: of any type, in a form that is the same for equal keys.
+    Id,
+    /// A whole document of MongoDB, its `_id` included.
+    Document,
+    /// A field of a document, of any BSON type.
+    Field,
     /// A type without a canonical value: its exact form travels to engines of the same kind only.
     Named {
         engine: Engine,
@@ -126,6 +136,9 @@ impl fmt::Display for ColumnType {
             ColumnType::Set => f.write_str("set"),
             ColumnType::Bits { length, varying: false } => write!(f, "bits({length})"),
             ColumnType::Bits { length, varying: true } => write!(f, "varbits({length})"),
+            ColumnType::Id => f.write_str("id"),
+            ColumnType::Document => f.write_str("document"),
+            ColumnType::Field => f.write_str("field"),
             ColumnType::Named { engine, name } => write!(f, "named({engine},{name})"),
         }
     }
@@ -187,9 +200,12 @@ fn parse(text: &str) -> Option<ColumnType> {
         ("set", None) => ColumnType::Set,
         ("bits", Some(_)) => ColumnType::Bits { length: number()?, varying: false },
         ("varbits", Some(_)) => ColumnType::Bits { length: number()?, varying: true },
+        ("id", None) => ColumnType::Id,
+        ("document", None) => ColumnType::Document,
+        ("field", None) => ColumnType::Field,
         ("named", Some(argument)) => {
             let (engine, name) = argument.split_once(',')?;
-            let engine = [Engine::Postgres, Engine::Mysql].into_iter().find(|one| one.as_str() == engine)?;
+            let engine = Engine::ALL.into_iter().find(|one| one.as_str() == engine)?;
             ColumnType::Named { engine, name: name.to_owned() }
         }
         _ => return None,

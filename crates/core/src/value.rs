@@ -35,6 +35,10 @@ pub enum Value<'a> {
     Bits(&'a str),
     /// The source's own exact form of a type that has no canonical value; only an engine of the same kind takes it.
     Raw(&'a [u8]),
+    /// A document of MongoDB, byte for byte.
+    Document(&'a [u8]),
+    /// What changed in a document of MongoDB whose whole is not known: see [`crate::document::patch`].
+    Patch(&'a [u8]),
 }
 
 /// A column of a row image. Unchanged is what the source did not send; it is never NULL.
@@ -67,6 +71,8 @@ const UUID: u8 = 15;
 const JSON: u8 = 16;
 const BITS: u8 = 17;
 const RAW: u8 = 18;
+const DOCUMENT: u8 = 19;
+pub(crate) const PATCH: u8 = 20;
 
 impl<'a> Value<'a> {
     /// The canonical form of an unsigned integer.
@@ -130,6 +136,8 @@ impl<'a> Value<'a> {
             Value::Json(text) => put_bytes(out, JSON, text.as_bytes()),
             Value::Bits(text) => put_bytes(out, BITS, text.as_bytes()),
             Value::Raw(bytes) => put_bytes(out, RAW, bytes),
+            Value::Document(bytes) => put_bytes(out, DOCUMENT, bytes),
+            Value::Patch(bytes) => put_bytes(out, PATCH, bytes),
         }
     }
 }
@@ -170,6 +178,8 @@ impl<'a> Cell<'a> {
             JSON => Value::Json(take_text(bytes)?),
             BITS => Value::Bits(take_text(bytes)?),
             RAW => Value::Raw(take_bytes(bytes)?),
+            DOCUMENT => Value::Document(take_bytes(bytes)?),
+            PATCH => Value::Patch(take_bytes(bytes)?),
             _ => return Err(Damaged("unknown tag")),
         };
         Ok(Cell::Present(value))
@@ -188,7 +198,7 @@ impl<'a> Cell<'a> {
             FLOAT32 | DATE => 4,
             FLOAT64 | TIME | TIMESTAMP | TIMESTAMP_TZ => 8,
             UUID => 16,
-            DECIMAL | TEXT | BYTES | JSON | BITS | RAW => take_length(bytes)?,
+            DECIMAL | TEXT | BYTES | JSON | BITS | RAW | DOCUMENT | PATCH => take_length(bytes)?,
             _ => return Err(Damaged("unknown tag")),
         };
         *bytes = bytes.get(length..).ok_or(Damaged("ends early"))?;
@@ -277,6 +287,8 @@ mod tests {
             Cell::Present(Value::Json("{}")),
             Cell::Present(Value::Bits("010")),
             Cell::Present(Value::Raw(b"10.0.0.1")),
+            Cell::Present(Value::Document(&[5, 0, 0, 0, 0])),
+            Cell::Present(Value::Patch(&[])),
         ];
         let mut out = BytesMut::new();
         cells.iter().for_each(|cell| cell.encode(&mut out));

@@ -9,6 +9,7 @@ use crate::capture::PARTITION;
 use crate::clock::now_micros;
 use crate::failure::{Action, EngineError, FAILED_RETRY, Halt, action, wait_failed};
 use crate::metrics::ApplyMetrics;
+use crate::projected;
 use crate::retry::{ParkingLot, RetryPolicy};
 use crate::sequence::Sequence;
 use crate::status::{Entry, State};
@@ -58,6 +59,8 @@ pub struct Apply {
     pub id: TargetId,
     pub scope: Scope,
     pub database: Arc<dyn Database>,
+    /// The source has documents, and this target has tables.
+    pub documents: bool,
     pub bus: Arc<dyn Bus>,
     pub queue: Arc<dyn RetryQueue>,
     pub breaker: Arc<Breaker>,
@@ -109,7 +112,7 @@ impl Apply {
     async fn session(&mut self, held: &mut Held) -> Result<()> {
         let open = async {
             // It looks at every table: how long that takes, their number decides.
-            let mut sink = self.database.sink(&self.scope).await?;
+            let mut sink = projected::sink::open(&self.database, &self.scope, self.documents).await?;
             held.asked += 1;
             let progress = timed("the target", PATIENCE, sink.take_over(self.bus.identity())).await?;
             Ok::<_, Error>((sink, progress))

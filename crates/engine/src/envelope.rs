@@ -62,6 +62,8 @@ fn json(value: Value<'_>) -> Json {
         Value::Float64(value) => float(value),
         Value::Decimal(text) | Value::Text(text) | Value::Bits(text) => Json::String(text.to_owned()),
         Value::Json(text) => serde_json::from_str(text).unwrap_or_else(|_| Json::String(text.to_owned())),
+        // As text once extended JSON is written (`core::document`).
+        Value::Document(bytes) | Value::Patch(bytes) => Json::String(hex(bytes)),
         Value::Bytes(bytes) | Value::Raw(bytes) => match std::str::from_utf8(bytes) {
             Ok(text) if matches!(value, Value::Raw(_)) => Json::String(text.to_owned()),
             Ok(_) | Err(_) => Json::String(hex(bytes)),

@@ -36,6 +36,7 @@ pub mod failure;
 pub mod metrics;
 pub mod pipeline;
 pub mod preflight;
+pub mod projected;
 pub mod publish;
 pub mod retry;
 pub mod sequence;

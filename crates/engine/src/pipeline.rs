@@ -18,6 +18,7 @@ use sync_worker_core::name::{DatabaseName, InstallationId, PipelineName, TableNa
 use sync_worker_core::record::Offset;
 use sync_worker_core::row::Key;
 use sync_worker_core::store::{CaptureId, Deferred, RetryQueue, Store, TargetId};
+use sync_worker_core::types::Engine;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -125,6 +126,7 @@ impl Pipeline {
             };
             supervise(tasks, task.status.clone(), task.run());
         }
+        let documents = parts.members.get(&plan.from).is_some_and(|from| from.database.engine() == Engine::Mongodb);
         let mut appliers = BTreeMap::new();
         for target in &plan.to {
             let Some(member) = parts.members.get(target) else { continue };
@@ -133,6 +135,7 @@ impl Pipeline {
                 id: TargetId { pipeline: plan.name.clone(), database: target.clone(), partition: PARTITION },
                 scope: plan.scope(target, &parts.installation, parts.spill.clone()),
                 database: member.database.clone(),
+                documents: documents && member.database.engine() != Engine::Mongodb,
                 bus: parts.bus.clone(),
                 queue: parts.queue.clone(),
                 breaker: member.breaker.clone(),

@@ -32,7 +32,7 @@ pub fn ddl(name: &str, default_database: Option<&str>, wanted: &Schema, have: Op
 fn definition(schema: &Schema, at: usize, column: &Column) -> String {
     let own = match schema.engine {
         Engine::Mysql => Some(column.type_name.clone()),
-        Engine::Postgres => mysql_name(&column.kind, schema.key.contains(&at)),
+        Engine::Postgres | Engine::Mongodb => mysql_name(&column.kind, schema.key.contains(&at)),
     };
     let null = if column.nullable { " NULL" } else { " NOT NULL" };
     match own {

@@ -44,7 +44,7 @@ pub fn append(value: Value<'_>, out: &mut String) -> Option<()> {
             let text = std::str::from_utf8(text).ok().filter(|text| !text.contains(['\'', '\\']))?;
             write!(out, "'{text}'").ok()?;
         }
-        Value::Uuid(_) | Value::Json(_) => return None,
+        Value::Uuid(_) | Value::Json(_) | Value::Document(_) | Value::Patch(_) => return None,
     }
     Some(())
 }

@@ -48,7 +48,7 @@ impl From<&ColumnType> for Form {
             ColumnType::Uuid => Form::Uuid,
             ColumnType::Json { .. } => Form::Json,
             ColumnType::Bits { .. } => Form::Bits,
-            ColumnType::Named { .. } => Form::Raw,
+            ColumnType::Named { .. } | ColumnType::Id | ColumnType::Document | ColumnType::Field => Form::Raw,
         }
     }
 }
@@ -191,6 +191,7 @@ pub fn print(value: Value<'_>, out: &mut String) -> Result<(), Problem> {
             write!(out, "{dash}{byte:02x}")
         }),
         Value::Raw(bytes) => out.write_str(utf8(bytes)?),
+        Value::Document(_) | Value::Patch(_) => return Err("a document has no text here"),
     };
     written.map_err(|_| "no room")
 }

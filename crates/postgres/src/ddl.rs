@@ -27,7 +27,7 @@ pub fn ddl(name: &str, wanted: &Schema, have: Option<&Schema>) -> Option<String>
 fn definition(engine: Engine, column: &Column) -> String {
     let own = match engine {
         Engine::Postgres => Some(column.type_name.clone()),
-        Engine::Mysql => postgres_name(&column.kind),
+        Engine::Mysql | Engine::Mongodb => postgres_name(&column.kind),
     };
     let null = if column.nullable { "" } else { " NOT NULL" };
     match own {

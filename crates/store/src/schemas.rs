@@ -90,7 +90,7 @@ fn from_json(id: i64, body: &str) -> Option<Schema> {
             generated: column.generated,
         })
     });
-    let engine = [Engine::Postgres, Engine::Mysql].into_iter().find(|engine| engine.as_str() == stored.engine)?;
+    let engine = Engine::ALL.into_iter().find(|engine| engine.as_str() == stored.engine)?;
     Some(Schema {
         id: SchemaId(id.cast_unsigned()),
         table: TableName::new(&stored.table),

@@ -5,7 +5,7 @@ use rand::{Rng, SeedableRng};
 use std::sync::Arc;
 use sync_worker_core::change::{Change, Op};
 use sync_worker_core::name::{DatabaseName, TableName};
-use sync_worker_core::position::{Lsn, MysqlPosition, Position, PostgresPosition};
+use sync_worker_core::position::{Lsn, MongodbPosition, MysqlPosition, Position, PostgresPosition};
 use sync_worker_core::record::{Body, Record};
 use sync_worker_core::row::{Row, RowBuilder};
 use sync_worker_core::schema::{Column, Schema};
@@ -31,6 +31,9 @@ impl Records {
         let last = match engine {
             Engine::Postgres => Position::Postgres(PostgresPosition { commit: Lsn(0x16_0000_0000), ordinal: u64::MAX }),
             Engine::Mysql => Position::Mysql(MysqlPosition { file: 7, offset: 4, ordinal: u64::MAX }),
+            Engine::Mongodb => {
+                Position::Mongodb(MongodbPosition { seconds: 1_700_000_000, increment: 1, ordinal: u64::MAX })
+            }
         };
         Self {
             random: StdRng::seed_from_u64(seed),
@@ -106,6 +109,9 @@ impl Records {
             }
             Position::Mysql(last) => {
                 Position::Mysql(MysqlPosition { file: last.file, offset: last.offset + step, ordinal: 0 })
+            }
+            Position::Mongodb(last) => {
+                Position::Mongodb(MongodbPosition { seconds: last.seconds + 1, increment: 1, ordinal: 0 })
             }
         }
     }

@@ -25,6 +25,9 @@ pub fn database(config: &DatabaseConfig) -> anyhow::Result<Arc<dyn Database>> {
         Adapter::Postgres(config) => {
             Arc::new(sync_worker_postgres::Postgres::new(name, config.clone()).with_context(place)?)
         }
+        Adapter::Mongodb(config) => {
+            Arc::new(sync_worker_mongodb::Mongodb::new(name, config.clone()).with_context(place)?)
+        }
         Adapter::Mysql(config) => Arc::new(sync_worker_mysql::Mysql::new(name, config.clone()).with_context(place)?),
     })
 }

@@ -4,7 +4,7 @@ use crate::bench::worker::Pipeline;
 use crate::connection::Connection;
 use crate::kind::Kind;
 use crate::servers::Servers;
-use anyhow::Context;
+use anyhow::{Context, bail};
 use std::time::Duration;
 use tokio::time::Instant;
 
@@ -33,6 +33,7 @@ impl Entries {
         let settings: &[&str] = match kind {
             Kind::Postgres => &["max_wal_size=4GB", "checkpoint_timeout=30min", "shared_buffers=512MB"],
             Kind::Mysql => &["innodb-buffer-pool-size=1G", "innodb-redo-log-capacity=2G", "max-allowed-packet=64M"],
+            Kind::Mongodb => bail!("there are no benchmarks of MongoDB yet"),
         };
         let url = servers.start(kind, name, settings)?;
         let base = url.rsplit_once('/').context("a strange URL")?.0;
@@ -46,6 +47,7 @@ impl Entries {
         match self.kind {
             Kind::Postgres => self.url.clone(),
             Kind::Mysql => format!("{}?ssl-mode=disabled", self.url),
+            Kind::Mongodb => self.url.clone(),
         }
     }
 
@@ -85,6 +87,7 @@ impl Entries {
                 }
                 Ok(())
             }
+            Kind::Mongodb => bail!("there are no benchmarks of MongoDB yet"),
         }
     }
 
@@ -103,6 +106,7 @@ impl Entries {
                     "WITH RECURSIVE s AS (SELECT 1 AS n UNION ALL SELECT n + 1 FROM s WHERE n < {count}) SELECT {columns} FROM s"
                 )
             }
+            Kind::Mongodb => bail!("there are no benchmarks of MongoDB yet"),
         };
         connection.execute(&format!("INSERT INTO {table} {rows}")).await
     }

@@ -21,7 +21,7 @@ fn word(kind: Kind) -> &'static str {
 fn rows(target: Kind, scale: f64) -> u64 {
     let rows = match target {
         Kind::Postgres => 2_000_000.0,
-        Kind::Mysql => 1_000_000.0,
+        Kind::Mysql | Kind::Mongodb => 1_000_000.0,
     };
     #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
     let rows = (rows * scale) as u64;

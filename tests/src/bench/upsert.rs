@@ -15,6 +15,7 @@ pub async fn run(target: &Entries, table: &str, first: u64, count: u64, size: u6
     match target.kind {
         Kind::Postgres => postgres(target, table, first, count, size).await,
         Kind::Mysql => mysql(target, table, first, count, size).await,
+        Kind::Mongodb => anyhow::bail!("there are no benchmarks of MongoDB yet"),
     }
 }
 

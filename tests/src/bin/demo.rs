@@ -21,12 +21,15 @@ struct Arguments {
     rate: u32,
     #[arg(long)]
     seed: Option<u64>,
+    /// PostgreSQL to MongoDB and MongoDB to MySQL instead.
+    #[arg(long, conflicts_with = "keep")]
+    mongodb: bool,
 }
 
 #[tokio::main]
 async fn main() -> ExitCode {
-    let Arguments { keep, seconds, rows, rate, seed } = Arguments::parse();
-    let settings = demo::Settings { keep, seconds, rows, rate, seed: seed.unwrap_or(1) };
+    let Arguments { keep, seconds, rows, rate, seed, mongodb } = Arguments::parse();
+    let settings = demo::Settings { keep, seconds, rows, rate, mongodb, seed: seed.unwrap_or(1) };
     match demo::run(&settings).await {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {

@@ -14,7 +14,7 @@ struct Arguments {
     /// Kills per direction.
     #[arg(long)]
     cycles: Option<u32>,
-    /// One direction, such as postgres-mysql, instead of all four.
+    /// One direction, such as postgres-mysql, instead of all nine.
     #[arg(long)]
     direction: Option<Direction>,
     /// Repeats the load and the moments of an earlier run; also SYNC_WORKER_SEED.
@@ -43,7 +43,9 @@ async fn run(arguments: Arguments) -> anyhow::Result<bool> {
         None => seed()?,
     };
     let cycles = arguments.cycles.unwrap_or(if arguments.long { 500 } else { 10 });
-    let directions = arguments.direction.map_or_else(|| Direction::ALL.to_vec(), |direction| vec![direction]);
+    let directions = arguments
+        .direction
+        .map_or_else(|| Direction::ALL.into_iter().chain(Direction::DOCUMENTS).collect(), |direction| vec![direction]);
     println!("kill-test: {cycles} cycles a direction, seed {seed}");
     let terminal = std::io::stderr().is_terminal();
     let mut good = true;

@@ -16,6 +16,7 @@ pub fn encode_schema(schema: &Schema, out: &mut BytesMut) {
     out.put_u8(match schema.engine {
         Engine::Postgres => 0,
         Engine::Mysql => 1,
+        Engine::Mongodb => 2,
     });
     put_varint(out, schema.key.len() as u64);
     for &column in &schema.key {
@@ -39,6 +40,7 @@ pub fn decode_schema(mut bytes: &[u8]) -> Result<Schema, Damaged> {
     let engine = match take_byte(&mut bytes)? {
         0 => Engine::Postgres,
         1 => Engine::Mysql,
+        2 => Engine::Mongodb,
         _ => return Err(Damaged("unknown engine")),
     };
     let parts = take_varint(&mut bytes)?;

@@ -31,6 +31,9 @@ pub(super) fn plan(from: &ColumnType, to: &ColumnType) -> Option<(Step, Class)> 
     if from == to {
         return Some((Step::Keep, Class::Exact));
     }
+    if *from == T::Field {
+        return super::from_field::takes(to).map(|takes| (Step::FromField(takes), Class::Lossy));
+    }
     Some(match (from, to) {
         (T::Bool, T::Int { .. }) => (Step::BoolToInt, Class::Widened),
         (T::Int { .. }, T::Bool) => (Step::IntToBool, Class::Lossy),
@@ -151,6 +154,9 @@ pub(super) fn plan(from: &ColumnType, to: &ColumnType) -> Option<(Step, Class)> 
             | T::Enum
             | T::Set
             | T::Bits { .. }
+            | T::Id
+            | T::Document
+            | T::Field
             | T::Named { .. },
             _,
         ) => return None,
@@ -161,7 +167,7 @@ fn widened_if(covers: bool) -> Class {
     if covers { Class::Widened } else { Class::Lossy }
 }
 
-fn range(bits: u8, unsigned: bool) -> (i64, u64) {
+pub(super) fn range(bits: u8, unsigned: bool) -> (i64, u64) {
     let high = u64::MAX >> (64 - u32::from(bits).clamp(1, 64));
     if unsigned { (0, high) } else { (i64::MIN >> (64 - u32::from(bits).clamp(1, 64)), high >> 1) }
 }

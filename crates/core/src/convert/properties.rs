@@ -141,7 +141,9 @@ fn value(kind: &ColumnType) -> BoxedStrategy<Owned> {
         ColumnType::Bits { length, varying: false } => {
             prop::collection::vec(any::<bool>(), length as usize).prop_map(Owned::bits).boxed()
         }
-        ColumnType::Named { .. } => any::<Vec<u8>>().prop_map(Owned::Raw).boxed(),
+        ColumnType::Id | ColumnType::Document | ColumnType::Field | ColumnType::Named { .. } => {
+            any::<Vec<u8>>().prop_map(Owned::Raw).boxed()
+        }
     }
 }
 
@@ -280,6 +282,7 @@ fn belongs(value: Value<'_>, kind: &ColumnType) -> bool {
             let Value::Bits(digits) = value else { return false };
             if *varying { digits.len() <= *length as usize } else { digits.len() == *length as usize }
         }
-        ColumnType::Named { .. } => matches!(value, Value::Raw(_)),
+        ColumnType::Id | ColumnType::Document => false,
+        ColumnType::Named { .. } | ColumnType::Field => matches!(value, Value::Raw(_)),
     }
 }

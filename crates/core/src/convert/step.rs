@@ -1,6 +1,7 @@
 //! What is done to one value on its way, after the types have been looked at once.
 
 use super::Refusal;
+use super::from_field::{self, Takes};
 use crate::decimal::Digits;
 use crate::json;
 use crate::types::{BITS_WITHOUT_LIMIT, TextLimit};
@@ -10,6 +11,7 @@ use std::fmt::Write as _;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Step {
     Keep,
+    FromField(Takes),
     BoolToInt,
     IntToBool,
     BoolToBit,
@@ -87,7 +89,7 @@ impl Room {
         }
     }
 
-    fn check(self, text: &str) -> Result<(), Refusal> {
+    pub(super) fn check(self, text: &str) -> Result<(), Refusal> {
         let length = text.len() as u64;
         match self {
             Room::Unlimited => Ok(()),
@@ -118,6 +120,7 @@ impl Step {
     pub(super) fn take<'a>(&self, value: Value<'a>, scratch: &'a mut String) -> Result<Value<'a>, Refusal> {
         match (*self, value) {
             (Step::Keep, value) => Ok(value),
+            (Step::FromField(takes), Value::Raw(raw)) => from_field::take(takes, raw, scratch),
             (_, Value::Null) => Ok(Value::Null),
             (Step::BoolToInt, Value::Bool(value)) => Ok(Value::Int(i64::from(value))),
             (Step::IntToBool, Value::Int(value @ (0 | 1))) => Ok(Value::Bool(value == 1)),
@@ -193,6 +196,7 @@ impl Step {
     fn name(self) -> &'static str {
         match self {
             Step::Keep => "any",
+            Step::FromField(_) => "field",
             Step::BoolToInt | Step::BoolToBit => "bool",
             Step::IntToBool
             | Step::IntInRange { .. }

@@ -38,6 +38,9 @@ pub fn cell(column: &TableColumn) -> Option<Vec<u8>> {
         | ColumnType::Bool
         | ColumnType::Uuid
         | ColumnType::Json { .. }
+        | ColumnType::Id
+        | ColumnType::Document
+        | ColumnType::Field
         | ColumnType::Named { .. } => return None,
     };
     encode(value)

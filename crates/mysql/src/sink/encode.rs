@@ -78,6 +78,7 @@ pub fn literal(out: &mut Vec<u8>, value: Value<'_>, column: &TargetColumn, typed
             RawForm::Text => quoted(out, bytes),
             RawForm::Binary => binary(out, bytes),
         },
+        Value::Document(_) | Value::Patch(_) => return Err(Refusal("a document where a column's value is due".into())),
     }
     Ok(())
 }

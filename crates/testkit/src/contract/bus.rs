@@ -57,7 +57,7 @@ async fn order<F: Fixture>(fixture: F) -> F {
     assert!(!identity.is_empty());
     let mut all = Vec::new();
     let mut digests = Vec::new();
-    for (seed, engine) in [(1, Engine::Postgres), (2, Engine::Mysql)] {
+    for (seed, engine) in [(1, Engine::Postgres), (2, Engine::Mysql), (3, Engine::Mongodb)] {
         let mut records = Records::new("crm", engine, seed);
         let mut receipts = Vec::new();
         for _ in 0..100 {

@@ -11,7 +11,7 @@ use sync_worker_core::secret::Secret;
 pub const FIELDS: [Field; 4] = [
     Field {
         name: "kind",
-        takes: "`\"postgres\"`, `\"mysql\"` or `\"mariadb\"`",
+        takes: "`\"postgres\"`, `\"mysql\"`, `\"mariadb\"` or `\"mongodb\"`",
         default: "",
         about: "What speaks at the other end. Required.",
     },
@@ -19,7 +19,8 @@ pub const FIELDS: [Field; 4] = [
         name: "url",
         takes: "text",
         default: "",
-        about: "Where it is, as which user: `postgres://user@host:5432/database`, `mysql://user@host:3306/database`. \
+        about: "Where it is, as which user: `postgres://user@host:5432/database`, `mysql://user@host:3306/database`, \
+                `mongodb://user@host:27017/database`. \
                 With several hosts, commas between them, the one that takes writes is found and followed. Required.",
     },
     Field {
@@ -65,22 +66,25 @@ pub enum Adapter {
     Postgres(sync_worker_postgres::Config),
     /// MySQL and MariaDB.
     Mysql(sync_worker_mysql::Config),
+    Mongodb(sync_worker_mongodb::Config),
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Kind {
     Postgres,
     Mysql,
+    Mongodb,
 }
 
-const KINDS: [(&str, Kind); 3] = [("postgres", Kind::Postgres), ("mysql", Kind::Mysql), ("mariadb", Kind::Mysql)];
+const KINDS: [(&str, Kind); 4] =
+    [("postgres", Kind::Postgres), ("mysql", Kind::Mysql), ("mariadb", Kind::Mysql), ("mongodb", Kind::Mongodb)];
 
 /// Reads one database. Without `secrets` its password is not looked for: the command does not connect to it.
 pub fn read(name: &str, section: &Section<'_>, secrets: bool, warnings: &mut Vec<String>) -> Option<DatabaseConfig> {
     let kind = match section.has("kind") {
         true => section.choice("kind", &KINDS),
         false => {
-            section.missing("kind", "kind = \"postgres\" or kind = \"mysql\"");
+            section.missing("kind", "kind = \"postgres\", kind = \"mysql\" or kind = \"mongodb\"");
             None
         }
     };
@@ -108,6 +112,11 @@ pub fn read(name: &str, section: &Section<'_>, secrets: bool, warnings: &mut Vec
             config.password = password.or(config.password);
             Adapter::Mysql(config)
         }
+        Kind::Mongodb => {
+            let mut config: sync_worker_mongodb::Config = adapter(section, &url)?;
+            config.password = password.or(config.password);
+            Adapter::Mongodb(config)
+        }
     };
     match adapter.place() {
         Ok(place) => Some(DatabaseConfig { name: DatabaseName::new(name), adapter, place }),
@@ -131,6 +140,11 @@ impl Adapter {
                 let hosts = address.hosts.iter().map(|host| host.to_string().to_lowercase()).collect();
                 // Tables of all its databases are in one place there.
                 Ok(Place { hosts, database: String::new(), schema: address.database.unwrap_or_default() })
+            }
+            Adapter::Mongodb(config) => {
+                let address = config.address().map_err(|error| error.to_string())?;
+                let hosts = address.hosts.iter().map(|host| host.to_lowercase()).collect();
+                Ok(Place { hosts, database: address.database, schema: String::new() })
             }
         }
     }

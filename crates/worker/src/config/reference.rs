@@ -87,6 +87,11 @@ fn reference() -> String {
     part("### `kind = \"postgres\"`", url, &POSTGRES);
     let url = "Parameters of the `url`: `ssl-mode` (`disabled`, `preferred`, `required`, `verify_ca`, `verify_identity`) \
                and `ssl-ca`, as in MySQL's own clients.";
+    let url = "Parameters of the `url` are those of MongoDB's drivers (`replicaSet`, `tls`, `tlsCAFile`, `authSource` and so on), \
+               but for those that the worker sets itself. The server is a replica set or a sharded cluster.";
+    part("### `kind = \"mongodb\"`", url, &[]);
+    let url = "Parameters of the `url`: `ssl-mode` (`disabled`, `preferred`, `required`, `verify_ca`, `verify_identity`) \
+               and `ssl-ca`, as in MySQL's own clients.";
     part("### `kind = \"mysql\"` and `kind = \"mariadb\"`", url, &MYSQL);
     let one_way = "Tables of one database and the databases that they go to. Two-way pipelines (`members`) are not in this \
                    version, and pipelines that lead back to where they began are refused.\n\nEach pipeline has one \

@@ -185,6 +185,10 @@ pub fn dispatch(context: &mut Context<'_>, transaction: Option<&mut Transaction>
             super::session::end(context);
             Ok(ok())
         }
+        "killSessions" if request.array("killSessions").is_some_and(|ids| !ids.is_empty()) => {
+            super::session::kill(context);
+            Ok(ok())
+        }
         "killSessions" | "killAllSessions" | "killAllSessionsByPattern" => {
             context.state.abort_transactions(|_| true);
             Ok(ok())

@@ -149,6 +149,16 @@ pub fn end(context: &mut Context<'_>) {
     }
 }
 
+/// `killSessions`: their transactions are over, whoever began them.
+pub fn kill(context: &mut Context<'_>) {
+    let killed = context.request.array("killSessions").into_iter().flat_map(documents).filter_map(id_of);
+    for session in killed {
+        if context.state.store.sessions.find(&session).is_some() {
+            end_open_transaction(context, &session);
+        }
+    }
+}
+
 fn no_such(number: i64) -> Failure {
     Failure::new(
         code::NO_SUCH_TRANSACTION,

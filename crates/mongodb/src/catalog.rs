@@ -1,0 +1,61 @@
+//! Collections as the server describes them.
+
+use crate::client::Client;
+use crate::error::Error;
+use bson::{Document, RawArrayBuf, rawdoc};
+use std::sync::Arc;
+use sync_worker_core::name::TableName;
+use sync_worker_core::schema::{Column, Schema};
+use sync_worker_core::types::{ColumnType, Engine};
+
+/// One collection.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Collection {
+    pub name: String,
+    /// `collection`, `view` or `timeseries`.
+    pub kind: String,
+    /// Updates come with the document after them.
+    pub post_images: bool,
+    /// The server checks what is written by rules of its own.
+    pub validated: bool,
+    pub capped: bool,
+}
+
+/// Those of the named collections that are there.
+pub async fn collections(client: &Client, names: &[&str]) -> Result<Vec<Collection>, Error> {
+    let names: RawArrayBuf = names.iter().copied().collect();
+    let command = rawdoc! {
+        "listCollections": 1,
+        "filter": { "name": { "$in": names } },
+        "cursor": { "batchSize": 10_000 },
+    };
+    let reply = client.run("a look at the collections", command).await?;
+    let batch = reply.get_document("cursor").and_then(|cursor| cursor.get_array("firstBatch"));
+    let batch = batch.map_err(|_| Error::Protocol("a list of collections that can't be read"))?;
+    Ok(batch.iter().filter_map(|one| one.as_document()).filter_map(collection).collect())
+}
+
+fn collection(found: &Document) -> Option<Collection> {
+    let options = found.get_document("options").ok();
+    let images = options.and_then(|options| options.get_document("changeStreamPreAndPostImages").ok());
+    Some(Collection {
+        name: found.get_str("name").ok()?.to_owned(),
+        kind: found.get_str("type").unwrap_or("collection").to_owned(),
+        post_images: images.is_some_and(|images| images.get_bool("enabled").unwrap_or(false)),
+        validated: options.is_some_and(|options| options.contains_key("validator")),
+        capped: options.is_some_and(|options| options.get_bool("capped").unwrap_or(false)),
+    })
+}
+
+/// The columns of every collection.
+pub fn schema(table: &TableName) -> Arc<Schema> {
+    let column = |name: &str, kind: ColumnType, type_name: &str| Column {
+        name: name.to_owned(),
+        kind,
+        type_name: type_name.to_owned(),
+        nullable: false,
+        generated: false,
+    };
+    let columns = vec![column("_id", ColumnType::Id, "any"), column("document", ColumnType::Document, "document")];
+    Arc::new(Schema::new(table.clone(), Engine::Mongodb, columns, vec![0]))
+}

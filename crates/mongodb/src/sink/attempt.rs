@@ -1,0 +1,385 @@
+//! One transaction: the batch as sets and, where the server has refused that, row by row in source order without the
+//! writes that are known to be at fault.
+//!
+//! A later version of a refused key is made over the refused one and tried in its place (invariant 5).
+
+use crate::client::{Client, first_of};
+use crate::error::Error;
+use crate::sink::failure::{Fault, sort};
+use crate::sink::marker::Bookkeeping;
+use crate::sink::operation::{self, Do, Operation};
+use crate::sink::target::{Content, Target};
+use bson::{Document, RawDocumentBuf, rawdoc};
+use mongodb::ClientSession;
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+use sync_worker_core::change::Op;
+use sync_worker_core::collapse::{Effect, Refusals, Step, Version, collapse};
+use sync_worker_core::error::ErrorClass;
+use sync_worker_core::name::TableName;
+use sync_worker_core::row::{Key, Row};
+use sync_worker_core::schema::{Schema, SchemaId};
+use sync_worker_core::sink::{Applied, Parking, Refused, WriteBatch};
+use sync_worker_core::value::Damaged;
+
+/// What earlier attempts have taught.
+#[derive(Default)]
+pub struct Known {
+    row_by_row: bool,
+    /// Writes that are refused, by their index.
+    faults: BTreeMap<usize, (ErrorClass, String)>,
+}
+
+impl Known {
+    /// In a set the order of the rows was another than the source's, so the first refusal proves nothing yet.
+    pub fn learn(&mut self, (write, fault): (usize, Fault)) {
+        if self.row_by_row {
+            self.faults.insert(write, (fault.class, fault.reason));
+        }
+        self.row_by_row = true;
+    }
+}
+
+pub enum Ended {
+    /// Everything but the commit.
+    Written(Applied),
+    /// A write, and why it can't stand.
+    Refused((usize, Fault)),
+    /// The retry queue did not take what was refused.
+    NotParked(sync_worker_core::error::Error),
+}
+
+/// Why an attempt ends before its end.
+enum Stop {
+    Refused(usize, Fault),
+    Error(Error),
+}
+
+impl<E: Into<Error>> From<E> for Stop {
+    fn from(error: E) -> Self {
+        Stop::Error(error.into())
+    }
+}
+
+pub struct Attempt<'a> {
+    client: &'a Client,
+    bookkeeping: &'a Bookkeeping,
+    targets: &'a HashMap<SchemaId, Target>,
+    batch: &'a WriteBatch,
+    known: &'a Known,
+    /// Built and not sent yet.
+    operations: Vec<Operation>,
+    refusals: Refusals,
+    refused: HashMap<(TableName, Key), Refused>,
+    unpark: Vec<(TableName, Key)>,
+    emptied: Vec<TableName>,
+    applied: Applied,
+}
+
+impl<'a> Attempt<'a> {
+    pub fn new(
+        client: &'a Client,
+        bookkeeping: &'a Bookkeeping,
+        targets: &'a HashMap<SchemaId, Target>,
+        batch: &'a WriteBatch,
+        known: &'a Known,
+    ) -> Self {
+        Self {
+            client,
+            bookkeeping,
+            targets,
+            batch,
+            known,
+            operations: Vec::new(),
+            refusals: Refusals::new(),
+            refused: HashMap::new(),
+            unpark: batch.unpark.clone(),
+            emptied: Vec::new(),
+            applied: Applied::default(),
+        }
+    }
+
+    pub async fn run(mut self, session: &mut ClientSession, parking: &dyn Parking) -> Result<Ended, Error> {
+        // Invariant 2: the marker moves first.
+        let moved = self.bookkeeping.move_marker(&self.batch.expected, &self.batch.marker);
+        let reply = self.client.run_in(session, "moving the marker", moved).await?;
+        if reply.get_i32("n").unwrap_or(0) != 1 {
+            let text = "the marker at the target has moved: another worker has taken it over";
+            return Err(Error::Superseded(text.to_owned()));
+        }
+        self.applied.row_by_row = self.known.row_by_row;
+        let written = match self.known.row_by_row {
+            false => self.write_sets(session).await,
+            true => self.write_rows(session).await,
+        };
+        match written {
+            Ok(()) => {}
+            Err(Stop::Refused(write, fault)) => return Ok(Ended::Refused((write, fault))),
+            Err(Stop::Error(error)) => return Err(error),
+        }
+        self.applied.refused = std::mem::take(&mut self.refused).into_values().collect();
+        self.applied.refused.sort_by_key(|refused| refused.write);
+        // Invariant 2: what is parked is durable in the retry queue before the commit.
+        if !self.applied.refused.is_empty()
+            && let Err(error) = parking.park(self.batch, &self.applied.refused).await
+        {
+            return Ok(Ended::NotParked(error));
+        }
+        self.write_parked(session).await?;
+        Ok(Ended::Written(self.applied))
+    }
+
+    /// Deletes first, so that their unique values are free.
+    async fn write_sets(&mut self, session: &mut ClientSession) -> Result<(), Stop> {
+        for step in collapse(&self.batch.writes, 0..self.batch.writes.len(), &Refusals::new())? {
+            match step {
+                Step::Set(sets) => {
+                    for deletes in [true, false] {
+                        for set in &sets {
+                            for version in &set.versions {
+                                if (version.effect == Effect::Delete) == deletes {
+                                    self.version(&set.schema, version)?;
+                                    self.written(&set.schema.table, &version.key, version.parked);
+                                }
+                            }
+                        }
+                    }
+                }
+                Step::Alone(write) => self.alone(session, write).await?,
+            }
+        }
+        self.flush(session).await
+    }
+
+    async fn write_rows(&mut self, session: &mut ClientSession) -> Result<(), Stop> {
+        for write in 0..self.batch.writes.len() {
+            for step in collapse(&self.batch.writes, write..write + 1, &self.refusals)? {
+                match step {
+                    Step::Set(sets) => {
+                        for set in &sets {
+                            for version in &set.versions {
+                                match self.known.faults.get(&write) {
+                                    Some((class, reason)) => self.refuse(&set.schema, version, *class, reason.clone()),
+                                    None => {
+                                        self.version(&set.schema, version)?;
+                                        self.written(&set.schema.table, &version.key, version.parked);
+                                    }
+                                }
+                            }
+                        }
+                    }
+                    Step::Alone(write) => self.alone(session, write).await?,
+                }
+            }
+        }
+        self.flush(session).await
+    }
+
+    fn target(&self, schema: &Schema) -> Result<&'a Target, Error> {
+        Ok(self.targets.get(&schema.id).ok_or(Damaged("a table was not looked at"))?)
+    }
+
+    /// The operations of one version.
+    fn version(&mut self, schema: &Schema, version: &Version) -> Result<(), Stop> {
+        let target = self.target(schema)?;
+        let poison = |reason: String| Stop::Refused(version.write, Fault { class: ErrorClass::Poison, reason });
+        let filter = match target.filter(&version.key)? {
+            Ok(filter) => filter,
+            // The target can't hold such a key, so there is no such document.
+            Err(_) if version.effect == Effect::Delete => {
+                self.applied.missing += u64::from(!version.fresh);
+                return Ok(());
+            }
+            Err(reason) => return Err(poison(reason)),
+        };
+        if version.effect == Effect::Delete {
+            self.push(target, filter, Do::Delete, version.write, version.fresh, false);
+            return Ok(());
+        }
+        let row = version.row.as_ref().ok_or(Damaged("a version without a row"))?;
+        match target.content(row, &version.key)? {
+            Content::Refused(reason) => return Err(poison(reason)),
+            Content::Whole(document) => {
+                let new = version.effect != Effect::Update;
+                self.push(target, filter, Do::Replace(document), version.write, false, new);
+            }
+            Content::Parts(updates) => {
+                for update in updates {
+                    self.push(target, filter.clone(), Do::Update(update), version.write, false, false);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn push(&mut self, target: &Target, filter: RawDocumentBuf, does: Do, write: usize, fresh: bool, new: bool) {
+        self.operations.push(Operation { collection: target.collection.clone(), filter, does, write, fresh, new });
+    }
+
+    /// A truncate, or a change of a key: the old document goes and the new one comes.
+    async fn alone(&mut self, session: &mut ClientSession, write: usize) -> Result<(), Stop> {
+        let batch = self.batch;
+        let change = &batch.writes[write].change;
+        let (schema, table) = (&change.schema, change.table());
+        let target = self.target(schema)?;
+        if change.op == Op::Truncate {
+            if let Some((_, reason)) = self.known.faults.get(&write) {
+                // A truncate has no key to be parked under.
+                let text = format!("the target refuses to empty {}: {reason}", target.collection);
+                return Err(Error::Fatal(text).into());
+            }
+            self.push(target, rawdoc! {}, Do::Clear, write, true, false);
+            self.refusals.retain(|(name, _), _| name != table);
+            self.refused.retain(|(name, _), _| name != table);
+            self.emptied.push(table.clone());
+            self.applied.rows += 1;
+            return Ok(());
+        }
+        let (Some(old), Some(key), Some(after)) = (change.old_key()?, change.key()?, &change.after) else {
+            return Err(Damaged("a change that is no change of a key").into());
+        };
+        let waiting = self.refusal_of(table, &old).is_some();
+        let row = match self.refusal_of(table, &old).and_then(|version| version.row.clone()) {
+            Some(refused) => after.over(&refused)?,
+            None => after.clone(),
+        };
+        let parked = batch.writes[write].parked;
+        let content = match row.is_partial()? {
+            false => target.content(&row, &key)?,
+            true => match self.older(session, target, &old).await? {
+                Some(older) => target.completed(&row, &key, older.as_bytes())?,
+                None => {
+                    let reason = "the row is missing at the target and the source sent only a part of it";
+                    self.moved_nowhere(schema, &key, row, write, parked, ErrorClass::Dependency, reason.to_owned());
+                    return Ok(());
+                }
+            },
+        };
+        let fault = self.known.faults.get(&write).cloned();
+        let (document, fault) = match (content, fault) {
+            (Content::Whole(document), fault) => (Some(document), fault),
+            (Content::Refused(reason), _) => (None, Some((ErrorClass::Poison, reason))),
+            (Content::Parts(_), _) => return Err(Damaged("a part of a document under a new key").into()),
+        };
+        if let Ok(filter) = target.filter(&old)? {
+            self.push(target, filter, Do::Delete, write, waiting, false);
+        }
+        self.forgive(table, &old);
+        self.unpark.push((table.clone(), old));
+        match (document, fault) {
+            (Some(document), None) => {
+                let filter = target.filter(&key)?;
+                let filter = filter.map_err(|_| Damaged("a key that was written before"))?;
+                self.push(target, filter, Do::Replace(document), write, false, true);
+                self.written(table, &key, parked);
+            }
+            (_, fault) => {
+                let (class, reason) = fault.unwrap_or((ErrorClass::Poison, "the key is not accepted".to_owned()));
+                self.moved_nowhere(schema, &key, row, write, parked, class, reason);
+            }
+        }
+        Ok(())
+    }
+
+    /// A row that could not come under its new key.
+    #[allow(clippy::too_many_arguments)]
+    fn moved_nowhere(
+        &mut self,
+        schema: &Arc<Schema>,
+        key: &Key,
+        row: Row,
+        write: usize,
+        parked: bool,
+        class: ErrorClass,
+        reason: String,
+    ) {
+        let version = Version { effect: Effect::Upsert, key: key.clone(), row: Some(row), write, fresh: false, parked };
+        self.refuse(schema, &version, class, reason);
+    }
+
+    /// The document as this transaction sees it, its own writes included.
+    async fn older(
+        &mut self,
+        session: &mut ClientSession,
+        target: &Target,
+        key: &Key,
+    ) -> Result<Option<RawDocumentBuf>, Stop> {
+        let Ok(filter) = target.filter(key)? else { return Ok(None) };
+        self.flush(session).await?;
+        let find = rawdoc! { "find": target.collection.as_str(), "filter": filter, "limit": 1, "singleBatch": true };
+        let reply = self.client.run_in(session, "a look at a document", find).await?;
+        let found: Option<Document> = first_of(&reply);
+        let bytes = found.map(|found| RawDocumentBuf::try_from(&found)).transpose();
+        Ok(bytes.map_err(|_| Damaged("a document that can't be read"))?)
+    }
+
+    /// Sends what has been built.
+    async fn flush(&mut self, session: &mut ClientSession) -> Result<(), Stop> {
+        let operations = std::mem::take(&mut self.operations);
+        if operations.is_empty() {
+            return Ok(());
+        }
+        let careful = self.known.row_by_row;
+        let outcome = match operation::run(self.client, session, &operations, careful).await? {
+            Ok(outcome) => outcome,
+            Err(refused) => {
+                let write = operations.get(refused.at).map(|operation| operation.write);
+                return match (sort(&refused.error), write) {
+                    (Some(fault), Some(write)) => Err(Stop::Refused(write, fault)),
+                    _ => Err(Error::Server { doing: "writing a batch", source: refused.error }.into()),
+                };
+            }
+        };
+        if outcome.lacks {
+            let write = outcome.lacking.and_then(|at| operations.get(at)).map_or(0, |operation| operation.write);
+            let reason = "the row is missing at the target and the source sent only a part of it".to_owned();
+            return Err(Stop::Refused(write, Fault { class: ErrorClass::Dependency, reason }));
+        }
+        self.applied.missing += outcome.missing;
+        Ok(())
+    }
+
+    fn written(&mut self, table: &TableName, key: &Key, parked: bool) {
+        self.applied.rows += 1;
+        self.forgive(table, key);
+        if parked {
+            self.unpark.push((table.clone(), key.clone()));
+        }
+    }
+
+    fn forgive(&mut self, table: &TableName, key: &Key) {
+        if !self.refusals.is_empty() {
+            let name = (table.clone(), key.clone());
+            self.refusals.remove(&name);
+            self.refused.remove(&name);
+        }
+    }
+
+    fn refusal_of(&self, table: &TableName, key: &Key) -> Option<&Version> {
+        self.refusals.get(&(table.clone(), key.clone())).map(|(_, version)| version)
+    }
+
+    fn refuse(&mut self, schema: &Arc<Schema>, version: &Version, class: ErrorClass, reason: String) {
+        let name = (schema.table.clone(), version.key.clone());
+        self.refused.insert(name.clone(), Refused { write: version.write, class, reason });
+        self.refusals.insert(name, (schema.clone(), version.clone()));
+    }
+
+    /// The parked rows, in the same transaction as the marker.
+    async fn write_parked(&mut self, session: &mut ClientSession) -> Result<(), Error> {
+        let mut rows = Vec::with_capacity(self.applied.refused.len());
+        for refused in &self.applied.refused {
+            let write = &self.batch.writes[refused.write];
+            let key = write.change.key()?.ok_or(Damaged("a refused write without a key"))?;
+            rows.push((write.change.table(), key, write.offset, refused.reason.as_str()));
+        }
+        let unpark = self.bookkeeping.unpark(&self.emptied, &self.unpark);
+        for command in unpark.into_iter().chain(self.bookkeeping.park(rows.into_iter())) {
+            let reply = self.client.run_in(session, "writing the parked rows", command).await?;
+            if reply.contains_key("writeErrors") {
+                return Err(Error::Fatal("the parked rows can't be written".to_owned()));
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,149 @@
+//! Writing to MongoDB: a batch in one transaction, marker first, then its writes in as few commands as the server takes.
+//!
+//! An error in a transaction ends it. A batch that is refused is therefore tried again without the write at fault, row by
+//! row in source order, until all that is left goes through; only what was at fault is parked (`attempt`).
+
+mod attempt;
+mod failure;
+mod marker;
+mod operation;
+mod target;
+
+use crate::client::{Client, within};
+use crate::error::{Error, is_unknown_commit};
+use async_trait::async_trait;
+use attempt::{Attempt, Ended, Known};
+use marker::Bookkeeping;
+use mongodb::ClientSession;
+use mongodb::options::{Acknowledgment, ReadConcern, WriteConcern};
+use std::collections::HashMap;
+use std::future::IntoFuture;
+use std::time::Duration;
+use sync_worker_core::database::Scope;
+use sync_worker_core::error::Result as CoreResult;
+use sync_worker_core::name::{DatabaseName, TableName};
+use sync_worker_core::schema::SchemaId;
+use sync_worker_core::sink::{Applied, Parking, Progress, Sink, WriteBatch};
+use target::Target;
+
+/// How often a batch is tried when other clients' writes come in between.
+const ATTEMPTS: u32 = 8;
+
+/// How often a commit is asked for when no answer says what became of it.
+const COMMITS: u32 = 5;
+
+const PAUSE: Duration = Duration::from_millis(20);
+
+pub struct MongodbSink {
+    client: Client,
+    bookkeeping: Bookkeeping,
+    collections: HashMap<TableName, String>,
+    targets: HashMap<SchemaId, Target>,
+    /// Of all transactions of this sink; the marker names it, so that the next holder can end what this one leaves.
+    session: Option<ClientSession>,
+}
+
+impl MongodbSink {
+    pub fn new(client: Client, name: &DatabaseName, scope: &Scope) -> Self {
+        let collections = scope.tables.iter().map(|at| (at.table.clone(), at.name.clone())).collect();
+        Self { client, bookkeeping: Bookkeeping::new(scope, name), collections, targets: HashMap::new(), session: None }
+    }
+
+    fn prepare(&mut self, batch: &WriteBatch) -> Result<(), Error> {
+        for write in &batch.writes {
+            let schema = &write.change.schema;
+            if self.targets.contains_key(&schema.id) {
+                continue;
+            }
+            let name = self.collections.get(&schema.table);
+            let name = name.ok_or_else(|| Error::Fatal(format!("table {} is not in the pipeline", schema.table)))?;
+            self.targets.insert(schema.id, Target::new(name, schema)?);
+        }
+        Ok(())
+    }
+
+    async fn write(
+        &self,
+        session: &mut ClientSession,
+        batch: &WriteBatch,
+        parking: &dyn Parking,
+    ) -> CoreResult<Applied> {
+        let (mut known, mut tries) = (Known::default(), 1);
+        loop {
+            begin(session).await?;
+            let attempt = Attempt::new(&self.client, &self.bookkeeping, &self.targets, batch, &known);
+            let error = match attempt.run(session, parking).await {
+                Ok(Ended::Written(applied)) => match commit(session).await {
+                    Ok(()) => return Ok(applied),
+                    Err(error) => error,
+                },
+                Ok(Ended::Refused(more)) => {
+                    abort(session).await;
+                    known.learn(more);
+                    continue;
+                }
+                Ok(Ended::NotParked(error)) => {
+                    abort(session).await;
+                    return Err(error);
+                }
+                Err(error) => {
+                    abort(session).await;
+                    error
+                }
+            };
+            if !error.repeats() || tries >= ATTEMPTS {
+                return Err(error.into());
+            }
+            tokio::time::sleep(PAUSE * tries).await;
+            tries += 1;
+        }
+    }
+}
+
+async fn begin(session: &mut ClientSession) -> Result<(), Error> {
+    let concern = WriteConcern::builder().w(Acknowledgment::Majority).journal(true).build();
+    let start = session.start_transaction().read_concern(ReadConcern::snapshot()).write_concern(concern);
+    within("the begin of a transaction", start.into_future()).await
+}
+
+/// A commit whose answer does not come may have happened; asked for again, it happens once.
+async fn commit(session: &mut ClientSession) -> Result<(), Error> {
+    let doing = "a commit";
+    for _ in 0..COMMITS {
+        let answer = tokio::time::timeout(Duration::from_secs(10), session.commit_transaction().into_future()).await;
+        match answer {
+            Ok(Ok(())) => return Ok(()),
+            Ok(Err(error)) if !is_unknown_commit(&error) => return Err(Error::driver(doing, &error)),
+            Ok(Err(_)) | Err(_) => tokio::time::sleep(PAUSE).await,
+        }
+    }
+    let lost = Error::Lost { doing, problem: "no answer says what became of it".to_owned(), transient: false };
+    Err(Error::CommitUnknown(Box::new(lost)))
+}
+
+/// An open transaction holds its documents until it is ended, or until the server's patience ends.
+async fn abort(session: &mut ClientSession) {
+    let ended = tokio::time::timeout(Duration::from_secs(5), session.abort_transaction().into_future()).await;
+    // The server ends it by itself then.
+    drop(ended);
+}
+
+#[async_trait]
+impl Sink for MongodbSink {
+    async fn take_over(&mut self, log: &str) -> CoreResult<Progress> {
+        Bookkeeping::create(&self.client).await?;
+        let started = self.client.driver.start_session();
+        let session = within("the start of a session", started.into_future()).await?;
+        let progress = self.bookkeeping.take_over(&self.client, log, session.id()).await?;
+        self.session = Some(session);
+        Ok(progress)
+    }
+
+    async fn apply(&mut self, batch: &WriteBatch, parking: &dyn Parking) -> CoreResult<Applied> {
+        self.prepare(batch)?;
+        let mut session = self.session.take().ok_or(Error::Protocol("a write before the target was taken over"))?;
+        let outcome = self.write(&mut session, batch, parking).await;
+        self.session = Some(session);
+        outcome
+    }
+}

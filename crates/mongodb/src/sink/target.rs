@@ -1,0 +1,212 @@
+//! A collection as the rows of one schema are written to it.
+
+use crate::codec;
+use crate::error::Error;
+use bson::raw::cstr;
+use bson::{RawArrayBuf, RawBson, RawDocumentBuf, rawdoc};
+use sync_worker_core::convert::Refusal;
+use sync_worker_core::document::patch::{Edit, edits};
+use sync_worker_core::document::write::Writer;
+use sync_worker_core::document::{Document, field, kind};
+use sync_worker_core::row::{Key, Row};
+use sync_worker_core::schema::Schema;
+use sync_worker_core::types::{ColumnType, Engine};
+use sync_worker_core::value::{Cell, Damaged, Value};
+
+pub struct Target {
+    pub collection: String,
+    columns: Vec<(String, ColumnType)>,
+    /// Indexes of the key's columns.
+    key: Vec<usize>,
+    /// The rows are documents themselves.
+    documents: bool,
+}
+
+/// The server's limit for a document.
+const LARGEST: usize = 16 << 20;
+
+/// What to write for a row.
+pub enum Content {
+    /// The whole document.
+    Whole(RawDocumentBuf),
+    /// Updates of a document that is there, one after the other.
+    Parts(Vec<RawDocumentBuf>),
+    Refused(String),
+}
+
+impl Target {
+    pub fn new(collection: &str, schema: &Schema) -> Result<Self, Error> {
+        let documents = schema.engine == Engine::Mongodb;
+        if !documents && let Some(column) = schema.columns.iter().find(|column| !is_plain(&column.name)) {
+            return Err(Error::Fatal(format!(
+                "table {}: column {} can't be a field's name in MongoDB, which gives a meaning of its own to a dot and to a leading $; rename it",
+                schema.table, column.name
+            )));
+        }
+        Ok(Self {
+            collection: collection.to_owned(),
+            columns: schema.columns.iter().map(|column| (column.name.clone(), column.kind.clone())).collect(),
+            key: schema.key.clone(),
+            documents,
+        })
+    }
+
+    /// `{_id: ...}` for a key; the reason where no document can have it.
+    pub fn filter(&self, key: &Key) -> Result<Result<RawDocumentBuf, String>, Error> {
+        if self.documents {
+            return codec::key_document("_id", key).map(Ok);
+        }
+        let mut out = Writer::default();
+        match self.put_id(&mut out, key)? {
+            Ok(()) => codec::raw(out.finish()?).map(Ok),
+            Err(reason) => Ok(Err(reason)),
+        }
+    }
+
+    /// One key column is the `_id` itself, several are the fields of one.
+    fn put_id(&self, out: &mut Writer, key: &Key) -> Result<Result<(), String>, Error> {
+        let composite = self.key.len() > 1;
+        if composite {
+            out.begin(kind::DOCUMENT, "_id")?;
+        }
+        for (cell, &column) in key.cells().zip(&self.key) {
+            let Cell::Present(value) = cell? else { return Err(Damaged("a key column is unknown").into()) };
+            let (name, column) = &self.columns[column];
+            if let Err(Refusal(reason)) = field::put(out, if composite { name } else { "_id" }, value, column) {
+                return Ok(Err(format!("column {name}: {reason}")));
+            }
+        }
+        if composite {
+            out.end()?;
+        }
+        Ok(Ok(()))
+    }
+
+    pub fn content(&self, row: &Row, key: &Key) -> Result<Content, Error> {
+        let content = if self.documents { document(row)? } else { self.fields(row, key)? };
+        // A command that is too large would be refused as a whole.
+        match content {
+            Content::Whole(document) if document.as_bytes().len() > LARGEST => {
+                Ok(Content::Refused("the document is larger than 16 MB".to_owned()))
+            }
+            content => Ok(content),
+        }
+    }
+
+    fn fields(&self, row: &Row, key: &Key) -> Result<Content, Error> {
+        let mut out = Writer::default();
+        let partial = row.is_partial()?;
+        if !partial && let Err(reason) = self.put_id(&mut out, key)? {
+            return Ok(Content::Refused(reason));
+        }
+        let mut fields = 0;
+        for (at, (cell, (name, column))) in row.cells().zip(&self.columns).enumerate() {
+            let Cell::Present(value) = cell? else { continue };
+            if self.key.contains(&at) {
+                continue;
+            }
+            fields += 1;
+            if let Err(Refusal(reason)) = field::put(&mut out, name, value, column) {
+                return Ok(Content::Refused(format!("column {name}: {reason}")));
+            }
+        }
+        let document = codec::raw(out.finish()?)?;
+        if !partial {
+            return Ok(Content::Whole(document));
+        }
+        // An update that changes nothing still says that the document is there.
+        let update = if fields == 0 {
+            rawdoc! { "$unset": { "sync_worker_nothing": "" } }
+        } else {
+            rawdoc! { "$set": document }
+        };
+        Ok(Content::Parts(vec![update]))
+    }
+
+    /// A row with those of its fields that an older document of the target has and the row leaves out.
+    pub fn completed(&self, row: &Row, key: &Key, older: &[u8]) -> Result<Content, Error> {
+        let mut out = Writer::default();
+        if let Err(reason) = self.put_id(&mut out, key)? {
+            return Ok(Content::Refused(reason));
+        }
+        let older = Document::new(older)?;
+        for (at, (cell, (name, column))) in row.cells().zip(&self.columns).enumerate() {
+            if self.key.contains(&at) {
+                continue;
+            }
+            match cell? {
+                Cell::Present(value) => {
+                    if let Err(Refusal(reason)) = field::put(&mut out, name, value, column) {
+                        return Ok(Content::Refused(format!("column {name}: {reason}")));
+                    }
+                }
+                Cell::Unchanged => {
+                    if let Some(field) = older.get(name)? {
+                        out.put(field.kind, name, field.bytes)?;
+                    }
+                }
+            }
+        }
+        Ok(Content::Whole(codec::raw(out.finish()?)?))
+    }
+}
+
+fn is_plain(name: &str) -> bool {
+    !name.starts_with('$') && !name.contains(['.', '\0']) && !name.is_empty()
+}
+
+/// A document goes through byte for byte; what changed in one becomes updates by operators.
+fn document(row: &Row) -> Result<Content, Error> {
+    match row.cells().nth(1).transpose()? {
+        Some(Cell::Present(Value::Document(bytes))) => Ok(Content::Whole(codec::raw(bytes.to_vec())?)),
+        Some(Cell::Present(Value::Patch(patches))) => updates(patches),
+        _ => Err(Damaged("a row without its document").into()),
+    }
+}
+
+/// The updates that do what the patches say. A cut and a change below the same array do not go into one update, so each
+/// kind of edit has one of its own, in their order.
+fn updates(patches: &[u8]) -> Result<Content, Error> {
+    let mut out: Vec<(u8, Writer)> = Vec::new();
+    for (path, edit) in edits(patches)? {
+        if !path.iter().all(|part| is_plain(part)) {
+            let reason = "a field's name with a dot or a leading $ was changed, and the source sent no document after the update; \
+                          turn post-images on at the source: db.runCommand({ collMod: ..., changeStreamPreAndPostImages: { enabled: true } })";
+            return Ok(Content::Refused(reason.to_owned()));
+        }
+        let path = path.join(".");
+        let which = match edit {
+            Edit::Cut(_) => 0,
+            Edit::Remove => 1,
+            Edit::Set(_) => 2,
+        };
+        if out.last().is_none_or(|(last, _)| *last != which) {
+            out.push((which, Writer::default()));
+        }
+        let Some((_, writer)) = out.last_mut() else { continue };
+        match edit {
+            Edit::Set(value) => writer.put(value.kind, &path, value.bytes)?,
+            Edit::Remove => writer.text(&path, "")?,
+            Edit::Cut(size) => {
+                let slice = i32::try_from(size).map_err(|_| Damaged("a size that is too large"))?;
+                let push = rawdoc! { "$each": RawArrayBuf::new(), "$slice": slice };
+                writer.put(kind::DOCUMENT, &path, push.as_bytes())?;
+            }
+        }
+    }
+    let mut parts = Vec::with_capacity(out.len());
+    for (which, writer) in out {
+        let fields = codec::raw(writer.finish()?)?;
+        let mut update = RawDocumentBuf::new();
+        match which {
+            0 => update.append(cstr!("$push"), fields),
+            1 => update.append(cstr!("$unset"), fields),
+            _ => update.append(cstr!("$set"), fields),
+        }
+        parts.push(update);
+    }
+    if parts.is_empty() {
+        parts.push(rawdoc! { "$unset": { "sync_worker_nothing": RawBson::String(String::new()) } });
+    }
+    Ok(Content::Parts(parts))
+}

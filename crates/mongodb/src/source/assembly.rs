@@ -1,0 +1,272 @@
+//! From events to batches of whole transactions, or of bounded parts of large ones.
+//!
+//! The events of one transaction share its cluster time and nobody else's events do (but for batched inserts of the
+//! server's own, which are one commit, too). A stream has no event for a commit: a transaction ends where an event or a
+//! token of a later time comes, or, at a replica set, where the stream has nothing more to say. An event of no
+//! transaction is one by itself.
+
+use crate::clock;
+use crate::source::event::Event;
+use crate::source::token::{Place, Start};
+use bson::Timestamp;
+use std::sync::Arc;
+use std::time::Duration;
+use sync_worker_core::change::Change;
+use sync_worker_core::position::{Checkpoint, Epoch, Position};
+use sync_worker_core::source::{SourceBatch, TransactionPart};
+use tokio::time::Instant;
+
+/// About how much a batch holds.
+const BATCH_BYTES: usize = 1 << 20;
+
+/// What a change costs beside its rows.
+const CHANGE_BYTES: usize = 96;
+
+/// How often an idle stream gives a place to resume at.
+const IDLE_CHECKPOINT: Duration = Duration::from_secs(10);
+
+struct Transaction {
+    id: Arc<str>,
+    time: Timestamp,
+    commit_time: i64,
+    /// The ordinal of the first of `changes`.
+    first: u64,
+    changes: Vec<Change>,
+    /// Its newest event's token.
+    token: Start,
+    /// A part of it has been handed out.
+    parted: bool,
+}
+
+impl Transaction {
+    fn part(&mut self, complete: bool) -> TransactionPart {
+        let changes = std::mem::take(&mut self.changes);
+        let first = clock::place(self.time, self.first);
+        self.first += changes.len() as u64;
+        self.parted = true;
+        TransactionPart { id: self.id.clone(), commit_time: self.commit_time, first, changes, complete }
+    }
+}
+
+pub struct Assembly {
+    epoch: Epoch,
+    open: Option<Transaction>,
+    parts: Vec<TransactionPart>,
+    bytes: usize,
+    /// Where the next event of the newest time stands.
+    next: (Timestamp, u64),
+    /// Everything up to here has been handed out, or is in `parts`.
+    reached: Position,
+    /// Where to go on after all of that.
+    resume: Start,
+    moved: bool,
+    checkpointed: Instant,
+}
+
+impl Assembly {
+    /// Goes on after a checkpoint.
+    pub fn new(epoch: Epoch, reached: Position, resume: Start) -> Self {
+        let next = match reached {
+            Position::Mongodb(p) => {
+                (Timestamp { time: p.seconds, increment: p.increment }, p.ordinal.saturating_add(1))
+            }
+            Position::Postgres(_) | Position::Mysql(_) => (Timestamp { time: 0, increment: 0 }, 0),
+        };
+        Self {
+            epoch,
+            open: None,
+            parts: Vec::new(),
+            bytes: 0,
+            next,
+            reached,
+            resume,
+            moved: false,
+            checkpointed: Instant::now(),
+        }
+    }
+
+    /// Where to go on when nothing has come.
+    pub fn start(&self) -> Start {
+        self.resume.clone()
+    }
+
+    pub fn is_full(&self) -> bool {
+        self.bytes >= BATCH_BYTES
+    }
+
+    /// Takes an event and the token behind it.
+    pub fn take(&mut self, event: Event, token: Start) {
+        if self.open.as_ref().is_some_and(|open| open.time != event.time) {
+            self.close();
+        }
+        if self.next.0 != event.time {
+            self.next = (event.time, 0);
+        }
+        let alone = event.transaction.is_none() && self.open.is_none();
+        let (time, ordinal) = self.next;
+        let open = self.open.get_or_insert_with(|| Transaction {
+            id: event.transaction.unwrap_or_else(|| Arc::from(format!("{}.{}", time.time, time.increment))),
+            time,
+            commit_time: event.commit_time,
+            first: ordinal,
+            changes: Vec::new(),
+            token: token.clone(),
+            parted: false,
+        });
+        open.token = token;
+        if let Some(change) = event.change {
+            self.bytes += change.size() + CHANGE_BYTES;
+            open.changes.push(change);
+            self.next.1 += 1;
+        }
+        if alone {
+            self.close();
+        }
+    }
+
+    /// The token at the end of what the server sent; `idle`: it has nothing more at present.
+    pub fn token(&mut self, place: Place, token: Start, idle: bool) {
+        let later = self.open.as_ref().is_some_and(|open| place.time > open.time || idle && place.time == open.time);
+        if later {
+            self.close();
+        }
+        if self.open.is_some() {
+            return;
+        }
+        let reached = match place.mark {
+            true => clock::end(clock::before(place.time)),
+            // Nothing follows at this time: the events of one commit come out of one entry of the log.
+            false if idle => clock::end(place.time),
+            false => self.reached,
+        };
+        if reached > self.reached {
+            self.reached = reached;
+            self.moved = true;
+        }
+        self.resume = token;
+    }
+
+    fn close(&mut self) {
+        let Some(mut open) = self.open.take() else { return };
+        self.resume = open.token.clone();
+        // The ordinal after the last one is known here; what was not ours left none.
+        let last = open.first + open.changes.len() as u64;
+        if open.parted || !open.changes.is_empty() {
+            self.parts.push(open.part(true));
+        }
+        if let Some(last) = last.checked_sub(1) {
+            self.reached = self.reached.max(clock::place(open.time, last));
+        }
+        self.moved = true;
+    }
+
+    /// A batch that ends at a commit; None where nothing has come.
+    pub fn whole(&mut self) -> Option<SourceBatch> {
+        if self.parts.is_empty() && !self.moved {
+            return None;
+        }
+        Some(self.batch(self.open.as_ref().is_none_or(|open| !open.parted)))
+    }
+
+    /// A batch although a transaction goes on.
+    pub fn part(&mut self) -> SourceBatch {
+        if let Some(open) = &mut self.open
+            && !open.changes.is_empty()
+        {
+            self.parts.push(open.part(false));
+        }
+        self.batch(self.open.as_ref().is_none_or(|open| !open.parted))
+    }
+
+    fn batch(&mut self, at_commit: bool) -> SourceBatch {
+        self.moved = false;
+        // What an open transaction holds back still counts.
+        self.bytes = self.open.iter().flat_map(|open| &open.changes).map(|change| change.size() + CHANGE_BYTES).sum();
+        let now = Instant::now();
+        let due = !self.parts.is_empty() || now.duration_since(self.checkpointed) >= IDLE_CHECKPOINT;
+        let checkpoint = (at_commit && due).then(|| {
+            self.checkpointed = now;
+            Checkpoint { epoch: self.epoch.clone(), position: self.reached, resume: self.resume.to_text() }
+        });
+        SourceBatch { parts: std::mem::take(&mut self.parts), checkpoint, reached: self.reached }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::catalog;
+    use bson::rawdoc;
+    use sync_worker_core::change::Op;
+
+    fn time(increment: u32) -> Timestamp {
+        Timestamp { time: 100, increment }
+    }
+
+    fn event(increment: u32, transaction: Option<&str>) -> Event {
+        let change = Change { schema: catalog::schema(&"t".into()), op: Op::Truncate, before: None, after: None };
+        let transaction = transaction.map(Arc::from);
+        Event { time: time(increment), transaction, commit_time: 0, change: Some(change) }
+    }
+
+    fn token(increment: u32) -> Start {
+        Start::After(rawdoc! { "_data": format!("{increment:02X}") })
+    }
+
+    fn assembly() -> Assembly {
+        Assembly::new(Epoch("e".into()), clock::end(time(0)), Start::At(time(1)))
+    }
+
+    fn shown(batch: &SourceBatch) -> String {
+        let part = |part: &TransactionPart| {
+            format!("{}x{}{}", part.first, part.changes.len(), if part.complete { "" } else { ".." })
+        };
+        let parts: Vec<String> = batch.parts.iter().map(part).collect();
+        format!("{} reached {}", parts.join(" "), batch.reached)
+    }
+
+    #[test]
+    fn a_transaction_ends_where_another_time_comes_and_a_plain_write_at_once() {
+        let mut assembly = assembly();
+        assembly.take(event(1, Some("a")), token(1));
+        assembly.take(event(1, Some("a")), token(2));
+        assert!(assembly.whole().is_none(), "a transaction that may go on");
+        assembly.take(event(2, None), token(3));
+        assert_eq!(shown(&assembly.whole().unwrap()), "@100.1+0x2 @100.2+0x1 reached @100.2+0");
+        // Another event of the same commit.
+        assembly.take(event(2, None), token(4));
+        let batch = assembly.whole().unwrap();
+        assert_eq!(shown(&batch), "@100.2+1x1 reached @100.2+1");
+        assert_eq!(batch.checkpoint.unwrap().resume, "04");
+    }
+
+    #[test]
+    fn a_token_ends_a_transaction_when_it_is_later_or_the_stream_is_idle() {
+        let mut assembly = assembly();
+        let mark = |increment| Place { time: time(increment), mark: true };
+        assembly.take(event(1, Some("a")), token(1));
+        assembly.token(Place { time: time(1), mark: false }, token(1), false);
+        assert!(assembly.whole().is_none());
+        assembly.token(mark(5), token(5), false);
+        let batch = assembly.whole().unwrap();
+        assert_eq!(shown(&batch), "@100.1+0x1 reached @100.4");
+        assert_eq!(batch.checkpoint.unwrap().resume, "05");
+        assembly.take(event(7, Some("b")), token(7));
+        assembly.token(Place { time: time(7), mark: false }, token(7), true);
+        assert_eq!(shown(&assembly.whole().unwrap()), "@100.7+0x1 reached @100.7");
+    }
+
+    #[test]
+    fn a_large_transaction_comes_in_parts_and_gives_no_place_to_resume_inside() {
+        let mut assembly = assembly();
+        assembly.take(event(1, Some("a")), token(1));
+        let batch = assembly.part();
+        assert_eq!(shown(&batch), "@100.1+0x1.. reached @100.0");
+        assert!(batch.checkpoint.is_none());
+        assembly.take(event(1, Some("a")), token(2));
+        assembly.take(event(2, None), token(3));
+        let batch = assembly.whole().unwrap();
+        assert_eq!(shown(&batch), "@100.1+1x1 @100.2+0x1 reached @100.2+0");
+        assert!(batch.checkpoint.is_some());
+    }
+}

@@ -1,0 +1,195 @@
+//! One event of the stream: what it says of a row, or of a whole collection.
+
+use crate::codec::Rows;
+use crate::error::Error;
+use bson::Timestamp;
+use std::collections::HashMap;
+use std::sync::Arc;
+use sync_worker_core::change::{Change, Op};
+use sync_worker_core::document::write::Writer;
+use sync_worker_core::document::{Document, Element, kind};
+use sync_worker_core::schema::Schema;
+use sync_worker_core::value::{Cell, Damaged, Value};
+
+/// The collections of a pipeline, by their names.
+pub type Tables = HashMap<String, Arc<Schema>>;
+
+/// A row's change with its place, or what a stream can't go on over.
+#[derive(Debug)]
+pub struct Event {
+    pub time: Timestamp,
+    /// The transaction's session and number; None for a write of its own.
+    pub transaction: Option<Arc<str>>,
+    /// Microseconds since 1970-01-01 UTC.
+    pub commit_time: i64,
+    pub change: Option<Change>,
+}
+
+/// The fields of an event, as they come.
+#[derive(Default)]
+struct Parts<'a> {
+    operation: &'a str,
+    time: Option<Timestamp>,
+    wall: Option<i64>,
+    collection: Option<&'a str>,
+    to: Option<&'a str>,
+    id: Option<Element<'a>>,
+    full: Option<Document<'a>>,
+    before: Option<Document<'a>>,
+    update: Option<Document<'a>>,
+    session: Option<Document<'a>>,
+    number: Option<i64>,
+}
+
+fn collection(field: Element<'_>) -> Result<Option<&str>, Damaged> {
+    field.document()?.get("coll")?.map(|name| name.text()).transpose()
+}
+
+impl<'a> Parts<'a> {
+    fn of(event: Document<'a>) -> Result<Self, Damaged> {
+        let mut parts = Parts::default();
+        for field in event.fields() {
+            let field = field?;
+            match (field.name, field.kind) {
+                ("operationType", kind::STRING) => parts.operation = field.text()?,
+                ("clusterTime", kind::TIMESTAMP) => {
+                    let bits = u64::from_le_bytes(field.array()?);
+                    #[allow(clippy::cast_possible_truncation)] // the two halves
+                    let (seconds, increment) = ((bits >> 32) as u32, bits as u32);
+                    parts.time = Some(Timestamp { time: seconds, increment });
+                }
+                ("wallTime", kind::DATE) => parts.wall = Some(i64::from_le_bytes(field.array()?)),
+                ("ns", kind::DOCUMENT) => parts.collection = collection(field)?,
+                ("to", kind::DOCUMENT) => parts.to = collection(field)?,
+                ("documentKey", kind::DOCUMENT) => parts.id = field.document()?.get("_id")?,
+                ("fullDocument", kind::DOCUMENT) => parts.full = Some(field.document()?),
+                ("fullDocumentBeforeChange", kind::DOCUMENT) => parts.before = Some(field.document()?),
+                ("updateDescription", kind::DOCUMENT) => parts.update = Some(field.document()?),
+                ("lsid", kind::DOCUMENT) => parts.session = Some(field.document()?),
+                ("txnNumber", kind::INT64) => parts.number = Some(i64::from_le_bytes(field.array()?)),
+                _ => {}
+            }
+        }
+        Ok(parts)
+    }
+}
+
+pub fn decode(event: Document<'_>, tables: &Tables, rows: &mut Rows) -> Result<Event, Error> {
+    let parts = Parts::of(event)?;
+    let time = parts.time.ok_or(Damaged("an event without its time"))?;
+    let commit_time = match parts.wall {
+        Some(millis) => millis.saturating_mul(1_000),
+        None => i64::from(time.time) * 1_000_000,
+    };
+    let transaction = match (parts.session, parts.number) {
+        (Some(session), Some(number)) => Some(name_of(session, number)?),
+        _ => None,
+    };
+    let schema = parts.collection.and_then(|name| tables.get(name));
+    let change = match (parts.operation, schema) {
+        ("insert" | "update" | "replace" | "delete", Some(schema)) => Some(change(&parts, schema, rows)?),
+        ("insert" | "update" | "replace" | "delete", None) => None,
+        ("drop" | "rename", Some(_)) => {
+            let (name, done) = (parts.collection.unwrap_or_default(), parts.operation);
+            let done = if done == "drop" { "dropped" } else { "renamed" };
+            return Err(Error::Gap(format!(
+                "collection {name} was {done} at the source: what its rows became is not in the stream; create it, remove the pipeline's state and take a new snapshot"
+            )));
+        }
+        ("rename", None) if parts.to.is_some_and(|to| tables.contains_key(to)) => {
+            let name = parts.to.unwrap_or_default();
+            return Err(Error::Gap(format!(
+                "another collection was renamed to {name} at the source: its rows are not in the stream; remove the pipeline's state and take a new snapshot"
+            )));
+        }
+        ("dropDatabase" | "invalidate", _) => {
+            let text = "the database was dropped at the source; remove the pipeline's state and take a new snapshot";
+            return Err(Error::Gap(text.to_owned()));
+        }
+        // Indexes, options, shards: no row changes by them.
+        _ => None,
+    };
+    Ok(Event { time, transaction, commit_time, change })
+}
+
+fn image(document: Option<Document<'_>>) -> Cell<'_> {
+    document.map_or(Cell::Unchanged, |document| Cell::Present(Value::Document(document.as_bytes())))
+}
+
+fn change(parts: &Parts<'_>, schema: &Arc<Schema>, rows: &mut Rows) -> Result<Change, Error> {
+    let id = parts.id.ok_or(Damaged("an event without its document's key"))?;
+    let schema = schema.clone();
+    let before = parts.before.map(|before| rows.row(id, image(Some(before)))).transpose()?;
+    Ok(match (parts.operation, parts.full, parts.update) {
+        ("insert", Some(full), _) => {
+            let after = Some(rows.row(id, image(Some(full)))?);
+            Change { schema, op: Op::Create, before: None, after }
+        }
+        ("replace" | "update", Some(full), _) => {
+            let after = Some(rows.row(id, image(Some(full)))?);
+            Change { schema, op: Op::Update, before, after }
+        }
+        ("update", None, Some(update)) => {
+            let patch = patch(update)?;
+            let after = Some(rows.row(id, Cell::Present(Value::Patch(&patch)))?);
+            Change { schema, op: Op::Update, before, after }
+        }
+        ("delete", _, _) => {
+            let before = Some(rows.row(id, image(parts.before))?);
+            Change { schema, op: Op::Delete, before, after: None }
+        }
+        _ => return Err(Damaged("an event without its document").into()),
+    })
+}
+
+/// The event's own description of an update in the form of `core::document::patch`.
+fn patch(update: Document<'_>) -> Result<Vec<u8>, Damaged> {
+    let mut out = Writer::default();
+    if let Some(cut) = update.document("truncatedArrays")? {
+        out.begin(kind::DOCUMENT, "t")?;
+        for array in cut.fields() {
+            let array = array?.document()?;
+            let name = array.get("field")?.ok_or(Damaged("a cut without its array"))?.text()?;
+            let size = array.get("newSize")?.filter(|size| size.kind == kind::INT32);
+            out.put(kind::INT32, name, size.ok_or(Damaged("a cut without its size"))?.bytes)?;
+        }
+        out.end()?;
+    }
+    if let Some(removed) = update.get("removedFields")?.filter(|removed| removed.kind == kind::ARRAY) {
+        out.put(kind::ARRAY, "r", removed.bytes)?;
+    }
+    if let Some(set) = update.get("updatedFields")?.filter(|set| set.kind == kind::DOCUMENT) {
+        out.put(kind::DOCUMENT, "u", set.bytes)?;
+    }
+    if let Some(told) = update.document("disambiguatedPaths")? {
+        out.begin(kind::DOCUMENT, "d")?;
+        for path in told.fields() {
+            let path = path?;
+            out.begin(kind::ARRAY, path.name)?;
+            for part in path.document()?.fields() {
+                let part = part?;
+                match part.kind {
+                    kind::INT32 => out.text(part.name, &i32::from_le_bytes(part.array()?).to_string())?,
+                    _ => out.text(part.name, part.text()?)?,
+                }
+            }
+            out.end()?;
+        }
+        out.end()?;
+    }
+    out.finish()
+}
+
+/// A transaction's name: its session's id and its number there.
+fn name_of(session: Document<'_>, number: i64) -> Result<Arc<str>, Damaged> {
+    use std::fmt::Write;
+    let mut name = String::with_capacity(56);
+    if let Some(id) = session.get("id")? {
+        for byte in id.bytes.get(5..).unwrap_or_default() {
+            // Writing into a string can't fail.
+            write!(name, "{byte:02x}").unwrap_or_default();
+        }
+    }
+    write!(name, ":{number}").unwrap_or_default();
+    Ok(Arc::from(name))
+}

@@ -1,0 +1,140 @@
+//! Reads the cursor and hands out batches, ahead of the engine by a few of them.
+
+use crate::client::Client;
+use crate::codec::Rows;
+use crate::error::Error;
+use crate::source::assembly::Assembly;
+use crate::source::event::{self, Tables};
+use crate::source::fragments::{Fragments, Taken};
+use crate::source::token::{self, Start};
+use crate::source::{AWAIT, NO_IMAGE, lost, tell_of_images, watch};
+use bson::RawDocument;
+use futures::StreamExt;
+use mongodb::raw_batch_cursor::{RawBatch, RawBatchCursor};
+use std::time::Duration;
+use sync_worker_core::document::Document;
+use sync_worker_core::source::SourceBatch;
+use sync_worker_core::value::Damaged;
+use tokio::sync::mpsc::Sender;
+
+/// How much longer than it was asked to a server may hold back an answer.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+pub struct Pump {
+    client: Client,
+    tables: Tables,
+    images: bool,
+    cursor: RawBatchCursor,
+    assembly: Assembly,
+    fragments: Fragments,
+    rows: Rows,
+    /// Behind the newest event or mark that was taken.
+    newest: Option<Start>,
+    batches: Sender<Result<SourceBatch, Error>>,
+}
+
+/// Nobody wants more.
+struct Stopped;
+
+impl Pump {
+    pub fn new(
+        client: Client,
+        tables: Tables,
+        images: bool,
+        cursor: RawBatchCursor,
+        assembly: Assembly,
+        batches: Sender<Result<SourceBatch, Error>>,
+    ) -> Self {
+        let (fragments, rows) = (Fragments::default(), Rows::default());
+        Self { client, tables, images, cursor, assembly, fragments, rows, newest: None, batches }
+    }
+
+    pub async fn run(mut self) {
+        loop {
+            let step = self.step().await;
+            match step {
+                Ok(Ok(())) => {}
+                Ok(Err(Stopped)) => return,
+                Err(error) => {
+                    // Whoever would have read it is gone otherwise.
+                    self.batches.send(Err(error)).await.unwrap_or_default();
+                    return;
+                }
+            }
+        }
+    }
+
+    async fn step(&mut self) -> Result<Result<(), Stopped>, Error> {
+        let doing = "the change stream";
+        let limit = AWAIT + PATIENCE;
+        let reply = match tokio::time::timeout(limit, self.cursor.next()).await {
+            Ok(Some(Ok(reply))) => reply,
+            Ok(Some(Err(error))) => {
+                let error = Error::driver(doing, &error);
+                return match error.code() {
+                    Some(NO_IMAGE) if self.images => self.without_images().await.map(Ok),
+                    _ => Err(lost(error)),
+                };
+            }
+            Ok(None) => return Err(Error::Protocol("the stream has ended")),
+            Err(_) => return Err(Error::Silent { doing, seconds: limit.as_secs() }),
+        };
+        self.take(&reply).await
+    }
+
+    /// Updates from before the images, or older than they are kept, are taken as what changed.
+    async fn without_images(&mut self) -> Result<(), Error> {
+        let names: Vec<&str> = self.tables.keys().map(String::as_str).collect();
+        tell_of_images(&self.client, &names);
+        self.images = false;
+        let start = self.newest.clone().unwrap_or_else(|| self.assembly.start());
+        self.cursor = watch(&self.client, &names, &start, false).await?;
+        Ok(())
+    }
+
+    async fn take(&mut self, reply: &RawBatch) -> Result<Result<(), Stopped>, Error> {
+        let cursor = reply.as_raw_document().get_document("cursor").map_err(|_| Error::Protocol("no cursor"))?;
+        let events = reply.doc_slices().map_err(|_| Error::Protocol("an answer without its batch"))?;
+        let mut idle = true;
+        for event in events.into_iter() {
+            idle = false;
+            let Ok(bson::RawBsonRef::Document(event)) = event else {
+                return Err(Damaged("an event that is no document").into());
+            };
+            self.event(event)?;
+            if self.assembly.is_full() {
+                let batch = self.assembly.part();
+                if self.batches.send(Ok(batch)).await.is_err() {
+                    return Ok(Err(Stopped));
+                }
+            }
+        }
+        if !self.fragments.is_open() {
+            let token = cursor.get_document("postBatchResumeToken");
+            let token = token.map_err(|_| Error::Protocol("an answer without its token"))?;
+            let start = Start::After(token.to_owned());
+            self.newest = Some(start.clone());
+            // Shards send at their own pace: with them only a later time tells that a transaction is complete.
+            self.assembly.token(token::place(token)?, start, idle && !self.client.sharded);
+        }
+        let Some(batch) = self.assembly.whole() else { return Ok(Ok(())) };
+        Ok(self.batches.send(Ok(batch)).await.map_err(|_| Stopped))
+    }
+
+    fn event(&mut self, event: &RawDocument) -> Result<(), Error> {
+        match self.fragments.take(Document::new(event.as_bytes())?)? {
+            Taken::Whole(event) => self.whole(event),
+            Taken::Fragment => Ok(()),
+            Taken::Joined(event) => self.whole(Document::new(&event)?),
+        }
+    }
+
+    fn whole(&mut self, event: Document<'_>) -> Result<(), Error> {
+        let token = event.get("_id")?.ok_or(Damaged("an event without its token"))?;
+        let start = Start::After(crate::codec::raw(token.document()?.as_bytes().to_vec())?);
+        let decoded = event::decode(event, &self.tables, &mut self.rows)?;
+        self.newest = Some(start.clone());
+        self.assembly.take(decoded, start);
+        Ok(())
+    }
+}

@@ -1,0 +1,6 @@
+//! The adapter on a replica set: the one that SYNC_WORKER_TEST_MONGODB names.
+
+mod fixture;
+mod reader;
+mod sink;
+mod source;

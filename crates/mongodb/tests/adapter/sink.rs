@@ -1,0 +1,145 @@
+//! Batches in one transaction: what is written, what is parked, and who may write.
+
+use crate::fixture::{Fixture, INT, TEXT, U, int, schema, text, write};
+use anyhow::Result;
+use bson::{Document, doc};
+use sync_worker_core::change::Op;
+use sync_worker_core::error::ErrorClass;
+use sync_worker_core::value::{Cell, Value};
+
+#[tokio::test]
+async fn rows_of_a_relational_source_become_documents() -> Result<()> {
+    let Some(fixture) = Fixture::new(&["a"]).await? else { return Ok(()) };
+    let a = schema("a", &[("id", INT), ("name", TEXT), ("n", INT)]);
+    let mut writer = fixture.sink().await?;
+    let applied = writer
+        .apply(vec![
+            write(&a, Op::Create, None, Some(&[int(1), text("one"), int(10)])),
+            write(&a, Op::Create, None, Some(&[int(2), text("two"), Cell::Present(Value::Null)])),
+            write(&a, Op::Update, None, Some(&[int(1), U, int(11)])),
+            write(&a, Op::Create, None, Some(&[int(3), text("three"), int(3)])),
+        ])
+        .await?;
+    assert!(applied.refused.is_empty() && !applied.row_by_row, "{applied:?}");
+    writer
+        .apply(vec![
+            write(&a, Op::Update, None, Some(&[int(2), U, int(22)])),
+            write(&a, Op::Delete, Some(&[int(3), U, U]), None),
+            // The key changes, and the name stays what it was at the target.
+            write(&a, Op::Update, Some(&[int(1), U, U]), Some(&[int(9), U, int(12)])),
+        ])
+        .await?;
+    let expected = [doc! { "_id": 2i64, "name": "two", "n": 22i64 }, doc! { "_id": 9i64, "name": "one", "n": 12i64 }];
+    assert_eq!(fixture.all("a").await?, expected);
+    let applied = writer.apply(vec![write(&a, Op::Truncate, None, None)]).await?;
+    assert_eq!((applied.rows, fixture.all("a").await?.len()), (1, 0));
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_refused_row_is_parked_and_the_rest_is_written() -> Result<()> {
+    let Some(fixture) = Fixture::new(&["a"]).await? else { return Ok(()) };
+    let unique = doc! { "createIndexes": "a", "indexes": [{ "key": { "name": 1 }, "name": "name_1", "unique": true }] };
+    fixture.database.run_command(unique).await?;
+    let a = schema("a", &[("id", INT), ("name", TEXT)]);
+    let mut writer = fixture.sink().await?;
+    let applied = writer
+        .apply(vec![
+            write(&a, Op::Create, None, Some(&[int(1), text("twin")])),
+            write(&a, Op::Create, None, Some(&[int(2), text("twin")])),
+            write(&a, Op::Create, None, Some(&[int(3), text("other")])),
+            write(&a, Op::Update, None, Some(&[int(4), U])),
+        ])
+        .await?;
+    let refused: Vec<_> = applied.refused.iter().map(|one| (one.write, one.class)).collect();
+    assert_eq!(refused, [(1, ErrorClass::Dependency), (3, ErrorClass::Dependency)], "{applied:?}");
+    let reason = &applied.refused[0].reason;
+    assert!(reason.contains("name_1") && !reason.contains("twin"), "{reason}");
+    assert_eq!(fixture.all("a").await?.len(), 2);
+    assert_eq!(fixture.sink().await?.parked, 2);
+    // The version that waits gets its place once the other one is gone.
+    let mut writer = fixture.sink().await?;
+    let mut again = write(&a, Op::Create, None, Some(&[int(2), text("twin")]));
+    again.parked = true;
+    writer.apply(vec![write(&a, Op::Delete, Some(&[int(1), U]), None), again]).await?;
+    assert_eq!(fixture.sink().await?.parked, 1);
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_sink_that_has_been_superseded_writes_nothing() -> Result<()> {
+    let Some(fixture) = Fixture::new(&["a"]).await? else { return Ok(()) };
+    let a = schema("a", &[("id", INT)]);
+    let mut old = fixture.sink().await?;
+    old.apply(vec![write(&a, Op::Create, None, Some(&[int(1)]))]).await?;
+    let new = fixture.sink().await?;
+    assert_eq!(new.marker.epoch, old.marker.epoch + 1);
+    let batch = old.batch(vec![write(&a, Op::Create, None, Some(&[int(2)]))]);
+    let error = old.try_apply(&batch).await.unwrap_err();
+    assert_eq!(error.class(), ErrorClass::Superseded, "{error}");
+    assert_eq!(fixture.all("a").await?, [doc! { "_id": 1i64 }]);
+    Ok(())
+}
+
+#[tokio::test]
+async fn what_a_stream_says_makes_the_same_documents_elsewhere() -> Result<()> {
+    let (Some(here), Some(there)) = (Fixture::new(&["a"]).await?, Fixture::new(&["a"]).await?) else { return Ok(()) };
+    let rows = here.rows("a");
+    let mut stream = here.open(None).await?;
+    rows.insert_one(doc! { "_id": "x", "n": { "y": [1, 2, 3, 4] }, "gone": 1, "d.o": 1 }).await?;
+    rows.update_one(doc! {}, doc! { "$set": { "n.y.0": 5, "n.z": { "q": 1 } }, "$unset": { "gone": "" } }).await?;
+    rows.update_one(doc! {}, doc! { "$push": { "n.y": { "$each": [], "$slice": 2 } } }).await?;
+    rows.update_one(doc! {}, doc! { "$set": { "n.y.1": "last" } }).await?;
+    rows.insert_one(doc! { "_id": 2.5, "v": 1 }).await?;
+    rows.insert_one(doc! { "_id": { "a": 1 }, "v": 1 }).await?;
+    rows.delete_one(doc! { "_id": 2.5 }).await?;
+    stream.until(7).await?;
+    let mut writer = there.sink().await?;
+    let writes = |from: usize, to: usize| {
+        stream.changes[from..to]
+            .iter()
+            .map(|(_, change)| sync_worker_core::sink::Write {
+                change: change.clone(),
+                offset: Default::default(),
+                parked: false,
+            })
+            .collect()
+    };
+    // One batch collapses them, another one applies what changed to what is there.
+    writer.apply(writes(0, 2)).await?;
+    writer.apply(writes(2, 4)).await?;
+    let applied = writer.apply(writes(4, 7)).await?;
+    assert!(applied.refused.is_empty(), "{applied:?}");
+    let (one, other): (Vec<Document>, Vec<Document>) = (here.all("a").await?, there.all("a").await?);
+    assert_eq!(one, other);
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_commit_whose_answer_is_lost_and_a_transaction_that_is_cut_off_have_one_effect() -> Result<()> {
+    let Some(fixture) = Fixture::new(&["a"]).await? else { return Ok(()) };
+    let a = schema("a", &[("id", INT), ("n", INT)]);
+    let admin = fixture.client.database("admin");
+    for (number, data) in [
+        doc! { "failCommands": ["commitTransaction"], "closeConnection": true, "afterExecution": true },
+        doc! { "failCommands": ["commitTransaction"], "closeConnection": true },
+        doc! { "failCommands": ["bulkWrite", "update"], "errorCode": 112, "errorLabels": ["TransientTransactionError"] },
+        doc! { "failCommands": ["commitTransaction"], "errorCode": 251, "errorLabels": ["TransientTransactionError"] },
+        doc! { "failCommands": ["bulkWrite"], "closeConnection": true },
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let number = i64::try_from(number)?;
+        let mut writer = fixture.sink().await?;
+        admin
+            .run_command(doc! { "configureFailPoint": "failCommand", "mode": { "times": 1 }, "data": data.clone() })
+            .await?;
+        let applied = writer.apply(vec![write(&a, Op::Create, None, Some(&[int(number), int(1)]))]).await;
+        admin.run_command(doc! { "configureFailPoint": "failCommand", "mode": "off" }).await?;
+        applied.map_err(|error| error.context(format!("{data}")))?;
+        assert_eq!(fixture.all("a").await?.len() as i64, number + 1, "{data}");
+        assert_eq!(fixture.sink().await?.marker.writes, writer.marker.writes + 1);
+    }
+    Ok(())
+}
