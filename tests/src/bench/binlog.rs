@@ -85,7 +85,6 @@ async fn one(under: &Path, shape: Shape, repetitions: usize, scale: f64) -> anyh
     let installation = Installation::new(under, &entries::pipeline(&source, &target))?;
     let mut worker = installation.start()?;
     worker.until_streaming().await?;
-    let mut offset = worker.status("capture").await?["offset"].as_u64().unwrap_or(0);
     worker.stop()?;
     // The worker captures alone from here on; in the end the target comes back and shows what the log holds.
     servers.kill("target")?;
@@ -105,20 +104,23 @@ async fn one(under: &Path, shape: Shape, repetitions: usize, scale: f64) -> anyh
             if (turn + repetition).is_multiple_of(2) {
                 peer = count as f64 / run_peer(&source, &written, READING.mul_f64(scale)).await?;
             } else {
-                let run = run_worker(&installation, count, offset + count).await?;
-                (ours, cpu, offset) = (count as f64 / run.seconds, run.cpu, run.offset);
+                let (seconds, spent) = run_worker(&installation, count).await?;
+                (ours, cpu) = (count as f64 / seconds, spent);
             }
         }
         rates.pair(ours, peer);
         costs.ours.push(cpu / count as f64 * 1e6);
         eprintln!("MySQL -> log, {}: {ours:.0} changes/s, raw read {peer:.0}", shape.name());
     }
+    let captured = source.checksum("entry").await?;
+    // Without the source nothing can be delivered but what was on the log when the measured runs had ended.
+    servers.kill("source")?;
     servers.restart("target")?;
     let worker = installation.start()?;
     target.until("entry", repetitions as u64 * count, DRAIN).await?;
     worker.stop()?;
-    let sums = (source.checksum("entry").await?, target.checksum("entry").await?);
-    anyhow::ensure!(sums.0 == sums.1, "the log delivers something else: {sums:?}");
+    let delivered = target.checksum("entry").await?;
+    anyhow::ensure!(captured == delivered, "the log delivers {delivered:?} instead of {captured:?}");
     Ok([rates, costs])
 }
 
@@ -147,25 +149,13 @@ async fn run_peer(source: &Entries, files: &[(String, u64)], reading: Duration) 
     .await?
 }
 
-struct Run {
-    seconds: f64,
-    /// Seconds of processor time.
-    cpu: f64,
-    /// The offset on the log that the stored position stands at.
-    offset: u64,
-}
-
-/// From the start of the process until the changes are durable on the log and the position behind them is stored. That is
-/// done once a second, so up to a second is counted against us.
-async fn run_worker(installation: &Installation, changes: u64, offset: u64) -> anyhow::Result<Run> {
+/// Seconds from the start of the process to its end in order, before which everything is durable on the log and the
+/// position behind it is stored; and seconds of its processor time until it was told to end.
+async fn run_worker(installation: &Installation, changes: u64) -> anyhow::Result<(f64, f64)> {
     let begun = Instant::now();
     let mut worker = installation.start()?;
-    let stored = |status: &serde_json::Value| {
-        status["changes"].as_u64() >= Some(changes) && status["offset"].as_u64() >= Some(offset)
-    };
-    worker.until("capture", "the changes on the log", LIMIT, stored).await?;
-    let (seconds, cpu) = (begun.elapsed().as_secs_f64(), worker.cpu_seconds()?);
-    let offset = worker.status("capture").await?["offset"].as_u64().context("no offset")?;
+    worker.until("capture", "the changes", LIMIT, |status| status["changes"].as_u64() >= Some(changes)).await?;
+    let cpu = worker.cpu_seconds()?;
     worker.stop()?;
-    Ok(Run { seconds, cpu, offset })
+    Ok((begun.elapsed().as_secs_f64(), cpu))
 }

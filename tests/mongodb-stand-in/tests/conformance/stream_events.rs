@@ -51,7 +51,9 @@ async fn collections_databases_and_the_cluster_can_be_watched() -> Result<()> {
         let (database, other) = (deployment.database("scope").await?, deployment.database("scope_other").await?);
         let (a, b, z): (Rows, Rows, Rows) = (database.collection("a"), database.collection("b"), other.collection("z"));
         let mut of_collection = a.watch().await?;
-        let mut of_cluster = deployment.client.watch().await?;
+        // Other tests may write to the same deployment.
+        let ours = doc! {"$match": {"ns.db": {"$in": [database.name(), other.name()]}}};
+        let mut of_cluster = deployment.client.watch().pipeline([ours]).await?;
         let mut of_database = database.watch().await?;
         a.insert_one(doc! {"_id": 1}).await?;
         b.insert_one(doc! {"_id": 2}).await?;
