@@ -2,7 +2,7 @@
 
 use crate::client::Client;
 use crate::error::Error;
-use bson::{Document, RawArrayBuf, rawdoc};
+use bson::{Bson, Document, RawArrayBuf, rawdoc};
 use std::sync::Arc;
 use sync_worker_core::name::TableName;
 use sync_worker_core::schema::{Column, Schema};
@@ -19,6 +19,10 @@ pub struct Collection {
     /// The server checks what is written by rules of its own.
     pub validated: bool,
     pub capped: bool,
+    /// The server's own identity of it, its first half in hexadecimal digits.
+    pub uuid: Option<String>,
+    /// Strings that differ may be equal as an `_id`.
+    pub folds: bool,
 }
 
 /// Those of the named collections that are there.
@@ -44,7 +48,25 @@ fn collection(found: &Document) -> Option<Collection> {
         post_images: images.is_some_and(|images| images.get_bool("enabled").unwrap_or(false)),
         validated: options.is_some_and(|options| options.contains_key("validator")),
         capped: options.is_some_and(|options| options.get_bool("capped").unwrap_or(false)),
+        uuid: found.get_document("info").ok().and_then(uuid),
+        folds: options.and_then(|options| options.get_document("collation").ok()).is_some_and(folds),
     })
+}
+
+fn uuid(info: &Document) -> Option<String> {
+    let binary = info.get("uuid").and_then(|uuid| match uuid {
+        Bson::Binary(binary) => Some(&binary.bytes),
+        _ => None,
+    })?;
+    Some(binary.iter().take(8).map(|byte| format!("{byte:02x}")).collect())
+}
+
+/// Below strength 3 a collation looks at neither case nor accents; some look past punctuation.
+fn folds(collation: &Document) -> bool {
+    let simple = collation.get_str("locale").is_ok_and(|locale| locale == "simple");
+    !simple
+        && (collation.get_i32("strength").unwrap_or(3) < 3
+            || collation.get_str("alternate").is_ok_and(|alternate| alternate == "shifted"))
 }
 
 /// The columns of every collection.

@@ -1,8 +1,10 @@
 //! Connections to a replica set or a sharded cluster, and what it says about itself.
 
+use crate::catalog;
 use crate::config::Config;
-use crate::error::Error;
-use bson::{Document, RawDocumentBuf, Timestamp, doc, rawdoc};
+use crate::error::{Error, UNAUTHORIZED};
+use bson::oid::ObjectId;
+use bson::{Document, RawDocumentBuf, Timestamp, rawdoc};
 use mongodb::ClientSession;
 use mongodb::options::ClientOptions;
 use std::future::Future;
@@ -104,38 +106,76 @@ impl Client {
         reply.get_timestamp("operationTime").map_err(|_| Error::Protocol("an answer without its time"))
     }
 
-    /// What the positions of this database count in. A user who may not see the identity of the set has its name.
-    pub async fn epoch(&self) -> Result<Epoch, Error> {
+    /// What the positions of this database count in. A user who may not see the identity of the set sees those of the
+    /// collections that are named.
+    pub async fn epoch(&self, names: &[&str]) -> Result<Epoch, Error> {
         let doing = "a look at the replica set";
         if self.sharded {
             let version = rawdoc! { "find": "version", "limit": 1 };
             let reply = within(doing, self.driver.database("config").run_raw_command(version).into_future()).await;
-            let first = reply.ok().and_then(|reply| first_of(&reply));
+            let first = allowed(reply)?.and_then(|reply| first_of(&reply));
             let id = first.and_then(|version| version.get_object_id("clusterId").ok());
-            return Ok(epoch("sharded", id.map(|id| id.to_hex()), &self.name));
+            return Ok(epoch("sharded", self.identity(id, names).await?, &self.name));
         }
         let hello = self.admin(doing, rawdoc! { "hello": 1 }).await?;
         let set = hello.get_str("setName").map_err(|_| Error::Protocol("a replica set without a name"))?.to_owned();
-        let config = self.admin(doing, rawdoc! { "replSetGetConfig": 1 }).await.unwrap_or_else(|_| doc! {});
+        let config = allowed(self.admin(doing, rawdoc! { "replSetGetConfig": 1 }).await)?.unwrap_or_default();
         let settings = config.get_document("config").and_then(|config| config.get_document("settings"));
         let id = settings.ok().and_then(|settings| settings.get_object_id("replicaSetId").ok());
-        Ok(epoch(&set, id.map(|id| id.to_hex()), &self.name))
+        Ok(epoch(&set, self.identity(id, names).await?, &self.name))
+    }
+
+    async fn identity(&self, id: Option<ObjectId>, names: &[&str]) -> Result<String, Error> {
+        if let Some(id) = id {
+            return Ok(id.to_hex());
+        }
+        let found = catalog::collections(self, names).await?;
+        let short = |one: &catalog::Collection| Some((one.name.clone(), one.uuid.clone()?));
+        let mut known: Vec<(String, String)> = found.iter().filter_map(short).collect();
+        known.sort();
+        Ok(known
+            .iter()
+            .map(|(name, uuid)| format!("{uuid}:{}", name.replace(['/', ','], "_")))
+            .collect::<Vec<_>>()
+            .join(","))
     }
 }
 
-fn epoch(set: &str, id: Option<String>, database: &str) -> Epoch {
-    Epoch(format!("{set}/{}/{database}", id.unwrap_or_default()))
+/// None where the user may not ask.
+fn allowed(answer: Result<Document, Error>) -> Result<Option<Document>, Error> {
+    match answer {
+        Ok(answer) => Ok(Some(answer)),
+        Err(error) if error.code() == Some(UNAUTHORIZED) => Ok(None),
+        Err(error) => Err(error),
+    }
 }
 
-/// Whether two epochs are one, as far as both say: an identity that could not be seen is taken to be the same.
+fn epoch(set: &str, identity: String, database: &str) -> Epoch {
+    Epoch(format!("{set}/{identity}/{database}"))
+}
+
+/// Whether two epochs are one, as far as both say: an identity that one of them could not see is taken to be the same, and
+/// so are collections that only one of them has seen.
 pub fn same_epoch(one: &Epoch, other: &Epoch) -> bool {
     let parts = |epoch: &Epoch| -> Vec<String> { epoch.0.splitn(3, '/').map(str::to_owned).collect() };
     match (&parts(one)[..], &parts(other)[..]) {
         ([set, id, name], [other_set, other_id, other_name]) => {
-            set == other_set && name == other_name && (id == other_id || id.is_empty() || other_id.is_empty())
+            set == other_set && name == other_name && same_identity(id, other_id)
         }
         _ => false,
     }
+}
+
+fn same_identity(one: &str, other: &str) -> bool {
+    if one.contains(':') && other.contains(':') {
+        let names = |text: &str| -> Vec<(String, String)> {
+            let parts = text.split(',').filter_map(|part| part.split_once(':'));
+            parts.map(|(uuid, name)| (name.to_owned(), uuid.to_owned())).collect()
+        };
+        let (one, other) = (names(one), names(other));
+        return one.iter().all(|(name, uuid)| other.iter().all(|(same, its)| name != same || uuid == its));
+    }
+    one == other || [one, other].iter().any(|id| id.is_empty() || id.contains(':'))
 }
 
 /// The first document of a cursor's first batch.
@@ -166,5 +206,9 @@ mod tests {
         for other in ["rs0/2/a", "rs1/1/a", "rs0/1/b", "rs0"] {
             assert!(!same_epoch(&epoch("rs0/1/a"), &epoch(other)), "{other}");
         }
+        let seen = epoch("rs0/00a1:one,00a2:two/a");
+        assert!(same_epoch(&seen, &epoch("rs0/00a2:two,00a3:three/a")), "another table joined");
+        assert!(same_epoch(&seen, &epoch("rs0/1/a")), "a privilege was granted");
+        assert!(!same_epoch(&seen, &epoch("rs0/00b1:one,00a2:two/a")), "a collection of the same name elsewhere");
     }
 }

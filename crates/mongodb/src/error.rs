@@ -15,8 +15,11 @@ pub struct ServerError {
     message: String,
 }
 
-/// Codes whose message names users, commands, collections or hosts, never a value.
-const NAMES_ONLY: &[i32] = &[13, 18, 20, 26, 48, 59, 73, 91, 166, 189, 246, 263, 286, 10107, 11600, 11602, 13435];
+/// Not allowed to do this. The text quotes the whole command.
+pub const UNAUTHORIZED: i32 = 13;
+
+/// Codes whose message names users, collections or hosts, never a value.
+const NAMES_ONLY: &[i32] = &[18, 20, 26, 48, 59, 73, 91, 166, 189, 246, 263, 286, 10107, 11600, 11602, 13435];
 
 impl ServerError {
     pub fn new(code: i32, name: impl Into<String>, message: impl Into<String>) -> Self {
@@ -31,9 +34,10 @@ impl ServerError {
 
 impl fmt::Display for ServerError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match NAMES_ONLY.contains(&self.code) {
-            true => write!(f, "error {}: {}", self.code, self.message),
-            false => write!(f, "error {} ({})", self.code, self.name),
+        match self.code {
+            UNAUTHORIZED => write!(f, "error 13 (Unauthorized): the user lacks a privilege for it"),
+            code if NAMES_ONLY.contains(&code) => write!(f, "error {code}: {}", self.message),
+            code => write!(f, "error {code} ({})", self.name),
         }
     }
 }
@@ -157,7 +161,7 @@ impl Classified for Error {
 fn server_class(code: i32) -> ErrorClass {
     match code {
         // privileges, authentication, commands and stages that are not there, names that can't be
-        13 | 18 | 20 | 59 | 73 | 166 | 40324 | 40573 => ErrorClass::Fatal,
+        UNAUTHORIZED | 18 | 20 | 59 | 73 | 166 | 40324 | 40573 => ErrorClass::Fatal,
         // the history that is asked for is gone, or the token is of another one
         260 | 280 | 286 => ErrorClass::Gap,
         _ => ErrorClass::Transient,
@@ -173,6 +177,7 @@ mod tests {
         let refused = |code| ServerError::new(code, "DuplicateKey", "E11000 dup key: { email: \"hunter2\" }");
         let shown = sync_worker_core::error::Error::from(Error::Server { doing: "a write", source: refused(11000) });
         assert!(!format!("{shown} {shown:?}").contains("hunter2"));
-        assert!(refused(13).to_string().contains("hunter2"), "messages that name users are shown");
+        assert!(!refused(UNAUTHORIZED).to_string().contains("hunter2"), "its text quotes the command");
+        assert!(refused(26).to_string().contains("hunter2"), "a text that names a collection only is shown");
     }
 }

@@ -6,7 +6,7 @@ use crate::client::Client;
 use crate::config::Config;
 use crate::ddl;
 use crate::error::Error;
-use bson::rawdoc;
+use bson::{Bson, Document, rawdoc};
 use sync_worker_core::database::{Finding, Inspection, Role, Scope, TableAt};
 use sync_worker_core::name::DatabaseName;
 
@@ -23,6 +23,23 @@ pub async fn inspect(config: &Config, name: &DatabaseName, scope: &Scope, role: 
         }
         Err(error) => return Err(error),
     };
+    let mut whole = |problem: String, cure: String| {
+        found.findings.push(Finding { place: place.clone(), problem, cure, advice: false });
+    };
+    if role == Role::Source
+        && let Some(version) = lacks_split(&client).await?
+    {
+        let problem = format!("version {version} can't split events that are larger than 16 MB");
+        whole(problem, "upgrade it to 6.0.9 or later".to_owned());
+    }
+    for action in missing_actions(&client, role).await? {
+        let role_of = if role == Role::Source { "read" } else { "readWrite" };
+        let cure = format!(
+            "as an administrator run: db.grantRolesToUser(\"the user\", [{{ role: \"{role_of}\", db: \"{}\" }}])",
+            client.name
+        );
+        whole(format!("the user lacks the privilege {action} on database {}", client.name), cure);
+    }
     let names: Vec<&str> = scope.tables.iter().map(|at| at.name.as_str()).collect();
     let collections = catalog::collections(&client, &names).await?;
     for at in &scope.tables {
@@ -40,6 +57,50 @@ pub async fn inspect(config: &Config, name: &DatabaseName, scope: &Scope, role: 
         found.estimates.push(u64::try_from(count.get_i32("n").unwrap_or(0)).unwrap_or(0));
     }
     Ok(found)
+}
+
+/// The server's version, if it is one of the first of 6.0: they have no `$changeStreamSplitLargeEvent`.
+async fn lacks_split(client: &Client) -> Result<Option<String>, Error> {
+    let info = client.admin("a look at the version", rawdoc! { "buildInfo": 1 }).await?;
+    let part = |at: usize| match info.get_array("versionArray").ok().and_then(|parts| parts.get(at)) {
+        Some(Bson::Int32(part)) => Some(*part),
+        _ => None,
+    };
+    let lacks = matches!((part(0), part(1), part(2)), (Some(6), Some(0), Some(..9)));
+    Ok(lacks.then(|| info.get_str("version").unwrap_or("6.0").to_owned()))
+}
+
+/// What the user may not do, as far as the server tells. Without users there is nothing to grant.
+async fn missing_actions(client: &Client, role: Role) -> Result<Vec<&'static str>, Error> {
+    let wanted: &[&str] = match role {
+        Role::Source => &["find", "changeStream", "listCollections"],
+        Role::Target => &["find", "insert", "update", "remove", "createCollection", "listCollections"],
+    };
+    let command = rawdoc! { "connectionStatus": 1, "showPrivileges": true };
+    let status = client.admin("a look at the user's privileges", command).await?;
+    let Ok(told) = status.get_document("authInfo") else { return Ok(Vec::new()) };
+    let Ok(privileges) = told.get_array("authenticatedUserPrivileges") else { return Ok(Vec::new()) };
+    if privileges.is_empty() {
+        return Ok(Vec::new());
+    }
+    let ours = |privilege: &&Document| {
+        let Ok(resource) = privilege.get_document("resource") else { return false };
+        let names = (resource.get_str("db").ok(), resource.get_str("collection").ok());
+        // A privilege on single collections is not looked into: it may be enough.
+        resource.get_bool("anyResource").unwrap_or(false)
+            || names.0.is_some_and(|db| db.is_empty() || db == client.name)
+    };
+    let granted: Vec<&Bson> = privileges
+        .iter()
+        .filter_map(Bson::as_document)
+        .filter(ours)
+        .filter_map(|privilege| privilege.get_array("actions").ok())
+        .flatten()
+        .collect();
+    let has = |action: &str| {
+        granted.iter().any(|one| matches!(one.as_str(), Some(name) if name == action || name == "anyAction"))
+    };
+    Ok(wanted.iter().copied().filter(|action| !has(action)).collect())
 }
 
 /// Problem, cure, and whether it is advice only.
@@ -62,6 +123,14 @@ fn look(at: &TableAt, collection: Option<&Collection>, role: Role) -> Vec<(Strin
             findings.push(("it is a time series".to_owned(), cure.to_owned(), false));
         }
         _ => {}
+    }
+    if collection.folds {
+        let cure = "name a collection whose collation tells them apart: strength 3 or more, or none";
+        findings.push((
+            "its collation makes one _id of strings that differ, such as in case".to_owned(),
+            cure.to_owned(),
+            false,
+        ));
     }
     match role {
         Role::Source if !collection.post_images => {

@@ -66,9 +66,11 @@ impl MongodbReader {
         bytes: usize,
         rows: Vec<Row>,
     ) -> std::result::Result<Found, Error> {
-        let given = at.is_some();
+        let (given, before) = (at.is_some(), rows.len());
         match self.find_at(command, at, bytes, rows).await {
-            Err((error, rows)) if given && matches!(error.code(), Some(TOO_OLD | UNAVAILABLE)) => {
+            Err((error, mut rows)) if given && matches!(error.code(), Some(TOO_OLD | UNAVAILABLE)) => {
+                // What came before it broke off comes again.
+                rows.truncate(before);
                 self.find_at(command, None, bytes, rows).await.map_err(|(error, _)| error)
             }
             outcome => outcome.map_err(|(error, _)| error),

@@ -7,7 +7,7 @@ use crate::client::{Client, first_of};
 use crate::error::Error;
 use crate::sink::failure::{Fault, sort};
 use crate::sink::marker::Bookkeeping;
-use crate::sink::operation::{self, Do, Operation};
+use crate::sink::operation::{self, Do, Operation, Refused};
 use crate::sink::target::{Content, Target};
 use bson::{Document, RawDocumentBuf, rawdoc};
 use mongodb::ClientSession;
@@ -19,39 +19,58 @@ use sync_worker_core::error::ErrorClass;
 use sync_worker_core::name::TableName;
 use sync_worker_core::row::{Key, Row};
 use sync_worker_core::schema::{Schema, SchemaId};
-use sync_worker_core::sink::{Applied, Parking, Refused, WriteBatch};
+use sync_worker_core::sink::{self, Applied, Parking, WriteBatch};
 use sync_worker_core::value::Damaged;
+
+/// How a batch is written.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+enum Way {
+    #[default]
+    Sets,
+    /// In source order, many to a command.
+    RowByRow,
+    /// In source order, each by a command of its own, since a command was refused as a whole.
+    OneByOne,
+}
 
 /// What earlier attempts have taught.
 #[derive(Default)]
 pub struct Known {
-    row_by_row: bool,
+    way: Way,
     /// Writes that are refused, by their index.
     faults: BTreeMap<usize, (ErrorClass, String)>,
 }
 
 impl Known {
     /// In a set the order of the rows was another than the source's, so the first refusal proves nothing yet.
-    pub fn learn(&mut self, (write, fault): (usize, Fault)) {
-        if self.row_by_row {
-            self.faults.insert(write, (fault.class, fault.reason));
+    pub fn learn(&mut self, refused: Vec<(usize, Fault)>) {
+        if self.way > Way::Sets {
+            self.faults.extend(refused.into_iter().map(|(write, fault)| (write, (fault.class, fault.reason))));
         }
-        self.row_by_row = true;
+        self.way = self.way.max(Way::RowByRow);
+    }
+
+    /// A command of several writes was refused without a word on which of them.
+    pub fn learn_whole(&mut self) {
+        self.way = if self.way == Way::Sets { Way::RowByRow } else { Way::OneByOne };
     }
 }
 
 pub enum Ended {
     /// Everything but the commit.
     Written(Applied),
-    /// A write, and why it can't stand.
-    Refused((usize, Fault)),
+    /// Writes, and why they can't stand.
+    Refused(Vec<(usize, Fault)>),
+    /// A command of several writes.
+    RefusedWhole,
     /// The retry queue did not take what was refused.
     NotParked(sync_worker_core::error::Error),
 }
 
 /// Why an attempt ends before its end.
 enum Stop {
-    Refused(usize, Fault),
+    Refused(Vec<(usize, Fault)>),
+    RefusedWhole,
     Error(Error),
 }
 
@@ -70,7 +89,7 @@ pub struct Attempt<'a> {
     /// Built and not sent yet.
     operations: Vec<Operation>,
     refusals: Refusals,
-    refused: HashMap<(TableName, Key), Refused>,
+    refused: HashMap<(TableName, Key), sink::Refused>,
     unpark: Vec<(TableName, Key)>,
     emptied: Vec<TableName>,
     applied: Applied,
@@ -107,14 +126,15 @@ impl<'a> Attempt<'a> {
             let text = "the marker at the target has moved: another worker has taken it over";
             return Err(Error::Superseded(text.to_owned()));
         }
-        self.applied.row_by_row = self.known.row_by_row;
-        let written = match self.known.row_by_row {
-            false => self.write_sets(session).await,
-            true => self.write_rows(session).await,
+        self.applied.row_by_row = self.known.way > Way::Sets;
+        let written = match self.known.way {
+            Way::Sets => self.write_sets(session).await,
+            Way::RowByRow | Way::OneByOne => self.write_rows(session).await,
         };
         match written {
             Ok(()) => {}
-            Err(Stop::Refused(write, fault)) => return Ok(Ended::Refused((write, fault))),
+            Err(Stop::Refused(refused)) => return Ok(Ended::Refused(refused)),
+            Err(Stop::RefusedWhole) => return Ok(Ended::RefusedWhole),
             Err(Stop::Error(error)) => return Err(error),
         }
         self.applied.refused = std::mem::take(&mut self.refused).into_values().collect();
@@ -158,13 +178,7 @@ impl<'a> Attempt<'a> {
                     Step::Set(sets) => {
                         for set in &sets {
                             for version in &set.versions {
-                                match self.known.faults.get(&write) {
-                                    Some((class, reason)) => self.refuse(&set.schema, version, *class, reason.clone()),
-                                    None => {
-                                        self.version(&set.schema, version)?;
-                                        self.written(&set.schema.table, &version.key, version.parked);
-                                    }
-                                }
+                                self.row(&set.schema, version)?;
                             }
                         }
                     }
@@ -175,14 +189,32 @@ impl<'a> Attempt<'a> {
         self.flush(session).await
     }
 
+    /// Writes or refuses a version. What is seen to be refused here costs no attempt of its own.
+    fn row(&mut self, schema: &Arc<Schema>, version: &Version) -> Result<(), Stop> {
+        if let Some((class, reason)) = self.known.faults.get(&version.write) {
+            self.refuse(schema, version, *class, reason.clone());
+            return Ok(());
+        }
+        match self.version(schema, version) {
+            Ok(()) => self.written(&schema.table, &version.key, version.parked),
+            Err(Stop::Refused(refused)) => {
+                for (_, fault) in refused {
+                    self.refuse(schema, version, fault.class, fault.reason);
+                }
+            }
+            Err(stop) => return Err(stop),
+        }
+        Ok(())
+    }
+
     fn target(&self, schema: &Schema) -> Result<&'a Target, Error> {
         Ok(self.targets.get(&schema.id).ok_or(Damaged("a table was not looked at"))?)
     }
 
-    /// The operations of one version.
+    /// The operations of one version; none where it is refused.
     fn version(&mut self, schema: &Schema, version: &Version) -> Result<(), Stop> {
         let target = self.target(schema)?;
-        let poison = |reason: String| Stop::Refused(version.write, Fault { class: ErrorClass::Poison, reason });
+        let poison = |reason: String| Stop::Refused(vec![(version.write, Fault { class: ErrorClass::Poison, reason })]);
         let filter = match target.filter(&version.key)? {
             Ok(filter) => filter,
             // The target can't hold such a key, so there is no such document.
@@ -199,6 +231,9 @@ impl<'a> Attempt<'a> {
         let row = version.row.as_ref().ok_or(Damaged("a version without a row"))?;
         match target.content(row, &version.key)? {
             Content::Refused(reason) => return Err(poison(reason)),
+            Content::Whole(document) if operation::is_too_large(&filter, &document) => {
+                return Err(poison("the document and its _id are larger than a command may be, 16 MB".to_owned()));
+            }
             Content::Whole(document) => {
                 let new = version.effect != Effect::Update;
                 self.push(target, filter, Do::Replace(document), version.write, false, new);
@@ -319,21 +354,25 @@ impl<'a> Attempt<'a> {
         if operations.is_empty() {
             return Ok(());
         }
-        let careful = self.known.row_by_row;
-        let outcome = match operation::run(self.client, session, &operations, careful).await? {
+        let writes: Vec<usize> = operations.iter().map(|operation| operation.write).collect();
+        let careful = self.known.way > Way::Sets;
+        let most = if self.known.way == Way::OneByOne { 1 } else { usize::MAX };
+        let outcome = match operation::run(self.client, session, operations, careful, most).await? {
             Ok(outcome) => outcome,
-            Err(refused) => {
-                let write = operations.get(refused.at).map(|operation| operation.write);
-                return match (sort(&refused.error), write) {
-                    (Some(fault), Some(write)) => Err(Stop::Refused(write, fault)),
-                    _ => Err(Error::Server { doing: "writing a batch", source: refused.error }.into()),
+            Err(Refused { at, error }) => {
+                let write = at.map(|at| writes.get(at));
+                return match (sort(&error), write) {
+                    (Some(fault), Some(Some(write))) => Err(Stop::Refused(vec![(*write, fault)])),
+                    (Some(_), None) => Err(Stop::RefusedWhole),
+                    _ => Err(Error::Server { doing: "writing a batch", source: error }.into()),
                 };
             }
         };
         if outcome.lacks {
-            let write = outcome.lacking.and_then(|at| operations.get(at)).map_or(0, |operation| operation.write);
-            let reason = "the row is missing at the target and the source sent only a part of it".to_owned();
-            return Err(Stop::Refused(write, Fault { class: ErrorClass::Dependency, reason }));
+            let reason = "the row is missing at the target and the source sent only a part of it";
+            let fault = || Fault { class: ErrorClass::Dependency, reason: reason.to_owned() };
+            let lacking = outcome.lacking.iter().filter_map(|at| writes.get(*at));
+            return Err(Stop::Refused(lacking.map(|write| (*write, fault())).collect()));
         }
         self.applied.missing += outcome.missing;
         Ok(())
@@ -361,7 +400,7 @@ impl<'a> Attempt<'a> {
 
     fn refuse(&mut self, schema: &Arc<Schema>, version: &Version, class: ErrorClass, reason: String) {
         let name = (schema.table.clone(), version.key.clone());
-        self.refused.insert(name.clone(), Refused { write: version.write, class, reason });
+        self.refused.insert(name.clone(), sink::Refused { write: version.write, class, reason });
         self.refusals.insert(name, (schema.clone(), version.clone()));
     }
 

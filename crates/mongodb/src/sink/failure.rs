@@ -8,8 +8,8 @@ pub const DUPLICATE: i32 = 11000;
 
 /// Values that an index, a rule or the server's limits do not take, and updates that do not fit what is there.
 const POISON: &[i32] = &[
-    2, 14, 16, 17, 22, 28, 40, 52, 53, 54, 55, 56, 57, 66, 121, 171, 10334, 15992, 16410, 16755, 16837, 17280, 17419,
-    17420, 17280, 51024, 51177, 31109, 31249,
+    2, 14, 15, 16, 17, 22, 28, 40, 52, 53, 54, 55, 56, 57, 66, 121, 171, 10334, 15992, 16410, 16755, 16837, 17280,
+    17419, 17420, 51024, 51177, 31109, 31249,
 ];
 
 /// A write that only this document is to blame for.

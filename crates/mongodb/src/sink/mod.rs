@@ -82,6 +82,11 @@ impl MongodbSink {
                     known.learn(more);
                     continue;
                 }
+                Ok(Ended::RefusedWhole) => {
+                    abort(session).await;
+                    known.learn_whole();
+                    continue;
+                }
                 Ok(Ended::NotParked(error)) => {
                     abort(session).await;
                     return Err(error);

@@ -2,6 +2,7 @@
 
 use crate::client::Client;
 use crate::error::{Error, ServerError};
+use crate::sink::failure::sort;
 use bson::raw::cstr;
 use bson::{Bson, Document, RawArrayBuf, RawDocumentBuf, rawdoc};
 use mongodb::ClientSession;
@@ -48,10 +49,10 @@ impl Operation {
     }
 }
 
-/// An operation that the server refused.
+/// What the server refused.
 pub struct Refused {
-    /// Its index.
-    pub at: usize,
+    /// The operation's index; None where it is a command of several.
+    pub at: Option<usize>,
     pub error: ServerError,
 }
 
@@ -60,45 +61,59 @@ pub struct Refused {
 pub struct Outcome {
     /// Updates and deletes whose document was not there.
     pub missing: u64,
-    /// The first update of a document that must be there and was not; only where each is looked at.
-    pub lacking: Option<usize>,
+    /// Updates of documents that must be there and were not; only where each is looked at.
+    pub lacking: Vec<usize>,
     /// Some document that must be there was not.
     pub lacks: bool,
 }
 
-/// Runs operations in order, until the first that is refused.
+/// Runs operations in order, until the first that is refused; at most so many to a command. `careful`: each is looked at.
 pub async fn run(
     client: &Client,
     session: &mut ClientSession,
-    operations: &[Operation],
+    mut operations: Vec<Operation>,
     careful: bool,
+    most: usize,
 ) -> Result<Result<Outcome, Refused>, Error> {
     let mut outcome = Outcome::default();
     let mut begin = 0;
+    // Commands of one server before 8.0 count what they met, not which: each must go by itself then.
+    let most = if careful && !client.bulk_write { 1 } else { most };
     while begin < operations.len() {
-        let end = end_of(operations, begin, client.bulk_write);
-        let part = &operations[begin..end];
+        let end = end_of(&operations, begin, client.bulk_write, most);
+        let part = &mut operations[begin..end];
         let ran = match client.bulk_write {
-            true => bulk_write(client, session, part, careful).await?,
-            false => plain(client, session, part, careful).await?,
+            true => bulk_write(client, session, part, careful).await,
+            false => plain(client, session, part).await,
         };
         match ran {
-            Ok(done) => {
+            Ok(Ok(done)) => {
                 outcome.missing += done.missing;
                 outcome.lacks |= done.lacks;
-                outcome.lacking = outcome.lacking.or(done.lacking.map(|at| begin + at));
+                outcome.lacking.extend(done.lacking.iter().map(|at| begin + at));
             }
-            Err(refused) => return Ok(Err(Refused { at: begin + refused.at, ..refused })),
+            Ok(Err(refused)) => return Ok(Err(Refused { at: refused.at.map(|at| begin + at), ..refused })),
+            // The command as a whole, by the fault of what it holds.
+            Err(Error::Server { source, .. }) if !source.transient && sort(&source).is_some() => {
+                return Ok(Err(Refused { at: (end - begin == 1).then_some(begin), error: source }));
+            }
+            Err(error) => return Err(error),
         }
         begin = end;
     }
     Ok(Ok(outcome))
 }
 
-fn end_of(operations: &[Operation], begin: usize, mixed: bool) -> usize {
+/// The server takes 16 KB for a command beside a document of 16 MB; the command that wraps the two takes a part of it.
+pub fn is_too_large(filter: &RawDocumentBuf, document: &RawDocumentBuf) -> bool {
+    filter.as_bytes().len() + document.as_bytes().len() > (16 << 20) + (12 << 10)
+}
+
+fn end_of(operations: &[Operation], begin: usize, mixed: bool, most: usize) -> usize {
     let (mut end, mut size) = (begin, 0);
+    let most = most.min(COMMAND_WRITES);
     while let Some(operation) = operations.get(end) {
-        let fits = size + operation.size() <= COMMAND_BYTES && end - begin < COMMAND_WRITES;
+        let fits = size + operation.size() <= COMMAND_BYTES && end - begin < most;
         if end > begin && (!fits || !mixed && operation.kind() != operations[begin].kind()) {
             break;
         }
@@ -111,24 +126,24 @@ fn end_of(operations: &[Operation], begin: usize, mixed: bool) -> usize {
 async fn bulk_write(
     client: &Client,
     session: &mut ClientSession,
-    operations: &[Operation],
+    operations: &mut [Operation],
     careful: bool,
 ) -> Result<Result<Outcome, Refused>, Error> {
-    let (mut spaces, mut ops): (Vec<&str>, _) = (Vec::new(), RawArrayBuf::new());
-    for operation in operations {
+    let (mut spaces, mut ops): (Vec<String>, _) = (Vec::new(), RawArrayBuf::new());
+    for operation in operations.iter_mut() {
         let known = spaces.iter().position(|name| *name == operation.collection);
         let place = known.unwrap_or_else(|| {
-            spaces.push(&operation.collection);
+            spaces.push(operation.collection.clone());
             spaces.len() - 1
         });
         let place = i32::try_from(place).unwrap_or(0);
-        let filter = operation.filter.clone();
-        ops.push(match &operation.does {
+        let filter = std::mem::take(&mut operation.filter);
+        ops.push(match &mut operation.does {
             Do::Replace(document) => {
-                rawdoc! { "update": place, "filter": filter, "updateMods": document.clone(), "multi": false, "upsert": true }
+                rawdoc! { "update": place, "filter": filter, "updateMods": std::mem::take(document), "multi": false, "upsert": true }
             }
             Do::Update(update) => {
-                rawdoc! { "update": place, "filter": filter, "updateMods": update.clone(), "multi": false, "upsert": false }
+                rawdoc! { "update": place, "filter": filter, "updateMods": std::mem::take(update), "multi": false, "upsert": false }
             }
             Do::Delete => rawdoc! { "delete": place, "filter": filter, "multi": false },
             Do::Clear => rawdoc! { "delete": place, "filter": filter, "multi": true },
@@ -149,11 +164,11 @@ async fn bulk_write(
     for result in results.iter().filter_map(Bson::as_document) {
         let at = usize::try_from(number(result, "idx")).unwrap_or(0);
         if let Some(error) = refusal(result) {
-            return Ok(Err(Refused { at, error }));
+            return Ok(Err(Refused { at: Some(at), error }));
         }
         let must = operations.get(at).is_some_and(|operation| matches!(operation.does, Do::Update(_)));
         if careful && must && number(result, "n") == 0 {
-            outcome.lacking.get_or_insert(at);
+            outcome.lacking.push(at);
         }
     }
     if number(&reply, "nErrors") > 0 {
@@ -177,35 +192,19 @@ async fn bulk_write(
 async fn plain(
     client: &Client,
     session: &mut ClientSession,
-    operations: &[Operation],
-    careful: bool,
+    operations: &mut [Operation],
 ) -> Result<Result<Outcome, Refused>, Error> {
-    let Some(first) = operations.first() else { return Ok(Ok(Outcome::default())) };
-    // One by one where each has to be looked at.
-    if careful && operations.len() > 1 {
-        let mut outcome = Outcome::default();
-        for (at, operation) in operations.iter().enumerate() {
-            match Box::pin(plain(client, session, std::slice::from_ref(operation), true)).await? {
-                Ok(done) => {
-                    outcome.missing += done.missing;
-                    outcome.lacks |= done.lacks;
-                    outcome.lacking = outcome.lacking.or(done.lacks.then_some(at));
-                }
-                Err(refused) => return Ok(Err(Refused { at, ..refused })),
-            }
-        }
-        return Ok(Ok(outcome));
-    }
     let mut list = RawArrayBuf::new();
-    for operation in operations {
-        let filter = operation.filter.clone();
-        list.push(match &operation.does {
-            Do::Replace(document) => rawdoc! { "q": filter, "u": document.clone(), "upsert": true },
-            Do::Update(update) => rawdoc! { "q": filter, "u": update.clone() },
+    for operation in operations.iter_mut() {
+        let filter = std::mem::take(&mut operation.filter);
+        list.push(match &mut operation.does {
+            Do::Replace(document) => rawdoc! { "q": filter, "u": std::mem::take(document), "upsert": true },
+            Do::Update(update) => rawdoc! { "q": filter, "u": std::mem::take(update) },
             Do::Delete => rawdoc! { "q": filter, "limit": 1 },
             Do::Clear => rawdoc! { "q": filter, "limit": 0 },
         });
     }
+    let Some(first) = operations.first() else { return Ok(Ok(Outcome::default())) };
     let mut command = RawDocumentBuf::new();
     let updates = first.kind().1;
     if updates {
@@ -222,14 +221,15 @@ async fn plain(
     {
         let at = usize::try_from(number(error, "index")).unwrap_or(0);
         let error = refusal(error).ok_or(Error::Protocol("a refusal without its reason"))?;
-        return Ok(Err(Refused { at, error }));
+        return Ok(Err(Refused { at: Some(at), error }));
     }
     let done = count_of(&reply, "n");
     let mut outcome = Outcome::default();
     if updates {
         let made = reply.get_array("upserted").map_or(0, |made| made.len() as u64);
         outcome.lacks = done < operations.len() as u64;
-        outcome.lacking = outcome.lacks.then_some(0);
+        // Known only of an operation by itself.
+        outcome.lacking.extend(outcome.lacks.then_some(0));
         outcome.missing = made.saturating_sub(operations.iter().filter(|one| one.new).count() as u64);
     } else if !matches!(first.does, Do::Clear) {
         let deletes = operations.iter().filter(|one| !one.fresh).count() as u64;

@@ -3,7 +3,7 @@
 use crate::codec;
 use crate::error::Error;
 use bson::raw::cstr;
-use bson::{RawArrayBuf, RawBson, RawDocumentBuf, rawdoc};
+use bson::{RawArrayBuf, RawDocumentBuf, rawdoc};
 use sync_worker_core::convert::Refusal;
 use sync_worker_core::document::patch::{Edit, edits};
 use sync_worker_core::document::write::Writer;
@@ -159,20 +159,35 @@ fn is_plain(name: &str) -> bool {
 fn document(row: &Row) -> Result<Content, Error> {
     match row.cells().nth(1).transpose()? {
         Some(Cell::Present(Value::Document(bytes))) => Ok(Content::Whole(codec::raw(bytes.to_vec())?)),
-        Some(Cell::Present(Value::Patch(patches))) => updates(patches),
+        Some(Cell::Present(Value::Patch(patches))) => {
+            let (mut rest, mut parts) = (patches, Vec::new());
+            // Two of them may change the same field, which one update may not.
+            while !rest.is_empty() {
+                let patch = Document::take(&mut rest)?;
+                match updates(patch.as_bytes())? {
+                    Ok(updates) => parts.extend(updates),
+                    Err(reason) => return Ok(Content::Refused(reason)),
+                }
+            }
+            // An update that changes nothing still says that the document is there.
+            if parts.is_empty() {
+                parts.push(rawdoc! { "$unset": { "sync_worker_nothing": "" } });
+            }
+            Ok(Content::Parts(parts))
+        }
         _ => Err(Damaged("a row without its document").into()),
     }
 }
 
-/// The updates that do what the patches say. A cut and a change below the same array do not go into one update, so each
+/// The updates that do what a patch says, or why none can. A cut and a change below the same array do not go into one update, so each
 /// kind of edit has one of its own, in their order.
-fn updates(patches: &[u8]) -> Result<Content, Error> {
+fn updates(patch: &[u8]) -> Result<Result<Vec<RawDocumentBuf>, String>, Error> {
     let mut out: Vec<(u8, Writer)> = Vec::new();
-    for (path, edit) in edits(patches)? {
+    for (path, edit) in edits(patch)? {
         if !path.iter().all(|part| is_plain(part)) {
             let reason = "a field's name with a dot or a leading $ was changed, and the source sent no document after the update; \
                           turn post-images on at the source: db.runCommand({ collMod: ..., changeStreamPreAndPostImages: { enabled: true } })";
-            return Ok(Content::Refused(reason.to_owned()));
+            return Ok(Err(reason.to_owned()));
         }
         let path = path.join(".");
         let which = match edit {
@@ -205,8 +220,5 @@ fn updates(patches: &[u8]) -> Result<Content, Error> {
         }
         parts.push(update);
     }
-    if parts.is_empty() {
-        parts.push(rawdoc! { "$unset": { "sync_worker_nothing": RawBson::String(String::new()) } });
-    }
-    Ok(Content::Parts(parts))
+    Ok(Ok(parts))
 }

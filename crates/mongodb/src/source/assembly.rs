@@ -32,8 +32,6 @@ struct Transaction {
     /// The ordinal of the first of `changes`.
     first: u64,
     changes: Vec<Change>,
-    /// Its newest event's token.
-    token: Start,
     /// A part of it has been handed out.
     parted: bool,
 }
@@ -59,6 +57,8 @@ pub struct Assembly {
     reached: Position,
     /// Where to go on after all of that.
     resume: Start,
+    /// Behind the newest event or mark that was taken, which may be inside of a transaction.
+    newest: Start,
     moved: bool,
     checkpointed: Instant,
 }
@@ -79,15 +79,16 @@ impl Assembly {
             bytes: 0,
             next,
             reached,
+            newest: resume.clone(),
             resume,
             moved: false,
             checkpointed: Instant::now(),
         }
     }
 
-    /// Where to go on when nothing has come.
-    pub fn start(&self) -> Start {
-        self.resume.clone()
+    /// Where to go on with everything that was taken kept.
+    pub fn newest(&self) -> Start {
+        self.newest.clone()
     }
 
     pub fn is_full(&self) -> bool {
@@ -102,6 +103,7 @@ impl Assembly {
         if self.next.0 != event.time {
             self.next = (event.time, 0);
         }
+        self.newest = token;
         let alone = event.transaction.is_none() && self.open.is_none();
         let (time, ordinal) = self.next;
         let open = self.open.get_or_insert_with(|| Transaction {
@@ -110,10 +112,8 @@ impl Assembly {
             commit_time: event.commit_time,
             first: ordinal,
             changes: Vec::new(),
-            token: token.clone(),
             parted: false,
         });
-        open.token = token;
         if let Some(change) = event.change {
             self.bytes += change.size() + CHANGE_BYTES;
             open.changes.push(change);
@@ -124,8 +124,12 @@ impl Assembly {
         }
     }
 
-    /// The token at the end of what the server sent; `idle`: it has nothing more at present.
+    /// The token at the end of what the server sent; `idle`: it sent no event.
     pub fn token(&mut self, place: Place, token: Start, idle: bool) {
+        // A server may also answer without an event while it passes over what is not ours, inside of a transaction, too:
+        // its token moves then. One that stays has nothing more at present.
+        let idle = idle && (self.newest == token || place.mark);
+        self.newest = token.clone();
         let later = self.open.as_ref().is_some_and(|open| place.time > open.time || idle && place.time == open.time);
         if later {
             self.close();
@@ -148,7 +152,7 @@ impl Assembly {
 
     fn close(&mut self) {
         let Some(mut open) = self.open.take() else { return };
-        self.resume = open.token.clone();
+        self.resume = self.newest.clone();
         // The ordinal after the last one is known here; what was not ours left none.
         let last = open.first + open.changes.len() as u64;
         if open.parted || !open.changes.is_empty() {

@@ -104,7 +104,9 @@ pub async fn open(
     from: Option<&Checkpoint>,
     returned: Arc<Returned>,
 ) -> std::result::Result<(MongodbSource, Checkpoint), Error> {
-    let epoch = client.epoch().await?;
+    let tables: Tables = scope.tables.iter().map(|at| (at.name.clone(), catalog::schema(&at.table))).collect();
+    let names: Vec<&str> = tables.keys().map(String::as_str).collect();
+    let epoch = client.epoch(&names).await?;
     let (checkpoint, start) = match from {
         Some(checkpoint) => {
             // invariant 8
@@ -125,8 +127,6 @@ pub async fn open(
             (Checkpoint { epoch, position: clock::end(now), resume: start.to_text() }, start)
         }
     };
-    let tables: Tables = scope.tables.iter().map(|at| (at.name.clone(), catalog::schema(&at.table))).collect();
-    let names: Vec<&str> = tables.keys().map(String::as_str).collect();
     let found = catalog::collections(&client, &names).await?;
     let images = found.len() == names.len() && found.iter().all(|collection| collection.post_images);
     let (cursor, images) = match watch(&client, &names, &start, images).await {
@@ -180,7 +180,8 @@ async fn watch(
     let command: RawDocumentBuf = rawdoc! {
         "aggregate": 1,
         "pipeline": pipeline,
-        "cursor": {},
+        // The first answer comes at once; else it would wait until the server has scanned its oplog for something to send.
+        "cursor": { "batchSize": 0 },
         "readConcern": { "level": "majority" },
     };
     let doing = "opening the change stream";

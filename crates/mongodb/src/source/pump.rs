@@ -17,8 +17,11 @@ use sync_worker_core::source::SourceBatch;
 use sync_worker_core::value::Damaged;
 use tokio::sync::mpsc::Sender;
 
-/// How much longer than it was asked to a server may hold back an answer.
+/// How much longer than it was asked to a server may hold back an answer before it is asked whether it is there.
 const PATIENCE: Duration = Duration::from_secs(10);
+
+/// How often it may say so. A scan of hours of other databases' changes takes its time.
+const LOOKS: u32 = 60;
 
 pub struct Pump {
     client: Client,
@@ -28,8 +31,6 @@ pub struct Pump {
     assembly: Assembly,
     fragments: Fragments,
     rows: Rows,
-    /// Behind the newest event or mark that was taken.
-    newest: Option<Start>,
     batches: Sender<Result<SourceBatch, Error>>,
 }
 
@@ -46,7 +47,7 @@ impl Pump {
         batches: Sender<Result<SourceBatch, Error>>,
     ) -> Self {
         let (fragments, rows) = (Fragments::default(), Rows::default());
-        Self { client, tables, images, cursor, assembly, fragments, rows, newest: None, batches }
+        Self { client, tables, images, cursor, assembly, fragments, rows, batches }
     }
 
     pub async fn run(mut self) {
@@ -66,20 +67,30 @@ impl Pump {
 
     async fn step(&mut self) -> Result<Result<(), Stopped>, Error> {
         let doing = "the change stream";
-        let limit = AWAIT + PATIENCE;
-        let reply = match tokio::time::timeout(limit, self.cursor.next()).await {
-            Ok(Some(Ok(reply))) => reply,
-            Ok(Some(Err(error))) => {
+        let reply = match self.reply().await? {
+            Some(Ok(reply)) => reply,
+            Some(Err(error)) => {
                 let error = Error::driver(doing, &error);
                 return match error.code() {
                     Some(NO_IMAGE) if self.images => self.without_images().await.map(Ok),
                     _ => Err(lost(error)),
                 };
             }
-            Ok(None) => return Err(Error::Protocol("the stream has ended")),
-            Err(_) => return Err(Error::Silent { doing, seconds: limit.as_secs() }),
+            None => return Err(Error::Protocol("the stream has ended")),
         };
         self.take(&reply).await
+    }
+
+    /// The next answer of the cursor. A server that is silent is asked over another connection.
+    async fn reply(&mut self) -> Result<Option<mongodb::error::Result<RawBatch>>, Error> {
+        let limit = AWAIT + PATIENCE;
+        for _ in 0..LOOKS {
+            match tokio::time::timeout(limit, self.cursor.next()).await {
+                Ok(reply) => return Ok(reply),
+                Err(_) => self.client.now().await?,
+            };
+        }
+        Err(Error::Silent { doing: "the change stream", seconds: u64::from(LOOKS) * limit.as_secs() })
     }
 
     /// Updates from before the images, or older than they are kept, are taken as what changed.
@@ -87,7 +98,7 @@ impl Pump {
         let names: Vec<&str> = self.tables.keys().map(String::as_str).collect();
         tell_of_images(&self.client, &names);
         self.images = false;
-        let start = self.newest.clone().unwrap_or_else(|| self.assembly.start());
+        let start = self.assembly.newest();
         self.cursor = watch(&self.client, &names, &start, false).await?;
         Ok(())
     }
@@ -113,7 +124,6 @@ impl Pump {
             let token = cursor.get_document("postBatchResumeToken");
             let token = token.map_err(|_| Error::Protocol("an answer without its token"))?;
             let start = Start::After(token.to_owned());
-            self.newest = Some(start.clone());
             // Shards send at their own pace: with them only a later time tells that a transaction is complete.
             self.assembly.token(token::place(token)?, start, idle && !self.client.sharded);
         }
@@ -133,7 +143,6 @@ impl Pump {
         let token = event.get("_id")?.ok_or(Damaged("an event without its token"))?;
         let start = Start::After(crate::codec::raw(token.document()?.as_bytes().to_vec())?);
         let decoded = event::decode(event, &self.tables, &mut self.rows)?;
-        self.newest = Some(start.clone());
         self.assembly.take(decoded, start);
         Ok(())
     }
