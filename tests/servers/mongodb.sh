@@ -16,6 +16,7 @@ mongodb_start() {
         local program
         program=$(mongodb_stand_in) || return 1
         (cd "$folder" && exec setsid "$program" --port "$port" --dir data) </dev/null >"$folder/log" 2>&1 &
+        disown
         pid=$!
         echo stand-in >"$folder/what"
     fi

@@ -1,6 +1,7 @@
 //! Measurements: rates, latencies and memory of the worker beside a peer, in the same run on the same machine.
 
 pub mod binlog;
+pub mod documents;
 pub mod dump;
 pub mod entries;
 pub mod figures;

@@ -5,10 +5,10 @@ use std::path::PathBuf;
 use sync_worker_tests::bench::figures::{self, Line};
 use sync_worker_tests::bench::postgres::Server;
 use sync_worker_tests::bench::workload::Workload;
-use sync_worker_tests::bench::{binlog, idle, latency, log, memory, targets, throughput};
+use sync_worker_tests::bench::{binlog, documents, idle, latency, log, memory, targets, throughput};
 use sync_worker_tests::kind::Direction;
 
-const NAMES: [&str; 7] = ["throughput", "latency", "log", "binlog", "targets", "memory", "idle"];
+const NAMES: [&str; 8] = ["throughput", "latency", "log", "binlog", "targets", "memory", "idle", "mongodb"];
 
 #[derive(Parser)]
 struct Options {
@@ -80,6 +80,12 @@ async fn main() -> anyhow::Result<()> {
     if wanted("idle") {
         for direction in directions() {
             lines.extend(idle::measure(under, direction, repetitions, scale).await?);
+        }
+    }
+    if wanted("mongodb") {
+        lines.extend(documents::measure(under, repetitions, scale).await?);
+        for rate in [100, 1000] {
+            lines.extend(documents::latency(under, rate, repetitions).await?);
         }
     }
     figures::print(&lines);

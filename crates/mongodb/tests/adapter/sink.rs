@@ -5,6 +5,8 @@ use anyhow::Result;
 use bson::{Document, doc};
 use sync_worker_core::change::Op;
 use sync_worker_core::error::ErrorClass;
+use sync_worker_core::sink::Write;
+use sync_worker_core::types::ColumnType;
 use sync_worker_core::value::{Cell, Value};
 
 #[tokio::test]
@@ -63,6 +65,93 @@ async fn a_refused_row_is_parked_and_the_rest_is_written() -> Result<()> {
     again.parked = true;
     writer.apply(vec![write(&a, Op::Delete, Some(&[int(1), U]), None), again]).await?;
     assert_eq!(fixture.sink().await?.parked, 1);
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_batch_full_of_refusals_ends_in_good_time() -> Result<()> {
+    let Some(fixture) = Fixture::new(&["a"]).await? else { return Ok(()) };
+    let time = ColumnType::Timestamp { precision: 6 };
+    let a = schema("a", &[("id", INT), ("at", time), ("n", INT)]);
+    let mut writer = fixture.sink().await?;
+    let microseconds = Cell::Present(Value::Timestamp(1_000_001));
+    // Every other row can't be a date of milliseconds, some are not there, and one has no place beside its `_id`.
+    let rows = (0..2_000).map(|id| match id % 4 {
+        0 | 2 => write(&a, Op::Create, None, Some(&[int(id), microseconds, int(1)])),
+        1 if id % 20 == 1 => write(&a, Op::Update, None, Some(&[int(id), U, int(1)])),
+        _ => write(&a, Op::Create, None, Some(&[int(id), Cell::Present(Value::Null), int(1)])),
+    });
+    let batch = writer.batch(rows.collect());
+    // One attempt for the set, one to find what is missing, one that goes through.
+    let applied = tokio::time::timeout(std::time::Duration::from_secs(20), writer.try_apply(&batch)).await?;
+    let applied = applied.map_err(|error| anyhow::anyhow!("{error:?}"))?;
+    assert_eq!((applied.refused.len(), applied.rows), (1_100, 900), "{:?}", applied.refused.first());
+    assert_eq!(fixture.all("a").await?.len(), 900);
+    assert_eq!(fixture.sink().await?.parked, 1_100);
+    Ok(())
+}
+
+#[tokio::test]
+async fn updates_of_one_field_in_one_batch_take_effect_in_their_order() -> Result<()> {
+    let (Some(here), Some(there)) = (Fixture::new(&["a"]).await?, Fixture::new(&["a"]).await?) else { return Ok(()) };
+    let rows = here.rows("a");
+    rows.insert_one(doc! { "_id": 1, "x": 0, "n": { "y": 0 } }).await?;
+    there.rows("a").insert_one(doc! { "_id": 1, "x": 0, "n": { "y": 0 } }).await?;
+    let mut stream = here.open(None).await?;
+    for update in [
+        doc! { "$set": { "x": 1, "n.y": 1 } },
+        doc! { "$set": { "x": 2, "n": { "z": 5 } } },
+        doc! { "$set": { "n.y": 3 }, "$unset": { "x": "" } },
+        doc! { "$set": { "zeta": 1 } },
+        doc! { "$set": { "alpha": 1 } },
+    ] {
+        rows.update_one(doc! {}, update).await?;
+    }
+    stream.until(5).await?;
+    let changes = stream.changes.iter();
+    let writes = changes.map(|(_, change)| Write { change: change.clone(), offset: Default::default(), parked: false });
+    let applied = there.sink().await?.apply(writes.collect()).await?;
+    assert!(applied.refused.is_empty() && !applied.row_by_row, "{applied:?}");
+    assert_eq!(here.all("a").await?, there.all("a").await?);
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_document_that_a_command_can_t_hold_with_its_key_is_parked() -> Result<()> {
+    let Some(fixture) = Fixture::new(&["a"]).await? else { return Ok(()) };
+    let a = schema("a", &[("id", TEXT), ("body", TEXT)]);
+    let mut writer = fixture.sink().await?;
+    let (key, body) = ("k".repeat(100 << 10), "b".repeat((16 << 20) - (110 << 10)));
+    let applied = writer
+        .apply(vec![
+            write(&a, Op::Create, None, Some(&[text("small"), text("x")])),
+            write(&a, Op::Create, None, Some(&[text(&key), text(&body)])),
+        ])
+        .await?;
+    assert_eq!((applied.refused.len(), applied.refused[0].write), (1, 1), "{applied:?}");
+    assert!(applied.refused[0].reason.contains("16 MB"), "{applied:?}");
+    assert_eq!(fixture.all("a").await?.len(), 1);
+    Ok(())
+}
+
+#[tokio::test]
+async fn two_hundred_levels_of_nesting_are_refused_without_harm() -> Result<()> {
+    let Some(fixture) = Fixture::new(&["a"]).await? else { return Ok(()) };
+    let a = schema("a", &[("id", INT), ("body", ColumnType::Json)]);
+    let mut writer = fixture.sink().await?;
+    let nested = |levels: usize| format!("{}1{}", "[".repeat(levels), "]".repeat(levels));
+    let (deep, shallow) = (nested(200), nested(50));
+    let json = |text| Cell::Present(Value::Json(text));
+    let applied = writer
+        .apply(vec![
+            write(&a, Op::Create, None, Some(&[int(1), json(shallow.as_str())])),
+            write(&a, Op::Create, None, Some(&[int(2), json(deep.as_str())])),
+            write(&a, Op::Create, None, Some(&[int(3), json("{}")])),
+        ])
+        .await?;
+    assert_eq!((applied.refused.len(), applied.refused[0].write), (1, 1), "{applied:?}");
+    assert!(applied.refused[0].reason.contains("deep"), "{applied:?}");
+    assert_eq!(fixture.all("a").await?.len(), 2);
     Ok(())
 }
 
@@ -126,6 +215,9 @@ async fn a_commit_whose_answer_is_lost_and_a_transaction_that_is_cut_off_have_on
         doc! { "failCommands": ["bulkWrite", "update"], "errorCode": 112, "errorLabels": ["TransientTransactionError"] },
         doc! { "failCommands": ["commitTransaction"], "errorCode": 251, "errorLabels": ["TransientTransactionError"] },
         doc! { "failCommands": ["bulkWrite"], "closeConnection": true },
+        // What a transaction meets that the server has ended for its age.
+        doc! { "failCommands": ["bulkWrite"], "errorCode": 251, "errorLabels": ["TransientTransactionError"] },
+        doc! { "failCommands": ["commitTransaction"], "errorCode": 10107, "errorLabels": ["RetryableWriteError", "UnknownTransactionCommitResult"] },
     ]
     .into_iter()
     .enumerate()

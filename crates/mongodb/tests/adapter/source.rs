@@ -1,12 +1,21 @@
 //! What the stream says of documents and transactions, and where it goes on.
 
-use crate::fixture::Fixture;
+use crate::fixture::{Fixture, Stream};
 use anyhow::Result;
 use bson::{Document, doc};
 use sync_worker_core::change::Op;
 use sync_worker_core::document::patch;
 use sync_worker_core::error::ErrorClass;
 use sync_worker_core::value::{Cell, Value};
+
+/// The error that a stream ends with.
+async fn end_of(stream: &mut Stream) -> sync_worker_core::error::Error {
+    loop {
+        if let Err(error) = stream.source.next().await {
+            return error;
+        }
+    }
+}
 
 fn whole(cell: Option<Result<Cell<'_>, sync_worker_core::value::Damaged>>) -> Document {
     match cell {
@@ -123,14 +132,25 @@ async fn a_dropped_or_renamed_collection_is_a_gap() -> Result<()> {
         } else {
             fixture.rows("a").drop().await?;
         }
-        let error = loop {
-            match stream.source.next().await {
-                Ok(_) => {}
-                Err(error) => break error,
-            }
-        };
+        let error = end_of(&mut stream).await;
         assert_eq!(error.class(), ErrorClass::Gap, "{error}");
         assert!(error.to_string().contains("collection a was"), "{error}");
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_dropped_database_is_a_gap_and_stays_one() -> Result<()> {
+    let Some(fixture) = Fixture::new(&["a"]).await? else { return Ok(()) };
+    let mut stream = fixture.open(None).await?;
+    fixture.rows("a").insert_one(doc! { "_id": 1 }).await?;
+    stream.until(1).await?;
+    let before = stream.checkpoint.clone();
+    fixture.database.drop().await?;
+    for mut stream in [stream, fixture.open(Some(&before)).await?] {
+        let error = end_of(&mut stream).await;
+        assert_eq!(error.class(), ErrorClass::Gap, "{error}");
+        assert!(error.to_string().contains("dropped"), "{error}");
     }
     Ok(())
 }
