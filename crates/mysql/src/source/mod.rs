@@ -122,7 +122,7 @@ pub(crate) struct LogStatus {
     pub executed: String,
 }
 
-/// Where the log ends, and what is in it up to there, at one moment.
+/// Where the log ends, and what was executed a moment before.
 pub(crate) async fn log_status(wire: &mut Wire) -> std::result::Result<LogStatus, Error> {
     // The old words were removed in 8.4, the new ones came with 8.2.
     let new = wire.query("SHOW BINARY LOG STATUS").await;
@@ -165,9 +165,13 @@ pub async fn open(
     let start = match from {
         Some(checkpoint) => resume(&mut wire, &epoch, checkpoint).await?,
         None => {
-            let status = log_status(&mut wire).await?;
-            let position = Position::Mysql(boundary(status.file, status.position));
-            Checkpoint { epoch: epoch.clone(), position, resume: status.executed }
+            // A transaction stands in the log a moment before it counts as executed, and the server tells both one
+            // after the other. So the set alone decides where the stream starts, and the position is below all that
+            // the set may lack: a file is left only when everything in it is executed.
+            let file = log_status(&mut wire).await?.file;
+            let executed = log_status(&mut wire).await?.executed;
+            let position = Position::Mysql(boundary(file.saturating_sub(1), 0));
+            Checkpoint { epoch: epoch.clone(), position, resume: executed }
         }
     };
     let taken = start.resume.parse::<GtidSet>().map_err(|_| unreadable(&start))?;
