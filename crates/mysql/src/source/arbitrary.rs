@@ -8,7 +8,7 @@ use super::prepared::Prepared;
 use super::rows::RowDecoder;
 use super::statement::Statement;
 use super::table_map::{self, MapColumn, TableMap, code};
-use super::tables::Tables;
+use super::tables::{Case, Tables};
 use crate::catalog::QualifiedName;
 use crate::codec::charset::Charset;
 use crate::codec::{Format, Scratch, json, json_diff, protocol};
@@ -84,7 +84,7 @@ fn table() -> impl Strategy<Value = TableMap> {
 fn decoder() -> (Decoder, tempfile::TempDir) {
     let folder = tempfile::tempdir().expect("a folder");
     let name = QualifiedName { database: "d".into(), table: "t".into() };
-    let tables = Tables::new(vec![(name, "t".into())], collations());
+    let tables = Tables::new(vec![(name, "t".into())], Case::Kept, collations());
     let start = MysqlPosition { file: 1, offset: 4, ordinal: 0 };
     let prepared = Prepared::new(folder.path()).expect("a folder for what is prepared");
     let mut decoder = Decoder::new(tables, Epoch("e".into()), start, GtidSet::default(), prepared);

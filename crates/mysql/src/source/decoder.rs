@@ -198,8 +198,8 @@ impl Decoder {
                 return Err(Error::Gap(text.to_owned()));
             }
             event::EXECUTE_LOAD_QUERY => {
-                let after_text = body.get(26..).unwrap_or_default();
-                return self.statement(Statement::parse(after_text), "");
+                let query = event::load_query(body).map_err(cut)?;
+                return self.statement(Statement::parse(query.statement), query.database);
             }
             event::FORMAT_DESCRIPTION
             | event::STOP
@@ -212,6 +212,8 @@ impl Decoder {
             | event::RAND
             | event::USER_VAR
             | event::BEGIN_LOAD_QUERY
+            | event::APPEND_BLOCK
+            | event::DELETE_FILE
             | event::TRANSACTION_CONTEXT
             | event::VIEW_CHANGE => {}
             _ if header.flags & event::IGNORABLE_FLAG != 0 => {}

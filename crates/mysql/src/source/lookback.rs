@@ -7,7 +7,7 @@ use super::decoder::{Decoder, Step};
 use super::payload::Payload;
 use super::plan::Collations;
 use super::prepared::{Held, Prepared};
-use super::tables::Tables;
+use super::tables::{Case, Tables};
 use super::{Dump, request};
 use crate::config::Config;
 use crate::error::Error;
@@ -47,7 +47,7 @@ impl Lookback {
         let purged = purged.parse::<GtidSet>().map_err(|_| Error::Protocol("a set of GTIDs can't be read"))?;
         request(&mut wire, &self.config, &self.scope, &purged, Dump::UpToNow).await?;
         // Without tables: what it decodes is where transactions begin and end.
-        let tables = Tables::new(Vec::new(), Collations::new());
+        let tables = Tables::new(Vec::new(), Case::Kept, Collations::new());
         let start = super::boundary(0, 0);
         let mut decoder = Decoder::new(tables, self.epoch.clone(), start, purged, Prepared::new(&self.folder())?);
         decoder.set_checksum(self.checksum);

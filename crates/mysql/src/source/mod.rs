@@ -37,7 +37,7 @@ use sync_worker_core::error::Result;
 use sync_worker_core::name::TableName;
 use sync_worker_core::position::{Checkpoint, Epoch, Position};
 use sync_worker_core::source::{Source, SourceBatch};
-use tables::Tables;
+use tables::{Case, Tables};
 use tokio::sync::mpsc::{self, Receiver};
 use tokio::task::JoinHandle;
 
@@ -178,10 +178,11 @@ pub async fn open(
     let Position::Mysql(position) = start.position else { return Err(unreadable(&start)) };
     returned.store(start.resume.clone());
 
+    let case = Case::of_setting(&wire.query_value("SELECT @@global.lower_case_table_names").await?);
     let collations = collations(&mut wire).await?;
     request(&mut wire, config, scope, &taken, Dump::AndFollow).await?;
     let lookback = Lookback::new(config, scope, &epoch, checksum);
-    let tables = Tables::new(tables, collations);
+    let tables = Tables::new(tables, case, collations);
     let mut decoder = Decoder::new(tables, epoch, position, taken, Prepared::new(&scope.spill)?);
     decoder.set_checksum(checksum);
     let (sender, batches) = mpsc::channel(BATCHES);

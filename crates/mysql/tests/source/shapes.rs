@@ -2,6 +2,7 @@
 
 use crate::fixture::{Fixture, assert_rows_equal, first_int};
 use anyhow::{Result, anyhow};
+use mysql_async::prelude::Queryable;
 use sync_worker_core::database::Database;
 use sync_worker_core::error::ErrorClass;
 use sync_worker_core::reader::KeyRange;
@@ -103,21 +104,20 @@ async fn odd_names_and_invisible_keys_are_read() -> Result<()> {
 
 #[tokio::test]
 async fn what_moves_rows_without_events_is_a_gap() -> Result<()> {
-    let partitioned = "CREATE TABLE t (id INT PRIMARY KEY) PARTITION BY RANGE (id) (PARTITION p0 VALUES LESS THAN (10), PARTITION p1 VALUES LESS THAN (20))";
+    let parts = "PARTITION BY RANGE (id) (PARTITION p0 VALUES LESS THAN (10), PARTITION p1 VALUES LESS THAN (20))";
+    let partitioned = format!("CREATE TABLE t (id INT PRIMARY KEY) {parts}");
+    let other = format!("CREATE TABLE other (id INT PRIMARY KEY) {parts}");
     for (statement, named) in [
+        ("ALTER TABLE other EXCHANGE PARTITION p1 WITH TABLE t WITHOUT VALIDATION", "moves rows"),
         ("DROP TABLE t", "dropped"),
         ("RENAME TABLE t TO u", "renamed"),
         ("ALTER TABLE t TRUNCATE PARTITION p0", "moves rows"),
     ] {
-        let Some(fixture) = Fixture::new(&[partitioned], &["t"]).await? else { return Ok(()) };
+        let create = if statement.contains("other") { "CREATE TABLE t (id INT PRIMARY KEY)" } else { &partitioned };
+        let Some(fixture) = Fixture::new(&[create, &other], &["t"]).await? else { return Ok(()) };
         let mut stream = fixture.open(None).await?;
         fixture.run(&["INSERT INTO t VALUES (1)", statement]).await?;
-        let error = loop {
-            match stream.source.next().await {
-                Ok(_) => {}
-                Err(error) => break error,
-            }
-        };
+        let error = stream.refusal().await?;
         assert_eq!(error.class(), ErrorClass::Gap, "{error}");
         assert!(error.to_string().contains(named) && error.to_string().contains(&fixture.database.name), "{error}");
     }
@@ -129,14 +129,30 @@ async fn statements_instead_of_rows_are_a_gap() -> Result<()> {
     let Some(fixture) = Fixture::new(&["CREATE TABLE t (id INT PRIMARY KEY)"], &["t"]).await? else { return Ok(()) };
     let mut stream = fixture.open(None).await?;
     fixture.run(&["SET SESSION binlog_format = STATEMENT", "INSERT INTO t VALUES (1)"]).await?;
-    let error = loop {
-        match stream.source.next().await {
-            Ok(batch) => assert!(batch.parts.is_empty()),
-            Err(error) => break error,
-        }
-    };
+    let error = stream.refusal().await?;
     assert_eq!(error.class(), ErrorClass::Gap, "{error}");
     Ok(())
+}
+
+#[tokio::test]
+async fn a_file_loaded_in_statement_format_is_a_gap() -> Result<()> {
+    let creates = ["CREATE TABLE t (id INT PRIMARY KEY)", "CREATE TABLE other (id INT PRIMARY KEY, v LONGTEXT)"];
+    let Some(fixture) = Fixture::new(&creates, &["t"]).await? else { return Ok(()) };
+    let mut stream = fixture.open(None).await?;
+    let mut conn = fixture.database.connect().await?;
+    conn.query_drop("SET GLOBAL local_infile = ON").await?;
+    conn.query_drop("SET SESSION binlog_format = STATEMENT").await?;
+    // A long file stands in the log in several blocks.
+    let long = format!("1\t{}\n", "x".repeat(300_000));
+    for (table, content) in [("other", long), ("t", "1\n2\n".to_owned())] {
+        let content = futures::stream::iter([Ok(bytes::Bytes::from(content))]);
+        conn.set_infile_handler(async { Ok(Box::pin(content) as mysql_async::InfileData) });
+        conn.query_drop(format!("LOAD DATA LOCAL INFILE 'rows' INTO TABLE {table}")).await?;
+    }
+    let error = stream.refusal().await?;
+    assert_eq!(error.class(), ErrorClass::Gap, "{error}");
+    assert!(error.to_string().contains(&format!("{}.t", fixture.database.name)), "{error}");
+    Ok(conn.disconnect().await?)
 }
 
 async fn walked(fixture: &Fixture, table: &str, step: u64, bytes: usize) -> Result<Vec<Row>> {

@@ -66,7 +66,7 @@ impl Decoder {
                 self.tables.forget();
             }
             Statement::DropDatabase(name) => {
-                if self.tables.scope().iter().any(|(own, _)| own.database == name) {
+                if self.tables.are_in(&name) {
                     return Err(lost(&format!("database {name} was dropped")));
                 }
             }
@@ -77,10 +77,7 @@ impl Decoder {
                 self.tables.forget();
             }
             Statement::Writes(names) => {
-                let written = self.tables.scope().iter().find(|(own, _)| {
-                    names.contains(&own.table) && (database == own.database || names.contains(&own.database))
-                });
-                if let Some((name, _)) = written {
+                if let Some(name) = self.tables.among(&names, database) {
                     return Err(lost(&format!(
                         "table {name} was written in statement format (binlog_format must be ROW)"
                     )));
