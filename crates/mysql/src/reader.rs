@@ -1,14 +1,16 @@
 //! Reading tables as they stand, in ranges of their keys.
 
+mod keys;
+
 use crate::catalog::{self, QualifiedName, Table, quoted};
 use crate::client::Client;
 use crate::codec::{CUT, Format, Invalid, Scratch, protocol, take_slice};
 use crate::config::Config;
 use crate::error::Error;
-use crate::literal;
 use crate::source::{Returned, boundary, log_status};
 use crate::wire::Wire;
 use async_trait::async_trait;
+use keys::{condition, labels, literals};
 use std::collections::HashMap;
 use std::sync::Arc;
 use sync_worker_core::database::Scope;
@@ -96,7 +98,7 @@ impl MysqlReader {
             Some(wire) => wire,
             None => Wire::connect(&self.config).await?,
         };
-        let returned = self.returned.set();
+        let returned = self.returned.set().unwrap_or_default();
         if returned != self.visible {
             let query = format!("SELECT WAIT_FOR_EXECUTED_GTID_SET('{returned}', {VISIBLE_WITHIN_SECONDS})");
             if wire.query_value(&query).await? != "0" {
@@ -130,7 +132,12 @@ impl MysqlReader {
         outcome.map(drop)
     }
 
+    /// Where the log ends now. Where no stream is read nobody compares with it, and a target may have no log, or a user
+    /// who may not look at it.
     async fn high(&mut self) -> std::result::Result<Position, Error> {
+        if self.returned.set().is_none() {
+            return Ok(Position::Mysql(boundary(0, 0)));
+        }
         let status = log_status(self.seeing().await?).await;
         if status.is_err() {
             self.wire = None;
@@ -261,77 +268,6 @@ fn describe(table: &TableName, found: Table) -> std::result::Result<Known, Error
     Ok(Known { name, schema: Arc::new(schema), formats, labels, rows: found.rows })
 }
 
-/// The labels of `enum('a','b')`.
-fn labels(type_name: &str) -> Vec<String> {
-    let mut found = Vec::new();
-    let mut rest = type_name;
-    while let Some(start) = rest.find('\'') {
-        let mut label = String::new();
-        let mut characters = rest[start + 1..].char_indices().peekable();
-        let mut end = rest.len();
-        while let Some((at, character)) = characters.next() {
-            if character != '\'' {
-                label.push(character);
-            } else if characters.next_if(|(_, next)| *next == '\'').is_some() {
-                label.push('\'');
-            } else {
-                end = start + 1 + at + 1;
-                break;
-            }
-        }
-        found.push(label);
-        rest = &rest[end..];
-    }
-    found
-}
-
-/// The values of a key as literals; `ordered` to compare by order, else for equality.
-fn literals(known: &Known, key: &Key, ordered: bool) -> std::result::Result<Vec<String>, Error> {
-    let unusable = |at: usize| Error::Value {
-        table: known.schema.table.to_string(),
-        column: known.schema.key.get(at).map_or(String::new(), |&at| known.schema.columns[at].name.clone()),
-        problem: "a value of this type can't be looked up as a key".to_owned(),
-    };
-    let mut found = Vec::with_capacity(known.schema.key.len());
-    for (at, cell) in key.cells().enumerate() {
-        let Cell::Present(value) = cell? else { return Err(unusable(at)) };
-        let value = match (value, known.labels.get(at)) {
-            // Enums are ordered by their number, and compared by it with a number.
-            (Value::Text(text), Some(Some(labels))) if ordered => {
-                let index = labels.iter().position(|label| label == text).map_or(0, |index| index as u64 + 1);
-                Value::unsigned(index)
-            }
-            (value, _) => value,
-        };
-        let mut text = String::new();
-        literal::append(value, &mut text).ok_or_else(|| unusable(at))?;
-        found.push(text);
-    }
-    match found.len() == known.schema.key.len() {
-        true => Ok(found),
-        false => Err(unusable(0)),
-    }
-}
-
-/// `WHERE` for the keys between two, each row comparison written out, since the server uses its index for that form.
-fn condition(known: &Known, after: Option<&Key>, up_to: Option<&Key>) -> std::result::Result<String, Error> {
-    let names: Vec<String> = known.key_names().collect();
-    let mut parts = Vec::new();
-    for (key, strict, last) in [(after, ">", ">"), (up_to, "<", "<=")] {
-        let Some(key) = key else { continue };
-        let values = literals(known, key, true)?;
-        let mut alternatives = Vec::new();
-        for at in 0..names.len() {
-            let operator = if at + 1 == names.len() { last } else { strict };
-            let equal = names.iter().zip(&values).take(at).map(|(name, value)| format!("{name} = {value}"));
-            let bound = format!("{} {operator} {}", names[at], values[at]);
-            alternatives.push(equal.chain([bound]).collect::<Vec<_>>().join(" AND "));
-        }
-        parts.push(format!("(({}))", alternatives.join(") OR (")));
-    }
-    Ok(if parts.is_empty() { String::new() } else { format!(" WHERE {}", parts.join(" AND ")) })
-}
-
 #[derive(Default)]
 struct Decoder {
     builder: RowBuilder,
@@ -386,15 +322,5 @@ impl TableReader for MysqlReader {
 
     async fn read_keys(&mut self, table: &TableName, keys: &[Key]) -> Result<Chunk> {
         Ok(self.keys(table, keys).await?)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn labels_are_taken_apart() {
-        assert_eq!(labels("enum('a','it''s','','x,y')"), ["a", "it's", "", "x,y"]);
     }
 }

@@ -52,16 +52,16 @@ const BATCHES: usize = 2;
 
 /// What a pipeline's source has returned so far: a reader waits until the server shows all of it.
 #[derive(Default)]
-pub struct Returned(Mutex<String>);
+pub struct Returned(Mutex<Option<String>>);
 
 impl Returned {
-    /// As a set of GTIDs in text form.
-    pub fn set(&self) -> String {
+    /// As a set of GTIDs in text form; None where no source was opened, as at a target.
+    pub fn set(&self) -> Option<String> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     fn store(&self, set: String) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = set;
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(set);
     }
 
     fn saw(&self, batch: &SourceBatch) {
@@ -69,7 +69,7 @@ impl Returned {
         match (&batch.checkpoint, open) {
             (Some(checkpoint), _) => self.store(checkpoint.resume.clone()),
             (None, open) => {
-                let mut set = self.set();
+                let mut set = self.set().unwrap_or_default();
                 let whole = batch.parts.iter().filter(|part| part.complete);
                 for part in whole.chain(open) {
                     // A large transaction comes in many batches.
@@ -160,6 +160,10 @@ pub async fn open(
         return Err(Error::Fatal(
             "gtid_mode is not ON; SET GLOBAL enforce_gtid_consistency = ON, then gtid_mode = OFF_PERMISSIVE, ON_PERMISSIVE and ON".to_owned(),
         ));
+    }
+    if wire.query_value("SELECT @@global.server_id").await? == "0" {
+        let text = "server_id is 0, and such a server gives its log to nobody; SET PERSIST server_id = N; with a number that no other server has";
+        return Err(Error::Fatal(text.to_owned()));
     }
     let checksum = wire.query_value("SELECT @@global.binlog_checksum").await? != "NONE";
     let start = match from {
