@@ -2,12 +2,13 @@
 
 mod keys;
 
-use crate::catalog::{self, QualifiedName, Table, quoted};
+use crate::catalog::{self, QualifiedName, Table, TableColumn, quoted};
 use crate::client::Client;
+use crate::codec::charset::Charset;
 use crate::codec::{CUT, Format, Invalid, Scratch, protocol, take_slice};
 use crate::config::Config;
 use crate::error::Error;
-use crate::source::{Returned, boundary, log_status};
+use crate::source::{Collations, Returned, boundary, log_status, read_collations};
 use crate::wire::Wire;
 use async_trait::async_trait;
 use keys::{condition, labels, literals};
@@ -34,6 +35,8 @@ struct Known {
     schema: Arc<Schema>,
     /// Of the schema's columns.
     formats: Vec<Format>,
+    /// How each is read.
+    selected: Vec<String>,
     /// Of the key's columns: the labels of an enum, whose order is not that of their text.
     labels: Vec<Option<Vec<String>>>,
     rows: u64,
@@ -79,7 +82,15 @@ impl MysqlReader {
         }
         let missing =
             || Error::Fatal(format!("table {name} is not there or can't be seen; create it, or GRANT SELECT on it"));
-        let known = Arc::new(describe(table, found?.ok_or_else(missing)?)?);
+        let found = found?.ok_or_else(missing)?;
+        let mut collations = Ok(Collations::new());
+        if found.columns.iter().any(|column| single_byte(column).is_some()) {
+            collations = read_collations(self.seeing().await?).await;
+        }
+        if collations.is_err() {
+            self.wire = None;
+        }
+        let known = Arc::new(describe(table, found, &collations?)?);
         self.known.insert(table.clone(), known.clone());
         Ok(known)
     }
@@ -154,7 +165,7 @@ impl MysqlReader {
     ) -> std::result::Result<Option<Key>, Error> {
         let known = self.known(table).await?;
         let condition = condition(&known, after, None)?;
-        let (key, order) = (known.key_list(), known.order());
+        let (key, order) = (known.selected_key(), known.order());
         let offset = rows.saturating_sub(1);
         let statement =
             format!("SELECT {key} FROM {}{condition} ORDER BY {order} LIMIT 1 OFFSET {offset}", known.name.quoted());
@@ -242,30 +253,54 @@ impl Known {
     }
 
     fn column_list(&self) -> String {
-        let names: Vec<_> = self.schema.columns.iter().map(|column| quoted(&column.name)).collect();
-        names.join(", ")
+        self.selected.join(", ")
+    }
+
+    fn selected_key(&self) -> String {
+        let key: Vec<_> = self.schema.key.iter().map(|&at| self.selected[at].as_str()).collect();
+        key.join(", ")
     }
 }
 
-fn describe(table: &TableName, found: Table) -> std::result::Result<Known, Error> {
+/// The character set of text that is read as its bytes: the server would give a question mark for each byte that the set
+/// does not define (invariant 7).
+fn single_byte(column: &TableColumn) -> Option<&str> {
+    let text = matches!(column.column.kind, ColumnType::Text { .. });
+    let set = column.character_set.as_deref().filter(|set| text && *set != "binary" && Charset::is_readable(set))?;
+    Charset::by_name(set).is_none().then_some(set)
+}
+
+fn describe(table: &TableName, found: Table, collations: &Collations) -> std::result::Result<Known, Error> {
     let name = found.name.clone();
     let schema = found.schema(table).ok_or_else(|| {
         Error::Fatal(format!("table {name} has no key; ALTER TABLE {} ADD PRIMARY KEY (...)", name.quoted()))
     })?;
     let mut formats = Vec::with_capacity(schema.columns.len());
+    let mut selected = Vec::with_capacity(schema.columns.len());
     for column in found.columns.iter().filter(|column| !column.column.generated) {
+        let name = quoted(&column.column.name);
+        let own = single_byte(column).and_then(|set| {
+            let collation = collations.values().find(|collation| collation.character_set == set)?;
+            collation.charset.clone()
+        });
+        if let Some(charset) = own {
+            formats.push(Format::Text { prefix: 0, charset });
+            selected.push(format!("CONVERT({name} USING binary)"));
+            continue;
+        }
         formats.push(Format::of_column(column).ok_or_else(|| Error::Value {
             table: table.to_string(),
             column: column.column.name.clone(),
             problem: format!("type {} can't be read", column.column.type_name),
         })?);
+        selected.push(name);
     }
     let labels = schema.key.iter().map(|&at| match schema.columns[at].kind {
         ColumnType::Enum => Some(labels(&schema.columns[at].type_name)),
         _ => None,
     });
     let labels = labels.collect();
-    Ok(Known { name, schema: Arc::new(schema), formats, labels, rows: found.rows })
+    Ok(Known { name, schema: Arc::new(schema), formats, selected, labels, rows: found.rows })
 }
 
 #[derive(Default)]

@@ -1,10 +1,11 @@
 //! Bytes that no server would send: refused or passed over, never a panic, never a loop without an end.
 
+use super::collations::{Collation, Collations};
 use super::decoder::{Decoder, Step};
 use super::event::{self, Header};
 use super::payload::Payload;
-use super::plan::{Collation, Collations, Plan};
-use super::prepared::Prepared;
+use super::plan::Plan;
+use super::prepared::{Keep, Prepared};
 use super::rows::RowDecoder;
 use super::statement::Statement;
 use super::table_map::{self, MapColumn, TableMap, code};
@@ -86,7 +87,7 @@ fn decoder() -> (Decoder, tempfile::TempDir) {
     let name = QualifiedName { database: "d".into(), table: "t".into() };
     let tables = Tables::new(vec![(name, "t".into())], Case::Kept, collations());
     let start = MysqlPosition { file: 1, offset: 4, ordinal: 0 };
-    let prepared = Prepared::new(folder.path()).expect("a folder for what is prepared");
+    let prepared = Prepared::new(folder.path(), Keep::Ours).expect("a folder for what is prepared");
     let mut decoder = Decoder::new(tables, Epoch("e".into()), start, GtidSet::default(), prepared);
     decoder.set_checksum(false);
     (decoder, folder)

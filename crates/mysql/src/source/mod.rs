@@ -6,6 +6,7 @@
 
 #[cfg(test)]
 mod arbitrary;
+mod collations;
 mod decoder;
 mod event;
 mod lookback;
@@ -20,7 +21,6 @@ mod tables;
 
 use crate::catalog::{self, QualifiedName, Table};
 use crate::client::Client;
-use crate::codec::charset::Charset;
 use crate::config::Config;
 use crate::error::Error;
 use crate::gtid::GtidSet;
@@ -28,8 +28,7 @@ use crate::wire::Wire;
 use async_trait::async_trait;
 use decoder::Decoder;
 use lookback::Lookback;
-use plan::{Collation, Collations};
-use prepared::Prepared;
+use prepared::{Keep, Prepared};
 use pump::{Lookup, Pump};
 use std::sync::{Arc, Mutex, PoisonError};
 use sync_worker_core::database::Scope;
@@ -41,6 +40,7 @@ use tables::{Case, Tables};
 use tokio::sync::mpsc::{self, Receiver};
 use tokio::task::JoinHandle;
 
+pub(crate) use collations::{Collations, read as read_collations};
 pub use decoder::boundary;
 pub use event::file_number;
 
@@ -183,11 +183,11 @@ pub async fn open(
     returned.store(start.resume.clone());
 
     let case = Case::of_setting(&wire.query_value("SELECT @@global.lower_case_table_names").await?);
-    let collations = collations(&mut wire).await?;
+    let collations = collations::read(&mut wire).await?;
     request(&mut wire, config, scope, &taken, Dump::AndFollow).await?;
     let lookback = Lookback::new(config, scope, &epoch, checksum);
     let tables = Tables::new(tables, case, collations);
-    let mut decoder = Decoder::new(tables, epoch, position, taken, Prepared::new(&scope.spill)?);
+    let mut decoder = Decoder::new(tables, epoch, position, taken, Prepared::new(&scope.spill, Keep::Ours)?);
     decoder.set_checksum(checksum);
     let (sender, batches) = mpsc::channel(BATCHES);
     let lookup = Lookup { config: config.clone(), client: None };
@@ -308,54 +308,6 @@ async fn request(
 /// FNV-1a: an identity that stays the same for the same names.
 fn fingerprint(bytes: &[u8]) -> u64 {
     bytes.iter().fold(0xCBF2_9CE4_8422_2325, |hash, byte| (hash ^ u64::from(*byte)).wrapping_mul(0x100_0000_01B3))
-}
-
-/// The server's character sets by the numbers of their collations, with tables of those with one byte a character.
-async fn collations(wire: &mut Wire) -> std::result::Result<Collations, Error> {
-    let query = "SELECT c.ID, s.CHARACTER_SET_NAME, s.MAXLEN FROM information_schema.COLLATIONS c \
-                 JOIN information_schema.CHARACTER_SETS s ON s.CHARACTER_SET_NAME = c.CHARACTER_SET_NAME";
-    let text = |value: Option<&Option<Vec<u8>>>| {
-        value.and_then(Option::as_deref).map(|bytes| String::from_utf8_lossy(bytes).into_owned()).unwrap_or_default()
-    };
-    let mut found = Collations::new();
-    let mut single = Vec::new();
-    for row in wire.query(query).await? {
-        let id = text(row.first()).parse().map_err(|_| Error::Protocol("a collation without a number"))?;
-        let character_set = text(row.get(1));
-        let width = text(row.get(2)).parse().unwrap_or(1);
-        let charset = Charset::by_name(&character_set);
-        if width == 1 && charset.is_none() && character_set != "binary" && !single.contains(&character_set) {
-            single.push(character_set.clone());
-        }
-        found.insert(id, Collation { character_set, width, charset });
-    }
-    let all: String = (0..=255).map(|byte: u8| format!("{byte:02X}")).collect();
-    let parts: Vec<_> = single.iter().map(|set| format!("HEX(CONVERT(_{set} X'{all}' USING utf32))")).collect();
-    let row = wire.query(&format!("SELECT {}", parts.join(", "))).await?.into_iter().next().unwrap_or_default();
-    for (name, digits) in single.iter().zip(&row) {
-        let Some(table) = single_byte_table(digits.as_deref().unwrap_or_default()) else { continue };
-        for collation in found.values_mut().filter(|collation| collation.character_set == *name) {
-            collation.charset = Some(Charset::Single(table.clone()));
-        }
-    }
-    Ok(found)
-}
-
-/// 256 characters from the hexadecimal digits of their UTF-32 form. What the set does not define comes as a question
-/// mark, and text with it is refused.
-fn single_byte_table(digits: &[u8]) -> Option<Arc<[char]>> {
-    let (units, rest) = digits.as_chunks::<8>();
-    if units.len() != 256 || !rest.is_empty() {
-        return None;
-    }
-    let character = |(byte, unit): (usize, &[u8; 8])| {
-        let code = u32::from_str_radix(std::str::from_utf8(unit).ok()?, 16).ok()?;
-        match char::from_u32(code)? {
-            '?' if byte != usize::from(b'?') => Some(char::REPLACEMENT_CHARACTER),
-            character => Some(character),
-        }
-    };
-    units.iter().enumerate().map(character).collect()
 }
 
 /// The tables of a scope as the server spells their names, with what the catalog says about each.

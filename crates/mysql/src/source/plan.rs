@@ -1,28 +1,15 @@
 //! How the rows of one table in the log become rows of its schema.
 
+use super::collations::{Collation, Collations};
 use super::table_map::{MapColumn, TableMap, code};
 use crate::catalog::{Table, TableColumn, column_type};
 use crate::codec::Format;
-use crate::codec::charset::Charset;
 use crate::codec::default;
 use crate::error::Error;
-use std::collections::HashMap;
 use std::sync::Arc;
 use sync_worker_core::name::TableName;
 use sync_worker_core::schema::{Column, Schema};
 use sync_worker_core::types::{ColumnType, Engine};
-
-/// A character set, by the number of one of its collations.
-#[derive(Clone, Debug)]
-pub struct Collation {
-    pub character_set: String,
-    /// The most bytes that a character takes.
-    pub width: usize,
-    /// None for `binary` and for sets that can't be decoded here.
-    pub charset: Option<Charset>,
-}
-
-pub type Collations = HashMap<u64, Collation>;
 
 pub struct PlanColumn {
     pub name: String,

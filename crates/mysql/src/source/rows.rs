@@ -29,7 +29,7 @@ impl<'a> Present<'a> {
     }
 }
 
-const UNKEYED: Invalid = Invalid("a row image without its key; SET GLOBAL binlog_row_image = FULL");
+const UNKEYED: Invalid = Invalid("a row image without its key");
 
 /// Why an image can't be taken: the column, and what is wrong with it.
 type Refused = (Option<usize>, Invalid);
@@ -54,6 +54,10 @@ impl RowDecoder {
                     let column = plan.columns.get(at).map_or(String::new(), |column| column.name.clone());
                     Error::Value { table, column, problem: problem.to_owned() }
                 }
+                // It comes again however often it is read.
+                None if problem == UNKEYED.0 => Error::Fatal(format!(
+                    "the log has changes of table {table} without its key, as binlog_row_image = MINIMAL leaves it out where another index comes first; ALTER TABLE ... ADD PRIMARY KEY (...), or SET GLOBAL binlog_row_image = FULL, then remove the pipeline's state and take a new snapshot"
+                )),
                 None => Error::Protocol(problem),
             }
         })
@@ -251,5 +255,43 @@ impl RowDecoder {
             });
         }
         Ok(self.builder.finish())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::source::plan::PlanColumn;
+    use std::sync::Arc;
+    use sync_worker_core::error::{Classified, ErrorClass};
+    use sync_worker_core::schema::{Column, Schema};
+    use sync_worker_core::types::{ColumnType, Engine};
+
+    #[test]
+    fn rows_without_their_key_stop_the_pipeline_with_a_cure() {
+        let int = || ColumnType::Int { bits: 32, unsigned: false };
+        let named = |name: &str| Column {
+            name: name.into(),
+            kind: int(),
+            type_name: "int".into(),
+            nullable: false,
+            generated: false,
+        };
+        let column = |name: &str, key| PlanColumn {
+            name: name.into(),
+            format: Format::Int { width: 4, unsigned: false },
+            wanted: true,
+            key,
+            default: None,
+        };
+        let schema = Schema::new("customer".into(), Engine::Mysql, vec![named("id"), named("v")], vec![0]);
+        let plan = Plan { schema: Arc::new(schema), columns: vec![column("id", true), column("v", false)] };
+        // flags, two columns, only the second of them in the image, no NULL, 7
+        let body = [0, 0, 2, 0b10, 0, 7, 0, 0, 0];
+        let error = RowDecoder::default().changes(event::DELETE_ROWS_V1, &body, &plan, &mut Vec::new());
+        let error = error.expect_err("a row without its key");
+        assert_eq!(error.class(), ErrorClass::Fatal);
+        let text = error.to_string();
+        assert!(text.contains("table customer") && text.contains("SET GLOBAL binlog_row_image = FULL"), "{text}");
     }
 }

@@ -1,6 +1,7 @@
 //! Which tables of the log are the pipeline's, and how their rows are read.
 
-use super::plan::{Collations, Plan};
+use super::collations::Collations;
+use super::plan::Plan;
 use super::statement::Name;
 use super::table_map;
 use crate::catalog::{QualifiedName, Table};
@@ -59,6 +60,15 @@ pub struct Tables {
 impl Tables {
     pub fn new(scope: Vec<(QualifiedName, TableName)>, case: Case, collations: Collations) -> Self {
         Self { scope, case, collations, numbers: HashMap::new(), maps: HashMap::new(), learned: None }
+    }
+
+    /// Whether a table map event is about a table of the pipeline.
+    pub fn is_ours(&self, body: &[u8]) -> Result<bool, Error> {
+        let cut = |invalid: crate::codec::Invalid| Error::Protocol(invalid.0);
+        let mut rest = body;
+        table_map::table_id(&mut rest).map_err(cut)?;
+        let (database, table) = table_map::names(rest).map_err(cut)?;
+        Ok(self.named(database, table).is_some())
     }
 
     /// Takes a table map event's body.

@@ -81,6 +81,30 @@ async fn a_unique_index_without_nulls_is_a_key() -> Result<()> {
 }
 
 #[tokio::test]
+async fn the_key_is_the_one_that_minimal_images_have() -> Result<()> {
+    let creates = [
+        "CREATE TABLE t (v INT, p VARCHAR(40) NOT NULL, a INT NOT NULL, b INT NOT NULL, UNIQUE y (p(3)), UNIQUE z (a), UNIQUE c (b))",
+        "CREATE TABLE g (id INT NOT NULL, v INT, s INT AS (id + 1) STORED NOT NULL, UNIQUE z (s), UNIQUE a (id))",
+    ];
+    let Some(fixture) = Fixture::new(&creates, &["t", "g"]).await? else { return Ok(()) };
+    let mut stream = fixture.open(None).await?;
+    let minimal = "SET SESSION binlog_row_image = MINIMAL";
+    let statements = [minimal, "INSERT INTO t VALUES (1, 'abc', 1, 7)", "UPDATE t SET v = 2", "UPDATE t SET a = 3"];
+    fixture.run(&statements).await?;
+    stream.until(3).await?;
+    let mut reader = fixture.mysql.reader(&fixture.scope).await.map_err(|error| anyhow!("{error:?}"))?;
+    let read = reader.schema(&"t".into()).await.map_err(|error| anyhow!("{error:?}"))?;
+    assert_eq!((&stream.changes[0].1.schema.key[..], &read.key[..]), (&[2][..], &[2][..]));
+    assert_rows_equal(&stream.applied("t")?, &fixture.rows("t").await?);
+    // A key over a generated column can't be taken, and is all that the log has.
+    fixture.run(&[minimal, "INSERT INTO g (id, v) VALUES (1, 1)", "UPDATE g SET v = 2"]).await?;
+    let error = stream.refusal().await?;
+    assert_eq!(error.class(), ErrorClass::Fatal, "{error}");
+    assert!(error.to_string().contains(".g has no key") && error.to_string().contains("ADD PRIMARY KEY"), "{error}");
+    Ok(())
+}
+
+#[tokio::test]
 async fn odd_names_and_invisible_keys_are_read() -> Result<()> {
     let statements = [
         "CREATE TABLE `a.b``\u{fc} ``` (`id ``x` INT PRIMARY KEY, `select` INT DEFAULT 5 INVISIBLE, `\u{4e2d}` INT)",

@@ -31,7 +31,7 @@ impl Decoder {
             Statement::XaStart(name) => {
                 if let Some(current) = &mut self.current {
                     self.prepared.begin(name, current.gtid);
-                    current.held = Some(name.to_owned());
+                    current.held = Some(name.into());
                 }
                 return Ok(Step::Done);
             }
