@@ -51,6 +51,8 @@ pub struct MysqlReader {
     returned: Arc<Returned>,
     /// The set that was waited for last.
     visible: String,
+    /// About how long the rows of tables are whose chunks have been cut.
+    lengths: HashMap<TableName, usize>,
 }
 
 impl MysqlReader {
@@ -66,6 +68,7 @@ impl MysqlReader {
             client: None,
             returned,
             visible: String::new(),
+            lengths: HashMap::new(),
         })
     }
 
@@ -184,12 +187,19 @@ impl MysqlReader {
         let known = self.known(table).await?;
         let condition = condition(&known, range.after.as_ref(), range.up_to.as_ref())?;
         let (columns, order) = (known.column_list(), known.order());
-        let statement = format!("SELECT {columns} FROM {}{condition} ORDER BY {order}", known.name.quoted());
+        let mut statement = format!("SELECT {columns} FROM {}{condition} ORDER BY {order}", known.name.quoted());
+        // A read that stops before its end costs the connection: where that has happened once, no more rows are asked for
+        // than there is room for, and a few too many are taken.
+        let limit = self.lengths.get(table).map(|length| (bytes / length).max(1));
+        if let Some(limit) = limit {
+            statement.push_str(&format!(" LIMIT {limit}"));
+        }
+        let most = if limit.is_some() { bytes.saturating_mul(2) } else { bytes };
         let formats: Vec<_> = known.formats.iter().enumerate().collect();
         let (mut rows, mut size, mut cut) = (Vec::new(), 0, false);
         let mut decoder = Decoder::default();
         self.rows(&statement, &mut |packet| {
-            if size >= bytes && !rows.is_empty() {
+            if size >= most && !rows.is_empty() {
                 cut = true;
                 return Ok(false);
             }
@@ -199,6 +209,10 @@ impl MysqlReader {
             Ok(true)
         })
         .await?;
+        cut |= limit == Some(rows.len());
+        if cut {
+            self.lengths.insert(table.clone(), (size / rows.len().max(1)).max(1));
+        }
         let cut_at = match rows.last() {
             Some(last) if cut => Some(known.schema.key_of(last)?),
             Some(_) | None => None,

@@ -281,3 +281,37 @@ async fn many_keys_are_read_in_one_view() -> Result<()> {
     assert!(chunk.rows.iter().all(|row| first_int(row) != 77));
     Ok(())
 }
+
+#[tokio::test]
+async fn a_chunk_that_is_cut_keeps_its_connection() -> Result<()> {
+    let Some(fixture) = Fixture::new(&["CREATE TABLE t (id INT PRIMARY KEY, v TEXT)"], &["t"]).await? else {
+        return Ok(());
+    };
+    let fill = "INSERT INTO t WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 900) SELECT i, REPEAT('x', 100 + i % 50) FROM n";
+    fixture.run(&[fill]).await?;
+    let failed = |error| anyhow!("{error:?}");
+    let mut reader = fixture.mysql.reader(&fixture.scope).await.map_err(failed)?;
+    let mut watcher = fixture.database.connect().await?;
+    let mut newest = async || -> Result<u64> {
+        let query =
+            "SELECT MAX(id) FROM information_schema.PROCESSLIST WHERE db = DATABASE() AND id <> CONNECTION_ID()";
+        Ok(watcher.query_first(query).await?.unwrap_or(0))
+    };
+    let (mut range, mut rows, mut connections) = (KeyRange::default(), 0, Vec::new());
+    loop {
+        let chunk = reader.read_range(&"t".into(), &range, 10_000).await.map_err(failed)?;
+        connections.push(newest().await?);
+        rows += chunk.rows.len();
+        let size: usize = chunk.rows.iter().map(|row| row.as_bytes().len()).sum();
+        assert!(size < 20_000, "a chunk of {size} bytes");
+        match chunk.cut_at {
+            Some(key) => range.after = Some(key),
+            None => break,
+        }
+    }
+    assert_eq!(rows, 900);
+    // The first cut teaches how long the rows are.
+    connections.dedup();
+    assert!(connections.len() <= 2, "{connections:?}");
+    Ok(())
+}
