@@ -4,7 +4,7 @@ use super::collations::{Collation, Collations};
 use super::decoder::{Decoder, Step};
 use super::event::{self, Header};
 use super::payload::Payload;
-use super::plan::Plan;
+use super::plan::{Catalogs, Plan};
 use super::prepared::{Keep, Prepared};
 use super::rows::RowDecoder;
 use super::statement::Statement;
@@ -104,7 +104,7 @@ fn event_bytes(kind: u8, body: &[u8]) -> Vec<u8> {
 proptest! {
     #[test]
     fn rows_of_any_table(map in table(), kind in 23u8..40, body in vec(any::<u8>(), 0..300)) {
-        if let Ok(plan) = Plan::new(&"t".into(), &map, None, &collations()) {
+        if let Ok(plan) = Plan::new(&"t".into(), &map, Catalogs::default(), &collations()) {
             let mut changes = Vec::new();
             let _refused = RowDecoder::default().changes(kind, &body, &plan, &mut changes);
             for change in &changes {
@@ -116,7 +116,7 @@ proptest! {
     /// The same with a header that fits, so that values are reached.
     #[test]
     fn values_of_any_table(map in table(), values in vec(any::<u8>(), 0..300)) {
-        if let Ok(plan) = Plan::new(&"t".into(), &map, None, &collations()) {
+        if let Ok(plan) = Plan::new(&"t".into(), &map, Catalogs::default(), &collations()) {
             let columns = map.columns.len();
             for kind in [event::WRITE_ROWS, event::PARTIAL_UPDATE_ROWS] {
                 let mut body = vec![0, 0, 2, 0, u8::try_from(columns).unwrap_or(0)];
@@ -150,7 +150,7 @@ proptest! {
                     }
                 }
                 Ok((Step::Catalog(name), _)) => decoder.tables.learn(name, None),
-                Ok((Step::Done | Step::Decided(_) | Step::Undecided { .. }, _)) | Err(_) => {}
+                Ok((Step::Done | Step::Defaults(_) | Step::Decided(_) | Step::Undecided { .. }, _)) | Err(_) => {}
             }
             decoder.batch();
         }

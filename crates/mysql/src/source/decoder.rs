@@ -4,7 +4,7 @@ mod effect;
 
 use super::event::{self, Begin, Header};
 use super::prepared::{Held, Prepared};
-use super::rows::RowDecoder;
+use super::rows::{RowDecoder, leaves_out};
 use super::statement::Statement;
 use super::table_map;
 use super::tables::{Asked, Tables};
@@ -25,6 +25,8 @@ pub enum Step {
     Done,
     /// Look this table up, tell [`Tables::learn`], and give the same event again.
     Catalog(QualifiedName),
+    /// Find out this table's definition where the stream stands, tell [`Tables::settle`], and give the same event again.
+    Defaults(QualifiedName),
     /// Unpack the event's body, give its events to [`Decoder::inner`].
     Payload,
     /// Give these events to [`Decoder::inner`], then call [`Decoder::decided`].
@@ -178,7 +180,7 @@ impl Decoder {
             | event::UPDATE_ROWS_V1
             | event::DELETE_ROWS_V1 => match self.held() {
                 Some(name) => self.prepared.rows(&name, without_checksum(bytes, body))?,
-                None => self.rows(header.kind, body)?,
+                None => return self.rows(header.kind, body),
             },
             event::GTID => self.begin(header, event::gtid(body).map_err(cut)?)?,
             event::GTID_TAGGED => self.begin(header, event::gtid_tagged(body).map_err(cut)?)?,
@@ -255,12 +257,18 @@ impl Decoder {
         self.current.as_ref().and_then(|current| current.held.clone())
     }
 
-    fn rows(&mut self, kind: u8, mut body: &[u8]) -> Result<(), Error> {
+    fn rows(&mut self, kind: u8, mut body: &[u8]) -> Result<Step, Error> {
         let number = table_map::table_id(&mut body).map_err(cut)?;
-        let Some(plan) = self.tables.plan(number)? else { return Ok(()) };
+        let Some(plan) = self.tables.plan(number)? else { return Ok(Step::Done) };
+        if !plan.settled
+            && leaves_out(kind, body, plan)
+            && let Some(name) = self.tables.place(&plan.schema.table)
+        {
+            return Ok(Step::Defaults(name.clone()));
+        }
         let current = self.current.as_mut().ok_or(Error::Protocol("rows outside a transaction"))?;
         current.size += self.rows.changes(kind, body, plan, &mut current.changes)?;
-        Ok(())
+        Ok(Step::Done)
     }
 
     /// A prepared transaction waits; one that is committed in one phase is decided at once.
@@ -285,6 +293,11 @@ impl Decoder {
     pub fn decided(&mut self, prepared: Gtid) -> Result<(), Error> {
         self.taken.add(prepared);
         self.finish()
+    }
+
+    /// What has been taken whole.
+    pub fn taken(&self) -> &GtidSet {
+        &self.taken
     }
 
     /// The transaction under way has this GTID.

@@ -65,7 +65,7 @@ impl Lookback {
                 Some(_) | None => return Ok(None),
             };
             match decoder.event(event)? {
-                (Step::Done | Step::Catalog(_), _) => {}
+                (Step::Done | Step::Catalog(_) | Step::Defaults(_), _) => {}
                 (Step::Payload, body) => {
                     let mut payload = Payload::open(body)?;
                     while let Some(event) = payload.next()? {

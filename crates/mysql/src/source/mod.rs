@@ -9,6 +9,7 @@ mod arbitrary;
 mod collations;
 mod decoder;
 mod event;
+mod lookahead;
 mod lookback;
 mod payload;
 mod plan;
@@ -27,6 +28,7 @@ use crate::gtid::GtidSet;
 use crate::wire::Wire;
 use async_trait::async_trait;
 use decoder::Decoder;
+use lookahead::Lookahead;
 use lookback::Lookback;
 use prepared::{Keep, Prepared};
 use pump::{Lookup, Pump};
@@ -190,7 +192,8 @@ pub async fn open(
     let mut decoder = Decoder::new(tables, epoch, position, taken, Prepared::new(&scope.spill, Keep::Ours)?);
     decoder.set_checksum(checksum);
     let (sender, batches) = mpsc::channel(BATCHES);
-    let lookup = Lookup { config: config.clone(), client: None };
+    let ahead = Lookahead { config: config.clone(), scope: scope.clone(), checksum };
+    let lookup = Lookup { config: config.clone(), client: None, ahead };
     let pump = tokio::spawn(Pump { wire, decoder, lookup, lookback, batches: sender }.run());
     Ok((BinlogSource { batches, returned, pump }, start))
 }

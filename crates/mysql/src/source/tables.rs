@@ -1,7 +1,7 @@
 //! Which tables of the log are the pipeline's, and how their rows are read.
 
 use super::collations::Collations;
-use super::plan::Plan;
+use super::plan::{Catalogs, Plan};
 use super::statement::Name;
 use super::table_map;
 use crate::catalog::{QualifiedName, Table};
@@ -55,11 +55,21 @@ pub struct Tables {
     /// By the map itself, since numbers change more often than tables. Forgotten at every statement that may alter one.
     maps: HashMap<Box<[u8]>, Known>,
     learned: Option<(QualifiedName, Option<Table>)>,
+    /// Definitions that hold where the stream stands, until a statement in the log alters the table.
+    settled: HashMap<TableName, Table>,
 }
 
 impl Tables {
     pub fn new(scope: Vec<(QualifiedName, TableName)>, case: Case, collations: Collations) -> Self {
-        Self { scope, case, collations, numbers: HashMap::new(), maps: HashMap::new(), learned: None }
+        Self {
+            scope,
+            case,
+            collations,
+            numbers: HashMap::new(),
+            maps: HashMap::new(),
+            learned: None,
+            settled: HashMap::new(),
+        }
     }
 
     /// Whether a table map event is about a table of the pipeline.
@@ -92,7 +102,8 @@ impl Tables {
                             return Ok(Asked::Catalog(name));
                         };
                         let map = table_map::parse(rest).map_err(cut)?;
-                        Known::Planned(Arc::new(Plan::new(&table, &map, catalog.as_ref(), &self.collations)?))
+                        let catalogs = Catalogs { newest: catalog.as_ref(), settled: self.settled.get(&table) };
+                        Known::Planned(Arc::new(Plan::new(&table, &map, catalogs, &self.collations)?))
                     }
                 }
             }
@@ -109,6 +120,33 @@ impl Tables {
     /// The catalog's view of a table that a map asked for.
     pub fn learn(&mut self, name: QualifiedName, table: Option<Table>) {
         self.learned = Some((name, table));
+    }
+
+    /// A table's definition where the stream stands.
+    pub fn settle(&mut self, name: &QualifiedName, catalog: Table) -> Result<(), Error> {
+        let Some((_, table)) = self.scope.iter().find(|(own, _)| own == name).cloned() else { return Ok(()) };
+        let catalogs = Catalogs { newest: Some(&catalog), settled: Some(&catalog) };
+        let known = self.numbers.values_mut().map(|(map, known)| (&**map, known));
+        for (map, known) in known.chain(self.maps.iter_mut().map(|(map, known)| (&**map, known))) {
+            if let Known::Planned(plan) = known
+                && plan.schema.table == table
+            {
+                let map = table_map::parse(map).map_err(|invalid| Error::Protocol(invalid.0))?;
+                *plan = Arc::new(Plan::new(&table, &map, catalogs, &self.collations)?);
+            }
+        }
+        self.settled.insert(table, catalog);
+        Ok(())
+    }
+
+    /// A statement in the log has altered a table of the pipeline.
+    pub fn unsettle(&mut self, table: &TableName) {
+        self.settled.remove(table);
+    }
+
+    /// What a table of the pipeline is called at the server.
+    pub fn place(&self, table: &TableName) -> Option<&QualifiedName> {
+        self.scope.iter().find(|(_, own)| own == table).map(|(name, _)| name)
     }
 
     /// How to read rows of the table with this number; None where they are not ours.

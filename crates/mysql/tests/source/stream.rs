@@ -112,12 +112,35 @@ async fn defaults_that_a_minimal_insert_leaves_out_are_filled_in() -> Result<()>
     assert_rows_equal(&stream.applied("d")?, &fixture.rows("d").await?);
     // A default that the catalog prints rounded is refused.
     fixture.run(&[minimal, "INSERT INTO r (id) VALUES (1)"]).await?;
-    let error = loop {
-        if let Err(error) = stream.source.next().await {
-            break error.to_string();
-        }
-    };
+    let error = stream.refusal().await?.to_string();
     assert!(error.contains("column f") && error.contains("binlog_row_image = FULL"), "{error}");
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_default_that_was_altered_since_is_never_taken_for_the_old_one() -> Result<()> {
+    let Some(fixture) = Fixture::new(&["CREATE TABLE d (id INT PRIMARY KEY, a INT DEFAULT 5)"], &["d"]).await? else {
+        return Ok(());
+    };
+    let minimal = "SET SESSION binlog_row_image = 'MINIMAL'";
+    let mut stream = fixture.open(None).await?;
+    fixture.run(&[minimal, "INSERT INTO d (id) VALUES (1)"]).await?;
+    stream.until(1).await?;
+    // What is known stays known, although the catalog is newer when the table is looked up again.
+    let alter = "ALTER TABLE d ALTER COLUMN a SET DEFAULT 6";
+    fixture
+        .run(&[minimal, "FLUSH TABLES", "INSERT INTO d (id) VALUES (2)", alter, "INSERT INTO d (id) VALUES (3)"])
+        .await?;
+    stream.until(3).await?;
+    assert_rows_equal(&stream.applied("d")?, &fixture.rows("d").await?);
+    let checkpoint = stream.checkpoint.clone();
+    drop(stream);
+    // Nobody knows what the default was at an insert that was followed by a change before anybody looked.
+    let again = "ALTER TABLE d ALTER COLUMN a SET DEFAULT 7";
+    fixture.run(&[minimal, "INSERT INTO d (id) VALUES (4)", again]).await?;
+    let error = fixture.open(Some(&checkpoint)).await?.refusal().await?;
+    assert_eq!(error.class(), sync_worker_core::error::ErrorClass::Gap, "{error}");
+    assert!(error.to_string().contains(".d ") && error.to_string().contains("binlog_row_image = FULL"), "{error}");
     Ok(())
 }
 

@@ -71,8 +71,9 @@ impl Decoder {
                 }
             }
             Statement::Alter(name) => {
-                if let Some((name, _)) = self.tables.find(&name, database) {
+                if let Some((name, table)) = self.tables.find(&name, database).cloned() {
                     tracing::warn!(table = %name, "the definition of a captured table has changed");
+                    self.tables.unsettle(&table);
                 }
                 self.tables.forget();
             }
