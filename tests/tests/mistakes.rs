@@ -8,6 +8,7 @@ use sync_worker_tests::database::Database;
 use sync_worker_tests::each_direction;
 use sync_worker_tests::kind::{Direction, Kind};
 use sync_worker_tests::scenario::Preparation;
+use sync_worker_tests::servers::Servers;
 use sync_worker_tests::worker::{Worker, printed};
 
 each_direction![
@@ -296,5 +297,34 @@ async fn a_missing_privilege_is_told_with_its_statement() -> anyhow::Result<()> 
             assert!(checked.lines().any(|line| parts.iter().all(|part| line.contains(part))), "{parts:?} in {checked}");
         }
     }
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_mysql_source_that_keeps_changes_out_of_its_log_is_told() -> anyhow::Result<()> {
+    let servers = Servers::new()?;
+    let settings = ["binlog-do-db=elsewhere", "log-replica-updates=OFF"];
+    let source = Database::create_on(&servers.start(Kind::Mysql, "source", &settings)?, "filtered").await?;
+    // A target may go without any log.
+    let target = Database::create_on(&servers.start(Kind::Mysql, "target", &["skip-log-bin"])?, "filtered").await?;
+    source.execute("CHANGE REPLICATION SOURCE TO SOURCE_HOST = 'nowhere.invalid', SOURCE_USER = 'nobody'").await?;
+    source.execute("SET GLOBAL server_id = 0").await?;
+    let mut preparation = Preparation::between(source, target).await?;
+    preparation.item(3).await?;
+    let mut worker = Worker::new(&preparation.settings)?;
+    worker.quiet();
+    let checked = worker.expect(1, &["check"]).await?;
+    for parts in [
+        ["databases.source", "binlog-do-db is elsewhere", "without binlog-do-db"],
+        ["databases.source", "log_replica_updates is OFF", "--log-replica-updates"],
+        ["databases.source", "server_id is 0", "SET PERSIST server_id"],
+    ] {
+        let told = problems(&checked).iter().any(|line| parts.iter().all(|part| line.contains(part)));
+        assert!(told, "{parts:?} in {checked}");
+    }
+    assert_eq!(problems(&checked).len(), 3, "{checked}");
+    // The rows differ, and that is all that a comparison finds.
+    let text = worker.expect(1, &["verify", "--patience", "0"]).await?;
+    assert!(problems(&text).is_empty(), "{text}");
     Ok(())
 }

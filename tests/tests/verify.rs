@@ -71,11 +71,14 @@ async fn schema_prints_what_a_target_lacks(direction: Direction) -> anyhow::Resu
     scenario.worker.until_streaming(LIMIT).await?;
     scenario.equal().await?;
     // A column more at the source.
-    let add = "ALTER TABLE item ADD COLUMN colour varchar(20) NULL";
+    let add = "ALTER TABLE item ADD COLUMN colour varchar(20) NOT NULL DEFAULT 'blue'";
     scenario.source.execute(add).await?;
     let statement = scenario.worker.expect(1, &["schema"]).await?;
     assert!(statement.contains("colour") && !statement.contains("version"), "{statement}");
+    assert!(statement.contains("`sync-worker verify mirror --repair`"), "{statement}");
     scenario.target.execute(&statement).await?;
+    // The rows that are there have the source's default once they are copied again.
+    scenario.worker.expect(0, &["verify", "mirror", "--repair", "--patience", "5"]).await?;
     scenario.source.execute("UPDATE item SET colour = 'red' WHERE id = 3").await?;
     scenario.finish().await
 }

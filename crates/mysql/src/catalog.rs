@@ -167,7 +167,7 @@ pub async fn table(client: &mut Client, name: &QualifiedName) -> Result<Option<T
     let query = "SELECT TABLE_SCHEMA, TABLE_NAME, ENGINE, TABLE_ROWS FROM information_schema.TABLES \
                  WHERE TABLE_SCHEMA = ? AND TABLE_NAME = ?";
     let Some(mut row) = rows(client, query, by_name()).await?.into_iter().next() else { return Ok(None) };
-    let name = QualifiedName { database: text(&mut row, 0)?, table: text(&mut row, 1)? };
+    let found = QualifiedName { database: text(&mut row, 0)?, table: text(&mut row, 1)? };
     let storage = optional(&mut row, 2)?;
     let estimate = row.take_opt::<Option<u64>, _>(3).and_then(Result::ok).flatten().unwrap_or(0);
 
@@ -202,13 +202,13 @@ pub async fn table(client: &mut Client, name: &QualifiedName) -> Result<Option<T
         });
     }
 
-    let (key, unique) = indexes(client, by_name(), &columns).await?;
+    let (key, unique) = indexes(client, &found, &columns).await?;
     let foreign_keys = foreign_keys(client, by_name()).await?;
     let query = "SELECT TRIGGER_NAME FROM information_schema.TRIGGERS \
                  WHERE EVENT_OBJECT_SCHEMA = ? AND EVENT_OBJECT_TABLE = ? ORDER BY TRIGGER_NAME";
     let triggers = rows(client, query, by_name()).await?;
     let triggers = triggers.into_iter().map(|mut row| text(&mut row, 0)).collect::<Result<_, _>>()?;
-    Ok(Some(Table { name, storage, rows: estimate, columns, key, unique, foreign_keys, triggers }))
+    Ok(Some(Table { name: found, storage, rows: estimate, columns, key, unique, foreign_keys, triggers }))
 }
 
 /// The canonical type of a column as the catalog spells it.
@@ -216,29 +216,40 @@ pub fn column_type(type_name: &str, data_type: &str, character_set: Option<&str>
     mysql_type(type_name, data_type, character_set)
 }
 
-/// The key and the other unique indexes.
+/// The key and the other unique indexes, in the table's own order: the first that can be a key is what the server takes
+/// for one, and all that minimal row images have of a row.
 async fn indexes(
     client: &mut Client,
-    name: Params,
+    table: &QualifiedName,
     columns: &[TableColumn],
 ) -> Result<(Option<Index>, Vec<Index>), Error> {
-    let query = "SELECT INDEX_NAME, COLUMN_NAME FROM information_schema.STATISTICS \
-                 WHERE TABLE_SCHEMA = ? AND TABLE_NAME = ? AND NON_UNIQUE = 0 ORDER BY INDEX_NAME, SEQ_IN_INDEX";
-    let mut found: Vec<(Index, bool)> = Vec::new();
-    for mut row in rows(client, query, name).await? {
-        let name = text(&mut row, 0)?;
+    const NO_KEY: u8 = 0;
+    /// Over the beginnings of values.
+    const PARTIAL: u8 = 1;
+    const WHOLE: u8 = 2;
+    let query = format!("SHOW INDEX FROM {} WHERE Non_unique = 0", table.quoted());
+    let mut found: Vec<(Index, u8)> = Vec::new();
+    for mut row in rows(client, &query, Params::Empty).await? {
+        let name = text(&mut row, 2)?;
         // A part over an expression has no column, and an index with one can't be a key.
-        let column = optional(&mut row, 1)?;
+        let column = optional(&mut row, 4)?;
+        let part = row.take_opt::<Option<u64>, _>(7).and_then(Result::ok).flatten();
         if found.last().is_none_or(|(index, _)| index.name != name) {
-            found.push((Index { name, columns: Vec::new() }, true));
+            found.push((Index { name, columns: Vec::new() }, WHOLE));
         }
-        let Some((index, usable)) = found.last_mut() else { continue };
+        let Some((index, use_as_key)) = found.last_mut() else { continue };
         let known = column.as_ref().and_then(|name| columns.iter().find(|column| column.column.name == *name));
-        *usable &= known.is_some_and(|column| !column.column.nullable && !column.column.generated);
+        let usable = known.is_some_and(|column| !column.column.nullable && !column.column.generated);
+        *use_as_key = (*use_as_key).min(match (usable, part) {
+            (false, _) => NO_KEY,
+            (true, Some(_)) => PARTIAL,
+            (true, None) => WHOLE,
+        });
         index.columns.extend(column);
     }
-    let primary = found.iter().position(|(index, usable)| *usable && index.name == "PRIMARY");
-    let key = primary.or_else(|| found.iter().position(|(_, usable)| *usable));
+    let primary = found.iter().position(|(index, usable)| *usable > NO_KEY && index.name == "PRIMARY");
+    let first = |least| found.iter().position(|(_, usable)| *usable >= least);
+    let key = primary.or_else(|| first(WHOLE)).or_else(|| first(PARTIAL));
     let key = key.map(|at| found.remove(at).0);
     Ok((key, found.into_iter().map(|(index, _)| index).collect()))
 }

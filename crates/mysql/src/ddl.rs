@@ -12,7 +12,8 @@ pub fn ddl(name: &str, default_database: Option<&str>, wanted: &Schema, have: Op
     if let Some(have) = have {
         let missing = wanted.columns.iter().enumerate().filter(|(_, column)| have.column(&column.name).is_none());
         let line = |(at, column): (usize, &Column)| {
-            format!("ALTER TABLE {table} ADD COLUMN {};", definition(wanted, at, column))
+            // The rows that are there have no value yet, and a zero in its place would look like one.
+            format!("ALTER TABLE {table} ADD COLUMN {};", definition(wanted, at, &nullable(column)))
         };
         let lines: Vec<String> = missing.map(line).collect();
         return (!lines.is_empty()).then(|| lines.join("\n"));
@@ -29,6 +30,10 @@ pub fn ddl(name: &str, default_database: Option<&str>, wanted: &Schema, have: Op
     ))
 }
 
+fn nullable(column: &Column) -> Column {
+    Column { nullable: true, ..column.clone() }
+}
+
 fn definition(schema: &Schema, at: usize, column: &Column) -> String {
     let own = match schema.engine {
         Engine::Mysql => Some(column.type_name.clone()),
@@ -38,5 +43,32 @@ fn definition(schema: &Schema, at: usize, column: &Column) -> String {
     match own {
         Some(own) => format!("{} {own}{null}", quoted(&column.name)),
         None => format!("{} longtext{null} /* {} has no counterpart here */", quoted(&column.name), column.type_name),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use sync_worker_core::types::ColumnType;
+
+    #[test]
+    fn a_column_is_added_without_a_value_for_the_rows_that_are_there() {
+        let column = |name: &str| Column {
+            name: name.into(),
+            kind: ColumnType::Int { bits: 32, unsigned: false },
+            type_name: "int".into(),
+            nullable: false,
+            generated: false,
+        };
+        let schema = |names: &[&str]| {
+            let columns = names.iter().map(|name| column(name)).collect();
+            Schema::new("t".into(), Engine::Mysql, columns, vec![0])
+        };
+        let (wanted, have) = (schema(&["id", "n"]), schema(&["id"]));
+        let added = ddl("t", Some("shop"), &wanted, Some(&have));
+        assert_eq!(added.as_deref(), Some("ALTER TABLE `shop`.`t` ADD COLUMN `n` int NULL;"));
+        let made = ddl("t", Some("shop"), &wanted, None).unwrap_or_default();
+        assert!(made.contains("`n` int NOT NULL"), "{made}");
+        assert_eq!(ddl("t", Some("shop"), &have, Some(&have)), None);
     }
 }

@@ -1,29 +1,19 @@
 //! Preflight: what keeps a MySQL database from being a source or a target, with the statement that mends it. Changes
 //! nothing.
 
+mod server;
+
 use crate::catalog::{self, QualifiedName, Table, quoted};
 use crate::client::Client;
 use crate::codec::Format;
 use crate::codec::charset::Charset;
 use crate::config::Config;
 use crate::error::Error;
+use mysql_async::Row as DriverRow;
 use mysql_async::prelude::Queryable;
 use std::sync::Arc;
 use sync_worker_core::database::{Finding, Inspection, Role, Scope, TableAt};
 use sync_worker_core::name::DatabaseName;
-
-/// A server's variable, what it must be, and the statement that makes it so.
-const SOURCE_SETTINGS: [(&str, &str, &str); 5] = [
-    ("log_bin", "1", "start the server with --log-bin"),
-    ("binlog_format", "ROW", "SET PERSIST binlog_format = 'ROW'; then reconnect every client"),
-    ("binlog_row_metadata", "FULL", "SET PERSIST binlog_row_metadata = 'FULL';"),
-    (
-        "gtid_mode",
-        "ON",
-        "SET PERSIST enforce_gtid_consistency = ON; then gtid_mode = OFF_PERMISSIVE, ON_PERMISSIVE, ON in turn",
-    ),
-    ("enforce_gtid_consistency", "ON", "SET PERSIST enforce_gtid_consistency = ON;"),
-];
 
 /// From this release on a cascade's changes to child rows stand in the log.
 const LOGS_CASCADES: (u32, u32) = (9, 6);
@@ -38,8 +28,10 @@ pub async fn inspect(config: &Config, name: &DatabaseName, scope: &Scope, role: 
         found: Inspection::default(),
     };
     look.grants = look.grants().await?;
+    let names = scope.tables.iter().map(|at| QualifiedName::parse(&at.name, default.as_deref()));
+    let names: Vec<QualifiedName> = names.collect::<Result<_, _>>()?;
     match role {
-        Role::Source => look.source().await?,
+        Role::Source => look.source(&names).await?,
         Role::Target => look.target().await?,
     }
     for at in &scope.tables {
@@ -61,6 +53,21 @@ impl Look<'_> {
     async fn rows(&mut self, sql: &str) -> Result<Vec<String>, Error> {
         let query = self.client.conn.query::<String, _>(sql);
         self.client.liveness.watch("a look at the server", query).await
+    }
+
+    /// The rows of a statement that shows how a server is, with an older word for it where the new one is unknown; None
+    /// where the user may not see it.
+    async fn shown(&mut self, new: &str, old: &str) -> Result<Option<Vec<DriverRow>>, Error> {
+        for sql in [new, old] {
+            let query = self.client.conn.query::<DriverRow, _>(sql);
+            match self.client.liveness.watch("a look at the server", query).await {
+                Ok(rows) => return Ok(Some(rows)),
+                Err(error) if error.code() == Some(1064) => {}
+                Err(error) if error.code() == Some(1227) => return Ok(None),
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(None)
     }
 
     /// What the user may do by itself and by its active roles.
@@ -122,58 +129,6 @@ impl Look<'_> {
                 });
             named && covers
         })
-    }
-
-    async fn source(&mut self) -> Result<(), Error> {
-        if self.variable("version").await?.is_some_and(|version| version.contains("MariaDB")) {
-            self.find(None, "the server is MariaDB", "MariaDB is not supported as a source yet; name a MySQL server");
-            return Ok(());
-        }
-        for (name, wanted, cure) in SOURCE_SETTINGS {
-            // Row format is all that remains where there is no choice.
-            let Some(is) = self.variable(name).await? else { continue };
-            let right = is.eq_ignore_ascii_case(wanted) || wanted == "1" && is.eq_ignore_ascii_case("ON");
-            if !right {
-                let wanted = if wanted == "1" { "ON" } else { wanted };
-                self.find(None, format!("{name} is {is}, it must be {wanted}"), cure);
-            }
-        }
-        let image = self.variable("binlog_row_image").await?.unwrap_or_default();
-        let values = self.variable("binlog_row_value_options").await?.unwrap_or_default();
-        if image != "FULL" && values == "PARTIAL_JSON" {
-            let problem = format!(
-                "partial JSON updates stand in the log without the whole document (binlog_row_image is {image})"
-            );
-            self.find(
-                None,
-                problem,
-                "SET PERSIST binlog_row_image = 'FULL'; or SET PERSIST binlog_row_value_options = '';",
-            );
-        } else if image != "FULL" {
-            let problem = format!("binlog_row_image is {image}: inserts lack defaults, which can't always be known");
-            self.advise(None, problem, "SET PERSIST binlog_row_image = 'FULL';");
-        }
-        for privilege in ["REPLICATION SLAVE", "REPLICATION CLIENT"] {
-            if !self.may(privilege, None) {
-                let cure = format!("GRANT {privilege} ON *.* TO CURRENT_USER(); as an administrator, naming the user");
-                self.find(None, format!("the user lacks {privilege}"), cure);
-            }
-        }
-        Ok(())
-    }
-
-    async fn target(&mut self) -> Result<(), Error> {
-        let bookkeeping = QualifiedName { database: "sync_worker".to_owned(), table: "progress".to_owned() };
-        for privilege in ["CREATE", "SELECT", "INSERT", "UPDATE", "DELETE"] {
-            if !self.may(privilege, Some(&bookkeeping)) {
-                let cure = "GRANT CREATE, SELECT, INSERT, UPDATE, DELETE ON sync_worker.* to this user";
-                self.find(None, format!("the user lacks {privilege} on the database sync_worker"), cure);
-            }
-        }
-        if self.variable("read_only").await?.as_deref() == Some("1") {
-            self.find(None, "the server is read-only", "point to the primary, or SET GLOBAL read_only = OFF;");
-        }
-        Ok(())
     }
 
     async fn table(&mut self, at: &TableAt, role: Role, default: Option<&str>) -> Result<(), Error> {

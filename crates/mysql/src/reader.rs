@@ -1,14 +1,17 @@
 //! Reading tables as they stand, in ranges of their keys.
 
-use crate::catalog::{self, QualifiedName, Table, quoted};
+mod keys;
+
+use crate::catalog::{self, QualifiedName, Table, TableColumn, quoted};
 use crate::client::Client;
+use crate::codec::charset::Charset;
 use crate::codec::{CUT, Format, Invalid, Scratch, protocol, take_slice};
 use crate::config::Config;
 use crate::error::Error;
-use crate::literal;
-use crate::source::{Returned, boundary, log_status};
+use crate::source::{Collations, Returned, boundary, log_status, read_collations};
 use crate::wire::Wire;
 use async_trait::async_trait;
+use keys::{condition, labels, literals};
 use std::collections::HashMap;
 use std::sync::Arc;
 use sync_worker_core::database::Scope;
@@ -32,6 +35,8 @@ struct Known {
     schema: Arc<Schema>,
     /// Of the schema's columns.
     formats: Vec<Format>,
+    /// How each is read.
+    selected: Vec<String>,
     /// Of the key's columns: the labels of an enum, whose order is not that of their text.
     labels: Vec<Option<Vec<String>>>,
     rows: u64,
@@ -46,6 +51,8 @@ pub struct MysqlReader {
     returned: Arc<Returned>,
     /// The set that was waited for last.
     visible: String,
+    /// About how long the rows of tables are whose chunks have been cut.
+    lengths: HashMap<TableName, usize>,
 }
 
 impl MysqlReader {
@@ -61,6 +68,7 @@ impl MysqlReader {
             client: None,
             returned,
             visible: String::new(),
+            lengths: HashMap::new(),
         })
     }
 
@@ -77,7 +85,15 @@ impl MysqlReader {
         }
         let missing =
             || Error::Fatal(format!("table {name} is not there or can't be seen; create it, or GRANT SELECT on it"));
-        let known = Arc::new(describe(table, found?.ok_or_else(missing)?)?);
+        let found = found?.ok_or_else(missing)?;
+        let mut collations = Ok(Collations::new());
+        if found.columns.iter().any(|column| single_byte(column).is_some()) {
+            collations = read_collations(self.seeing().await?).await;
+        }
+        if collations.is_err() {
+            self.wire = None;
+        }
+        let known = Arc::new(describe(table, found, &collations?)?);
         self.known.insert(table.clone(), known.clone());
         Ok(known)
     }
@@ -96,7 +112,7 @@ impl MysqlReader {
             Some(wire) => wire,
             None => Wire::connect(&self.config).await?,
         };
-        let returned = self.returned.set();
+        let returned = self.returned.set().unwrap_or_default();
         if returned != self.visible {
             let query = format!("SELECT WAIT_FOR_EXECUTED_GTID_SET('{returned}', {VISIBLE_WITHIN_SECONDS})");
             if wire.query_value(&query).await? != "0" {
@@ -130,7 +146,12 @@ impl MysqlReader {
         outcome.map(drop)
     }
 
+    /// Where the log ends now. Where no stream is read nobody compares with it, and a target may have no log, or a user
+    /// who may not look at it.
     async fn high(&mut self) -> std::result::Result<Position, Error> {
+        if self.returned.set().is_none() {
+            return Ok(Position::Mysql(boundary(0, 0)));
+        }
         let status = log_status(self.seeing().await?).await;
         if status.is_err() {
             self.wire = None;
@@ -147,7 +168,7 @@ impl MysqlReader {
     ) -> std::result::Result<Option<Key>, Error> {
         let known = self.known(table).await?;
         let condition = condition(&known, after, None)?;
-        let (key, order) = (known.key_list(), known.order());
+        let (key, order) = (known.selected_key(), known.order());
         let offset = rows.saturating_sub(1);
         let statement =
             format!("SELECT {key} FROM {}{condition} ORDER BY {order} LIMIT 1 OFFSET {offset}", known.name.quoted());
@@ -166,12 +187,19 @@ impl MysqlReader {
         let known = self.known(table).await?;
         let condition = condition(&known, range.after.as_ref(), range.up_to.as_ref())?;
         let (columns, order) = (known.column_list(), known.order());
-        let statement = format!("SELECT {columns} FROM {}{condition} ORDER BY {order}", known.name.quoted());
+        let mut statement = format!("SELECT {columns} FROM {}{condition} ORDER BY {order}", known.name.quoted());
+        // A read that stops before its end costs the connection: where that has happened once, no more rows are asked for
+        // than there is room for, and a few too many are taken.
+        let limit = self.lengths.get(table).map(|length| (bytes / length).max(1));
+        if let Some(limit) = limit {
+            statement.push_str(&format!(" LIMIT {limit}"));
+        }
+        let most = if limit.is_some() { bytes.saturating_mul(2) } else { bytes };
         let formats: Vec<_> = known.formats.iter().enumerate().collect();
         let (mut rows, mut size, mut cut) = (Vec::new(), 0, false);
         let mut decoder = Decoder::default();
         self.rows(&statement, &mut |packet| {
-            if size >= bytes && !rows.is_empty() {
+            if size >= most && !rows.is_empty() {
                 cut = true;
                 return Ok(false);
             }
@@ -181,6 +209,10 @@ impl MysqlReader {
             Ok(true)
         })
         .await?;
+        cut |= limit == Some(rows.len());
+        if cut {
+            self.lengths.insert(table.clone(), (size / rows.len().max(1)).max(1));
+        }
         let cut_at = match rows.last() {
             Some(last) if cut => Some(known.schema.key_of(last)?),
             Some(_) | None => None,
@@ -235,101 +267,54 @@ impl Known {
     }
 
     fn column_list(&self) -> String {
-        let names: Vec<_> = self.schema.columns.iter().map(|column| quoted(&column.name)).collect();
-        names.join(", ")
+        self.selected.join(", ")
+    }
+
+    fn selected_key(&self) -> String {
+        let key: Vec<_> = self.schema.key.iter().map(|&at| self.selected[at].as_str()).collect();
+        key.join(", ")
     }
 }
 
-fn describe(table: &TableName, found: Table) -> std::result::Result<Known, Error> {
+/// The character set of text that is read as its bytes: the server would give a question mark for each byte that the set
+/// does not define (invariant 7).
+fn single_byte(column: &TableColumn) -> Option<&str> {
+    let text = matches!(column.column.kind, ColumnType::Text { .. });
+    let set = column.character_set.as_deref().filter(|set| text && *set != "binary" && Charset::is_readable(set))?;
+    Charset::by_name(set).is_none().then_some(set)
+}
+
+fn describe(table: &TableName, found: Table, collations: &Collations) -> std::result::Result<Known, Error> {
     let name = found.name.clone();
     let schema = found.schema(table).ok_or_else(|| {
         Error::Fatal(format!("table {name} has no key; ALTER TABLE {} ADD PRIMARY KEY (...)", name.quoted()))
     })?;
     let mut formats = Vec::with_capacity(schema.columns.len());
+    let mut selected = Vec::with_capacity(schema.columns.len());
     for column in found.columns.iter().filter(|column| !column.column.generated) {
+        let name = quoted(&column.column.name);
+        let own = single_byte(column).and_then(|set| {
+            let collation = collations.values().find(|collation| collation.character_set == set)?;
+            collation.charset.clone()
+        });
+        if let Some(charset) = own {
+            formats.push(Format::Text { prefix: 0, charset });
+            selected.push(format!("CONVERT({name} USING binary)"));
+            continue;
+        }
         formats.push(Format::of_column(column).ok_or_else(|| Error::Value {
             table: table.to_string(),
             column: column.column.name.clone(),
             problem: format!("type {} can't be read", column.column.type_name),
         })?);
+        selected.push(name);
     }
     let labels = schema.key.iter().map(|&at| match schema.columns[at].kind {
         ColumnType::Enum => Some(labels(&schema.columns[at].type_name)),
         _ => None,
     });
     let labels = labels.collect();
-    Ok(Known { name, schema: Arc::new(schema), formats, labels, rows: found.rows })
-}
-
-/// The labels of `enum('a','b')`.
-fn labels(type_name: &str) -> Vec<String> {
-    let mut found = Vec::new();
-    let mut rest = type_name;
-    while let Some(start) = rest.find('\'') {
-        let mut label = String::new();
-        let mut characters = rest[start + 1..].char_indices().peekable();
-        let mut end = rest.len();
-        while let Some((at, character)) = characters.next() {
-            if character != '\'' {
-                label.push(character);
-            } else if characters.next_if(|(_, next)| *next == '\'').is_some() {
-                label.push('\'');
-            } else {
-                end = start + 1 + at + 1;
-                break;
-            }
-        }
-        found.push(label);
-        rest = &rest[end..];
-    }
-    found
-}
-
-/// The values of a key as literals; `ordered` to compare by order, else for equality.
-fn literals(known: &Known, key: &Key, ordered: bool) -> std::result::Result<Vec<String>, Error> {
-    let unusable = |at: usize| Error::Value {
-        table: known.schema.table.to_string(),
-        column: known.schema.key.get(at).map_or(String::new(), |&at| known.schema.columns[at].name.clone()),
-        problem: "a value of this type can't be looked up as a key".to_owned(),
-    };
-    let mut found = Vec::with_capacity(known.schema.key.len());
-    for (at, cell) in key.cells().enumerate() {
-        let Cell::Present(value) = cell? else { return Err(unusable(at)) };
-        let value = match (value, known.labels.get(at)) {
-            // Enums are ordered by their number, and compared by it with a number.
-            (Value::Text(text), Some(Some(labels))) if ordered => {
-                let index = labels.iter().position(|label| label == text).map_or(0, |index| index as u64 + 1);
-                Value::unsigned(index)
-            }
-            (value, _) => value,
-        };
-        let mut text = String::new();
-        literal::append(value, &mut text).ok_or_else(|| unusable(at))?;
-        found.push(text);
-    }
-    match found.len() == known.schema.key.len() {
-        true => Ok(found),
-        false => Err(unusable(0)),
-    }
-}
-
-/// `WHERE` for the keys between two, each row comparison written out, since the server uses its index for that form.
-fn condition(known: &Known, after: Option<&Key>, up_to: Option<&Key>) -> std::result::Result<String, Error> {
-    let names: Vec<String> = known.key_names().collect();
-    let mut parts = Vec::new();
-    for (key, strict, last) in [(after, ">", ">"), (up_to, "<", "<=")] {
-        let Some(key) = key else { continue };
-        let values = literals(known, key, true)?;
-        let mut alternatives = Vec::new();
-        for at in 0..names.len() {
-            let operator = if at + 1 == names.len() { last } else { strict };
-            let equal = names.iter().zip(&values).take(at).map(|(name, value)| format!("{name} = {value}"));
-            let bound = format!("{} {operator} {}", names[at], values[at]);
-            alternatives.push(equal.chain([bound]).collect::<Vec<_>>().join(" AND "));
-        }
-        parts.push(format!("(({}))", alternatives.join(") OR (")));
-    }
-    Ok(if parts.is_empty() { String::new() } else { format!(" WHERE {}", parts.join(" AND ")) })
+    Ok(Known { name, schema: Arc::new(schema), formats, selected, labels, rows: found.rows })
 }
 
 #[derive(Default)]
@@ -386,15 +371,5 @@ impl TableReader for MysqlReader {
 
     async fn read_keys(&mut self, table: &TableName, keys: &[Key]) -> Result<Chunk> {
         Ok(self.keys(table, keys).await?)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn labels_are_taken_apart() {
-        assert_eq!(labels("enum('a','it''s','','x,y')"), ["a", "it's", "", "x,y"]);
     }
 }

@@ -12,8 +12,10 @@ pub fn ddl(name: &str, wanted: &Schema, have: Option<&Schema>) -> Option<String>
     let table = Qualified::parse(name).quoted();
     if let Some(have) = have {
         let missing = wanted.columns.iter().filter(|column| have.column(&column.name).is_none());
+        // The rows that are there have no value yet: NOT NULL would be refused.
+        let nullable = |column: &Column| Column { nullable: true, ..column.clone() };
         let lines: Vec<String> = missing
-            .map(|column| format!("ALTER TABLE {table} ADD COLUMN {};", definition(wanted.engine, column)))
+            .map(|column| format!("ALTER TABLE {table} ADD COLUMN {};", definition(wanted.engine, &nullable(column))))
             .collect();
         return (!lines.is_empty()).then(|| lines.join("\n"));
     }

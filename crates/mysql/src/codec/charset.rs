@@ -4,6 +4,9 @@ use super::{Invalid, Scratch};
 use std::sync::Arc;
 use sync_worker_core::value::Value;
 
+/// What stands in a table for a byte that is no character of its set. No set has this one.
+pub const UNDEFINED: char = char::REPLACEMENT_CHARACTER;
+
 #[derive(Clone, Debug, PartialEq)]
 pub enum Charset {
     /// utf8mb4, utf8mb3 and ascii.
@@ -12,7 +15,7 @@ pub enum Charset {
     Utf16Be,
     Utf16Le,
     Utf32,
-    /// One byte a character; the table comes from the server itself.
+    /// One byte a character, or [`UNDEFINED`]; the table comes from the server itself.
     Single(Arc<[char]>),
 }
 
@@ -58,8 +61,8 @@ impl Charset {
             }
             Charset::Single(table) => {
                 for &byte in bytes {
-                    let character = table.get(usize::from(byte)).copied();
-                    text.push(character.ok_or(Invalid("text is not of its character set"))?);
+                    let character = table.get(usize::from(byte)).copied().filter(|one| *one != UNDEFINED);
+                    text.push(character.ok_or(Invalid("text has a byte that its character set does not define"))?);
                 }
             }
         }

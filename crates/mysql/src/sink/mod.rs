@@ -37,9 +37,9 @@ const ATTEMPTS: u32 = 4;
 const LONG_LISTS: &str = "SET SESSION range_optimizer_max_mem_size = 0";
 
 /// The first with `VALUES ROW(..)` and with a name for the new row of an upsert. MariaDB has neither.
-const OLDEST: [u32; 3] = [8, 0, 19];
+pub(crate) const OLDEST: [u32; 3] = [8, 0, 19];
 
-fn takes_our_statements(version: &str) -> bool {
+pub(crate) fn takes_our_statements(version: &str) -> bool {
     let numbers = version.split(|character: char| !character.is_ascii_digit()).map(|part| part.parse().unwrap_or(0));
     let numbers: Vec<u32> = numbers.take(3).collect();
     !version.contains("MariaDB") && numbers.as_slice() >= &OLDEST

@@ -1,14 +1,15 @@
 //! Bytes that no server would send: refused or passed over, never a panic, never a loop without an end.
 
+use super::collations::{Collation, Collations};
 use super::decoder::{Decoder, Step};
 use super::event::{self, Header};
 use super::payload::Payload;
-use super::plan::{Collation, Collations, Plan};
-use super::prepared::Prepared;
+use super::plan::{Catalogs, Plan};
+use super::prepared::{Keep, Prepared};
 use super::rows::RowDecoder;
 use super::statement::Statement;
 use super::table_map::{self, MapColumn, TableMap, code};
-use super::tables::Tables;
+use super::tables::{Case, Tables};
 use crate::catalog::QualifiedName;
 use crate::codec::charset::Charset;
 use crate::codec::{Format, Scratch, json, json_diff, protocol};
@@ -84,9 +85,9 @@ fn table() -> impl Strategy<Value = TableMap> {
 fn decoder() -> (Decoder, tempfile::TempDir) {
     let folder = tempfile::tempdir().expect("a folder");
     let name = QualifiedName { database: "d".into(), table: "t".into() };
-    let tables = Tables::new(vec![(name, "t".into())], collations());
+    let tables = Tables::new(vec![(name, "t".into())], Case::Kept, collations());
     let start = MysqlPosition { file: 1, offset: 4, ordinal: 0 };
-    let prepared = Prepared::new(folder.path()).expect("a folder for what is prepared");
+    let prepared = Prepared::new(folder.path(), Keep::Ours).expect("a folder for what is prepared");
     let mut decoder = Decoder::new(tables, Epoch("e".into()), start, GtidSet::default(), prepared);
     decoder.set_checksum(false);
     (decoder, folder)
@@ -103,7 +104,7 @@ fn event_bytes(kind: u8, body: &[u8]) -> Vec<u8> {
 proptest! {
     #[test]
     fn rows_of_any_table(map in table(), kind in 23u8..40, body in vec(any::<u8>(), 0..300)) {
-        if let Ok(plan) = Plan::new(&"t".into(), &map, None, &collations()) {
+        if let Ok(plan) = Plan::new(&"t".into(), &map, Catalogs::default(), &collations()) {
             let mut changes = Vec::new();
             let _refused = RowDecoder::default().changes(kind, &body, &plan, &mut changes);
             for change in &changes {
@@ -115,7 +116,7 @@ proptest! {
     /// The same with a header that fits, so that values are reached.
     #[test]
     fn values_of_any_table(map in table(), values in vec(any::<u8>(), 0..300)) {
-        if let Ok(plan) = Plan::new(&"t".into(), &map, None, &collations()) {
+        if let Ok(plan) = Plan::new(&"t".into(), &map, Catalogs::default(), &collations()) {
             let columns = map.columns.len();
             for kind in [event::WRITE_ROWS, event::PARTIAL_UPDATE_ROWS] {
                 let mut body = vec![0, 0, 2, 0, u8::try_from(columns).unwrap_or(0)];
@@ -149,7 +150,7 @@ proptest! {
                     }
                 }
                 Ok((Step::Catalog(name), _)) => decoder.tables.learn(name, None),
-                Ok((Step::Done | Step::Decided(_) | Step::Undecided { .. }, _)) | Err(_) => {}
+                Ok((Step::Done | Step::Defaults(_) | Step::Decided(_) | Step::Undecided { .. }, _)) | Err(_) => {}
             }
             decoder.batch();
         }

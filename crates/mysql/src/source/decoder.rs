@@ -4,7 +4,7 @@ mod effect;
 
 use super::event::{self, Begin, Header};
 use super::prepared::{Held, Prepared};
-use super::rows::RowDecoder;
+use super::rows::{RowDecoder, leaves_out};
 use super::statement::Statement;
 use super::table_map;
 use super::tables::{Asked, Tables};
@@ -25,6 +25,8 @@ pub enum Step {
     Done,
     /// Look this table up, tell [`Tables::learn`], and give the same event again.
     Catalog(QualifiedName),
+    /// Find out this table's definition where the stream stands, tell [`Tables::settle`], and give the same event again.
+    Defaults(QualifiedName),
     /// Unpack the event's body, give its events to [`Decoder::inner`].
     Payload,
     /// Give these events to [`Decoder::inner`], then call [`Decoder::decided`].
@@ -47,7 +49,7 @@ struct Transaction {
     /// `BEGIN` was seen: it ends with a commit, else with its only statement.
     begun: bool,
     /// The name under which its events are held.
-    held: Option<String>,
+    held: Option<Arc<str>>,
 }
 
 pub struct Decoder {
@@ -74,6 +76,11 @@ pub struct Decoder {
 /// The position of everything that ends at this place of a file.
 pub fn boundary(file: u64, end: u64) -> MysqlPosition {
     MysqlPosition { file, offset: end.saturating_sub(1), ordinal: u64::MAX }
+}
+
+/// Its checksum has been looked at.
+fn without_checksum<'a>(event: &'a [u8], body: &[u8]) -> &'a [u8] {
+    &event[..event::HEADER + body.len()]
 }
 
 fn cut(invalid: Invalid) -> Error {
@@ -155,7 +162,9 @@ impl Decoder {
     fn take(&mut self, header: Header, bytes: &[u8], body: &[u8]) -> Result<Step, Error> {
         match header.kind {
             event::TABLE_MAP => {
-                if self.hold(bytes, body)? {
+                if let Some(name) = self.held() {
+                    let ours = self.tables.is_ours(body)?;
+                    self.prepared.map(&name, without_checksum(bytes, body), ours)?;
                     return Ok(Step::Done);
                 }
                 return Ok(match self.tables.map(body)? {
@@ -169,11 +178,10 @@ impl Decoder {
             | event::PARTIAL_UPDATE_ROWS
             | event::WRITE_ROWS_V1
             | event::UPDATE_ROWS_V1
-            | event::DELETE_ROWS_V1 => {
-                if !self.hold(bytes, body)? {
-                    self.rows(header.kind, body)?;
-                }
-            }
+            | event::DELETE_ROWS_V1 => match self.held() {
+                Some(name) => self.prepared.rows(&name, without_checksum(bytes, body))?,
+                None => return self.rows(header.kind, body),
+            },
             event::GTID => self.begin(header, event::gtid(body).map_err(cut)?)?,
             event::GTID_TAGGED => self.begin(header, event::gtid_tagged(body).map_err(cut)?)?,
             event::QUERY => {
@@ -198,8 +206,8 @@ impl Decoder {
                 return Err(Error::Gap(text.to_owned()));
             }
             event::EXECUTE_LOAD_QUERY => {
-                let after_text = body.get(26..).unwrap_or_default();
-                return self.statement(Statement::parse(after_text), "");
+                let query = event::load_query(body).map_err(cut)?;
+                return self.statement(Statement::parse(query.statement), query.database);
             }
             event::FORMAT_DESCRIPTION
             | event::STOP
@@ -212,6 +220,8 @@ impl Decoder {
             | event::RAND
             | event::USER_VAR
             | event::BEGIN_LOAD_QUERY
+            | event::APPEND_BLOCK
+            | event::DELETE_FILE
             | event::TRANSACTION_CONTEXT
             | event::VIEW_CHANGE => {}
             _ if header.flags & event::IGNORABLE_FLAG != 0 => {}
@@ -242,31 +252,39 @@ impl Decoder {
         Ok(())
     }
 
-    /// Puts an event aside if it belongs to a transaction that is being prepared. Only those of our tables matter.
-    fn hold(&mut self, bytes: &[u8], body: &[u8]) -> Result<bool, Error> {
-        let Some(name) = self.current.as_ref().and_then(|current| current.held.as_ref()) else { return Ok(false) };
-        // Without its checksum: it is checked.
-        let length = event::HEADER + body.len();
-        self.prepared.push(name, &bytes[..length])?;
-        Ok(true)
+    /// The name of the transaction under way, if its events are put aside until it is decided.
+    fn held(&self) -> Option<Arc<str>> {
+        self.current.as_ref().and_then(|current| current.held.clone())
     }
 
-    fn rows(&mut self, kind: u8, mut body: &[u8]) -> Result<(), Error> {
+    fn rows(&mut self, kind: u8, mut body: &[u8]) -> Result<Step, Error> {
         let number = table_map::table_id(&mut body).map_err(cut)?;
-        let Some(plan) = self.tables.plan(number)? else { return Ok(()) };
+        let Some(plan) = self.tables.plan(number)? else { return Ok(Step::Done) };
+        if !plan.settled
+            && leaves_out(kind, body, plan)
+            && let Some(name) = self.tables.place(&plan.schema.table)
+        {
+            return Ok(Step::Defaults(name.clone()));
+        }
         let current = self.current.as_mut().ok_or(Error::Protocol("rows outside a transaction"))?;
         current.size += self.rows.changes(kind, body, plan, &mut current.changes)?;
-        Ok(())
+        Ok(Step::Done)
     }
 
     /// A prepared transaction waits; one that is committed in one phase is decided at once.
     fn prepare(&mut self, one_phase: bool) -> Result<Step, Error> {
         let name = self.current.as_mut().and_then(|current| current.held.take());
-        if one_phase && let Some(held) = name.and_then(|name| self.prepared.take(&name)) {
+        if one_phase && let Some(held) = name.as_ref().and_then(|name| self.prepared.take(name)) {
             return Ok(Step::Decided(held));
         }
-        // Its GTID stays out of what has been taken: the server sends it again after a restart.
-        self.current = None;
+        // The GTID of one that matters stays out of what has been taken: the server sends it again after a restart. Of
+        // another that nobody ever decides, it would stand in the way of a restart as soon as its file is purged.
+        let current = self.current.take();
+        if let (Some(current), Some(name)) = (current, name)
+            && !self.prepared.is_wanted(&name)
+        {
+            self.taken.add(current.gtid);
+        }
         self.reached = self.reached.max(boundary(self.file, self.end));
         Ok(Step::Done)
     }
@@ -275,6 +293,11 @@ impl Decoder {
     pub fn decided(&mut self, prepared: Gtid) -> Result<(), Error> {
         self.taken.add(prepared);
         self.finish()
+    }
+
+    /// What has been taken whole.
+    pub fn taken(&self) -> &GtidSet {
+        &self.taken
     }
 
     /// The transaction under way has this GTID.

@@ -8,6 +8,8 @@ pub const QUERY: u8 = 2;
 pub const STOP: u8 = 3;
 pub const ROTATE: u8 = 4;
 pub const INTVAR: u8 = 5;
+pub const APPEND_BLOCK: u8 = 9;
+pub const DELETE_FILE: u8 = 11;
 pub const RAND: u8 = 13;
 pub const USER_VAR: u8 = 14;
 pub const FORMAT_DESCRIPTION: u8 = 15;
@@ -168,12 +170,23 @@ pub struct Query<'a> {
     pub statement: &'a [u8],
 }
 
-pub fn query(mut bytes: &[u8]) -> Result<Query<'_>, Invalid> {
+pub fn query(bytes: &[u8]) -> Result<Query<'_>, Invalid> {
+    query_behind(0, bytes)
+}
+
+/// A `LOAD DATA` in statement format. Before its variables stand the number of its file, the place of the file's name
+/// in the text, and what becomes of duplicates.
+pub fn load_query(bytes: &[u8]) -> Result<Query<'_>, Invalid> {
+    query_behind(4 + 4 + 4 + 1, bytes)
+}
+
+fn query_behind(extra: usize, mut bytes: &[u8]) -> Result<Query<'_>, Invalid> {
     let bytes = &mut bytes;
     take::<8>(bytes)?; // thread, duration
     let [database] = take(bytes)?;
     take::<2>(bytes)?; // error
     let variables = usize::from(u16::from_le_bytes(take(bytes)?));
+    take_slice(bytes, extra)?;
     take_slice(bytes, variables)?;
     let database = take_slice(bytes, usize::from(database))?;
     take::<1>(bytes)?;

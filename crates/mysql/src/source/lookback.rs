@@ -3,11 +3,11 @@
 //! The stream shows its `XA COMMIT` alone, since its rows stand in the log where it was prepared. They are read from there,
 //! over another connection. That is work only for the few transactions that were under way when capture began.
 
+use super::collations::Collations;
 use super::decoder::{Decoder, Step};
 use super::payload::Payload;
-use super::plan::Collations;
-use super::prepared::{Held, Prepared};
-use super::tables::Tables;
+use super::prepared::{Held, Keep, Prepared};
+use super::tables::{Case, Tables};
 use super::{Dump, request};
 use crate::config::Config;
 use crate::error::Error;
@@ -47,9 +47,10 @@ impl Lookback {
         let purged = purged.parse::<GtidSet>().map_err(|_| Error::Protocol("a set of GTIDs can't be read"))?;
         request(&mut wire, &self.config, &self.scope, &purged, Dump::UpToNow).await?;
         // Without tables: what it decodes is where transactions begin and end.
-        let tables = Tables::new(Vec::new(), Collations::new());
+        let tables = Tables::new(Vec::new(), Case::Kept, Collations::new());
         let start = super::boundary(0, 0);
-        let mut decoder = Decoder::new(tables, self.epoch.clone(), start, purged, Prepared::new(&self.folder())?);
+        let prepared = Prepared::new(&self.folder(), Keep::All)?;
+        let mut decoder = Decoder::new(tables, self.epoch.clone(), start, purged, prepared);
         decoder.set_checksum(self.checksum);
         loop {
             let Some(packet) = wire.packet() else {
@@ -64,7 +65,7 @@ impl Lookback {
                 Some(_) | None => return Ok(None),
             };
             match decoder.event(event)? {
-                (Step::Done | Step::Catalog(_), _) => {}
+                (Step::Done | Step::Catalog(_) | Step::Defaults(_), _) => {}
                 (Step::Payload, body) => {
                     let mut payload = Payload::open(body)?;
                     while let Some(event) = payload.next()? {

@@ -6,8 +6,10 @@
 
 #[cfg(test)]
 mod arbitrary;
+mod collations;
 mod decoder;
 mod event;
+mod lookahead;
 mod lookback;
 mod payload;
 mod plan;
@@ -20,16 +22,15 @@ mod tables;
 
 use crate::catalog::{self, QualifiedName, Table};
 use crate::client::Client;
-use crate::codec::charset::Charset;
 use crate::config::Config;
 use crate::error::Error;
 use crate::gtid::GtidSet;
 use crate::wire::Wire;
 use async_trait::async_trait;
 use decoder::Decoder;
+use lookahead::Lookahead;
 use lookback::Lookback;
-use plan::{Collation, Collations};
-use prepared::Prepared;
+use prepared::{Keep, Prepared};
 use pump::{Lookup, Pump};
 use std::sync::{Arc, Mutex, PoisonError};
 use sync_worker_core::database::Scope;
@@ -37,10 +38,11 @@ use sync_worker_core::error::Result;
 use sync_worker_core::name::TableName;
 use sync_worker_core::position::{Checkpoint, Epoch, Position};
 use sync_worker_core::source::{Source, SourceBatch};
-use tables::Tables;
+use tables::{Case, Tables};
 use tokio::sync::mpsc::{self, Receiver};
 use tokio::task::JoinHandle;
 
+pub(crate) use collations::{Collations, read as read_collations};
 pub use decoder::boundary;
 pub use event::file_number;
 
@@ -52,16 +54,16 @@ const BATCHES: usize = 2;
 
 /// What a pipeline's source has returned so far: a reader waits until the server shows all of it.
 #[derive(Default)]
-pub struct Returned(Mutex<String>);
+pub struct Returned(Mutex<Option<String>>);
 
 impl Returned {
-    /// As a set of GTIDs in text form.
-    pub fn set(&self) -> String {
+    /// As a set of GTIDs in text form; None where no source was opened, as at a target.
+    pub fn set(&self) -> Option<String> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     fn store(&self, set: String) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = set;
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(set);
     }
 
     fn saw(&self, batch: &SourceBatch) {
@@ -69,7 +71,7 @@ impl Returned {
         match (&batch.checkpoint, open) {
             (Some(checkpoint), _) => self.store(checkpoint.resume.clone()),
             (None, open) => {
-                let mut set = self.set();
+                let mut set = self.set().unwrap_or_default();
                 let whole = batch.parts.iter().filter(|part| part.complete);
                 for part in whole.chain(open) {
                     // A large transaction comes in many batches.
@@ -122,7 +124,7 @@ pub(crate) struct LogStatus {
     pub executed: String,
 }
 
-/// Where the log ends, and what is in it up to there, at one moment.
+/// Where the log ends, and what was executed a moment before.
 pub(crate) async fn log_status(wire: &mut Wire) -> std::result::Result<LogStatus, Error> {
     // The old words were removed in 8.4, the new ones came with 8.2.
     let new = wire.query("SHOW BINARY LOG STATUS").await;
@@ -161,27 +163,37 @@ pub async fn open(
             "gtid_mode is not ON; SET GLOBAL enforce_gtid_consistency = ON, then gtid_mode = OFF_PERMISSIVE, ON_PERMISSIVE and ON".to_owned(),
         ));
     }
+    if wire.query_value("SELECT @@global.server_id").await? == "0" {
+        let text = "server_id is 0, and such a server gives its log to nobody; SET PERSIST server_id = N; with a number that no other server has";
+        return Err(Error::Fatal(text.to_owned()));
+    }
     let checksum = wire.query_value("SELECT @@global.binlog_checksum").await? != "NONE";
     let start = match from {
         Some(checkpoint) => resume(&mut wire, &epoch, checkpoint).await?,
         None => {
-            let status = log_status(&mut wire).await?;
-            let position = Position::Mysql(boundary(status.file, status.position));
-            Checkpoint { epoch: epoch.clone(), position, resume: status.executed }
+            // A transaction stands in the log a moment before it counts as executed, and the server tells both one
+            // after the other. So the set alone decides where the stream starts, and the position is below all that
+            // the set may lack: a file is left only when everything in it is executed.
+            let file = log_status(&mut wire).await?.file;
+            let executed = log_status(&mut wire).await?.executed;
+            let position = Position::Mysql(boundary(file.saturating_sub(1), 0));
+            Checkpoint { epoch: epoch.clone(), position, resume: executed }
         }
     };
     let taken = start.resume.parse::<GtidSet>().map_err(|_| unreadable(&start))?;
     let Position::Mysql(position) = start.position else { return Err(unreadable(&start)) };
     returned.store(start.resume.clone());
 
-    let collations = collations(&mut wire).await?;
+    let case = Case::of_setting(&wire.query_value("SELECT @@global.lower_case_table_names").await?);
+    let collations = collations::read(&mut wire).await?;
     request(&mut wire, config, scope, &taken, Dump::AndFollow).await?;
     let lookback = Lookback::new(config, scope, &epoch, checksum);
-    let tables = Tables::new(tables, collations);
-    let mut decoder = Decoder::new(tables, epoch, position, taken, Prepared::new(&scope.spill)?);
+    let tables = Tables::new(tables, case, collations);
+    let mut decoder = Decoder::new(tables, epoch, position, taken, Prepared::new(&scope.spill, Keep::Ours)?);
     decoder.set_checksum(checksum);
     let (sender, batches) = mpsc::channel(BATCHES);
-    let lookup = Lookup { config: config.clone(), client: None };
+    let ahead = Lookahead { config: config.clone(), scope: scope.clone(), checksum };
+    let lookup = Lookup { config: config.clone(), client: None, ahead };
     let pump = tokio::spawn(Pump { wire, decoder, lookup, lookback, batches: sender }.run());
     Ok((BinlogSource { batches, returned, pump }, start))
 }
@@ -299,54 +311,6 @@ async fn request(
 /// FNV-1a: an identity that stays the same for the same names.
 fn fingerprint(bytes: &[u8]) -> u64 {
     bytes.iter().fold(0xCBF2_9CE4_8422_2325, |hash, byte| (hash ^ u64::from(*byte)).wrapping_mul(0x100_0000_01B3))
-}
-
-/// The server's character sets by the numbers of their collations, with tables of those with one byte a character.
-async fn collations(wire: &mut Wire) -> std::result::Result<Collations, Error> {
-    let query = "SELECT c.ID, s.CHARACTER_SET_NAME, s.MAXLEN FROM information_schema.COLLATIONS c \
-                 JOIN information_schema.CHARACTER_SETS s ON s.CHARACTER_SET_NAME = c.CHARACTER_SET_NAME";
-    let text = |value: Option<&Option<Vec<u8>>>| {
-        value.and_then(Option::as_deref).map(|bytes| String::from_utf8_lossy(bytes).into_owned()).unwrap_or_default()
-    };
-    let mut found = Collations::new();
-    let mut single = Vec::new();
-    for row in wire.query(query).await? {
-        let id = text(row.first()).parse().map_err(|_| Error::Protocol("a collation without a number"))?;
-        let character_set = text(row.get(1));
-        let width = text(row.get(2)).parse().unwrap_or(1);
-        let charset = Charset::by_name(&character_set);
-        if width == 1 && charset.is_none() && character_set != "binary" && !single.contains(&character_set) {
-            single.push(character_set.clone());
-        }
-        found.insert(id, Collation { character_set, width, charset });
-    }
-    let all: String = (0..=255).map(|byte: u8| format!("{byte:02X}")).collect();
-    let parts: Vec<_> = single.iter().map(|set| format!("HEX(CONVERT(_{set} X'{all}' USING utf32))")).collect();
-    let row = wire.query(&format!("SELECT {}", parts.join(", "))).await?.into_iter().next().unwrap_or_default();
-    for (name, digits) in single.iter().zip(&row) {
-        let Some(table) = single_byte_table(digits.as_deref().unwrap_or_default()) else { continue };
-        for collation in found.values_mut().filter(|collation| collation.character_set == *name) {
-            collation.charset = Some(Charset::Single(table.clone()));
-        }
-    }
-    Ok(found)
-}
-
-/// 256 characters from the hexadecimal digits of their UTF-32 form. What the set does not define comes as a question
-/// mark, and text with it is refused.
-fn single_byte_table(digits: &[u8]) -> Option<Arc<[char]>> {
-    let (units, rest) = digits.as_chunks::<8>();
-    if units.len() != 256 || !rest.is_empty() {
-        return None;
-    }
-    let character = |(byte, unit): (usize, &[u8; 8])| {
-        let code = u32::from_str_radix(std::str::from_utf8(unit).ok()?, 16).ok()?;
-        match char::from_u32(code)? {
-            '?' if byte != usize::from(b'?') => Some(char::REPLACEMENT_CHARACTER),
-            character => Some(character),
-        }
-    };
-    units.iter().enumerate().map(character).collect()
 }
 
 /// The tables of a scope as the server spells their names, with what the catalog says about each.

@@ -1,28 +1,15 @@
 //! How the rows of one table in the log become rows of its schema.
 
+use super::collations::{Collation, Collations};
 use super::table_map::{MapColumn, TableMap, code};
 use crate::catalog::{Table, TableColumn, column_type};
 use crate::codec::Format;
-use crate::codec::charset::Charset;
 use crate::codec::default;
 use crate::error::Error;
-use std::collections::HashMap;
 use std::sync::Arc;
 use sync_worker_core::name::TableName;
 use sync_worker_core::schema::{Column, Schema};
 use sync_worker_core::types::{ColumnType, Engine};
-
-/// A character set, by the number of one of its collations.
-#[derive(Clone, Debug)]
-pub struct Collation {
-    pub character_set: String,
-    /// The most bytes that a character takes.
-    pub width: usize,
-    /// None for `binary` and for sets that can't be decoded here.
-    pub charset: Option<Charset>,
-}
-
-pub type Collations = HashMap<u64, Collation>;
 
 pub struct PlanColumn {
     pub name: String,
@@ -30,20 +17,32 @@ pub struct PlanColumn {
     /// It stands in the schema. Generated columns are read and dropped.
     pub wanted: bool,
     pub key: bool,
-    /// What an insert gives the column when it is not in its image, as the bytes of a cell; None where nobody knows.
+    /// What an insert gives the column when it is not in its image, as the bytes of a cell; None where nobody knows, and
+    /// as long as the plan is not settled.
     pub default: Option<Vec<u8>>,
 }
 
 pub struct Plan {
     pub schema: Arc<Schema>,
     pub columns: Vec<PlanColumn>,
+    /// The defaults are those of where the stream stands.
+    pub settled: bool,
+}
+
+/// What the catalog says of a table.
+#[derive(Clone, Copy, Default)]
+pub struct Catalogs<'a> {
+    /// As it is now, which may be newer than the log.
+    pub newest: Option<&'a Table>,
+    /// As it was where the stream stands.
+    pub settled: Option<&'a Table>,
 }
 
 impl Plan {
     pub fn new(
         table: &TableName,
         map: &TableMap,
-        catalog: Option<&Table>,
+        catalogs: Catalogs<'_>,
         collations: &Collations,
     ) -> Result<Self, Error> {
         let name = format!("{}.{}", map.database, map.table);
@@ -66,11 +65,12 @@ impl Plan {
                 nullable: column.nullable,
                 generated: false,
             };
-            // The catalog knows more, but it may be newer than the log.
-            let known =
-                catalog.and_then(|table| table.column(&column.name)).filter(|known| agrees(known, &own, column));
-            let default = known.and_then(default::cell);
-            let known = known.map_or(own, |known| known.column.clone());
+            let find = |table: Option<&'_ Table>| {
+                table.and_then(|table| table.column(&column.name)).filter(|known| agrees(known, &own, column)).cloned()
+            };
+            let (known, settled) = (find(catalogs.newest), find(catalogs.settled));
+            let default = settled.as_ref().and_then(default::cell);
+            let known = known.map_or(own, |known| known.column);
             let literal = matches!(known.kind, ColumnType::Named { .. });
             let format = match format {
                 Format::Float { .. } => Format::Float { literal },
@@ -86,7 +86,7 @@ impl Plan {
             });
             described.push(known);
         }
-        let key: Vec<&str> = match (&map.primary_key[..], catalog.and_then(|table| table.key.as_ref())) {
+        let key: Vec<&str> = match (&map.primary_key[..], catalogs.newest.and_then(|table| table.key.as_ref())) {
             ([], Some(key)) => key.columns.iter().map(String::as_str).collect(),
             ([], None) => Vec::new(),
             (columns, _) => columns.iter().filter_map(|at| map.columns.get(*at)).map(|c| c.name.as_str()).collect(),
@@ -103,7 +103,7 @@ impl Plan {
             ))
         })?;
         let schema = Schema::new(table.clone(), Engine::Mysql, described, key);
-        Ok(Self { schema: Arc::new(schema), columns })
+        Ok(Self { schema: Arc::new(schema), columns, settled: catalogs.settled.is_some() })
     }
 }
 

@@ -12,23 +12,33 @@ const IN_MEMORY: usize = 1 << 20;
 
 const PREFIX: &str = "prepared-";
 
+/// Of which transactions the rows are kept.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Keep {
+    All,
+    /// Those that write to a table of the pipeline.
+    Ours,
+}
+
 pub struct Prepared {
     folder: PathBuf,
+    keep: Keep,
     next: u64,
     held: HashMap<String, Held>,
 }
 
 /// The events of one transaction, each with its length before it.
 pub struct Held {
-    /// Of its first part; not among what has been taken until the transaction is decided.
+    /// Of its first part; not among what has been taken until the transaction is decided, unless it is not wanted.
     pub gtid: Gtid,
+    wanted: bool,
     memory: Vec<u8>,
     file: Option<(File, PathBuf)>,
 }
 
 impl Prepared {
     /// Makes the folder, and empties it: what is prepared still is sent again.
-    pub fn new(folder: &Path) -> Result<Self, Error> {
+    pub fn new(folder: &Path, keep: Keep) -> Result<Self, Error> {
         fs::create_dir_all(folder).map_err(Error::Spill)?;
         for entry in fs::read_dir(folder).map_err(Error::Spill)? {
             let entry = entry.map_err(Error::Spill)?;
@@ -36,14 +46,36 @@ impl Prepared {
                 fs::remove_file(entry.path()).map_err(Error::Spill)?;
             }
         }
-        Ok(Self { folder: folder.to_owned(), next: 0, held: HashMap::new() })
+        Ok(Self { folder: folder.to_owned(), keep, next: 0, held: HashMap::new() })
     }
 
     pub fn begin(&mut self, name: &str, gtid: Gtid) {
-        self.held.insert(name.to_owned(), Held { gtid, memory: Vec::new(), file: None });
+        let held = Held { gtid, wanted: self.keep == Keep::All, memory: Vec::new(), file: None };
+        self.held.insert(name.to_owned(), held);
     }
 
-    pub fn push(&mut self, name: &str, event: &[u8]) -> Result<(), Error> {
+    /// Takes a table map, of a table of the pipeline or of another.
+    pub fn map(&mut self, name: &str, event: &[u8], ours: bool) -> Result<(), Error> {
+        if let Some(held) = self.held.get_mut(name) {
+            held.wanted |= ours;
+        }
+        self.push(name, event)
+    }
+
+    /// Takes rows, whose map came before them.
+    pub fn rows(&mut self, name: &str, event: &[u8]) -> Result<(), Error> {
+        match self.is_wanted(name) {
+            true => self.push(name, event),
+            false => Ok(()),
+        }
+    }
+
+    /// Whether a transaction has written anything that matters.
+    pub fn is_wanted(&self, name: &str) -> bool {
+        self.held.get(name).is_some_and(|held| held.wanted)
+    }
+
+    fn push(&mut self, name: &str, event: &[u8]) -> Result<(), Error> {
         let Some(held) = self.held.get_mut(name) else { return Ok(()) };
         held.memory.extend_from_slice(&(event.len() as u64).to_le_bytes());
         held.memory.extend_from_slice(event);

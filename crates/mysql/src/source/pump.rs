@@ -1,10 +1,11 @@
 //! The task that owns the socket: drains it per wake and hands whole batches on.
 
 use super::decoder::{Decoder, Step};
+use super::lookahead::Lookahead;
 use super::lookback::Lookback;
 use super::payload::Payload;
 use super::prepared::Held;
-use crate::catalog::{self, QualifiedName};
+use crate::catalog::{self, QualifiedName, Table};
 use crate::client::Client;
 use crate::config::Config;
 use crate::error::{Error, ServerError};
@@ -30,6 +31,7 @@ pub struct Pump {
 pub struct Lookup {
     pub config: Config,
     pub client: Option<Client>,
+    pub ahead: Lookahead,
 }
 
 /// The receiver is gone: nobody wants more.
@@ -111,6 +113,7 @@ impl Pump {
                 match step {
                     Step::Done => break,
                     Step::Catalog(name) => lookup.answer(decoder, name, &mut asked).await?,
+                    Step::Defaults(name) => lookup.settle(decoder, &name).await?,
                     Step::Payload => {
                         let mut payload = Payload::open(body)?;
                         while let Some(event) = payload.next()? {
@@ -161,6 +164,7 @@ async fn inner(decoder: &mut Decoder, lookup: &mut Lookup, event: &[u8]) -> Resu
         match decoder.inner(event)? {
             Step::Done => return Ok(()),
             Step::Catalog(name) => lookup.answer(decoder, name, &mut asked).await?,
+            Step::Defaults(name) => lookup.settle(decoder, &name).await?,
             Step::Payload | Step::Decided(_) | Step::Undecided { .. } => {
                 return Err(Error::Protocol("a transaction inside a transaction"));
             }
@@ -183,21 +187,38 @@ impl Lookup {
         if std::mem::replace(asked, true) {
             return Err(Error::Fatal(format!("table {name} is not there or can't be seen; GRANT SELECT on it")));
         }
+        let table = self.table(&name).await?;
+        decoder.tables.learn(name, table);
+        Ok(())
+    }
+
+    /// Makes sure that the catalog's defaults are those of where the stream stands.
+    async fn settle(&mut self, decoder: &mut Decoder, name: &QualifiedName) -> Result<(), Error> {
+        let table = self.table(name).await?;
+        match table.filter(|table| table.name == *name) {
+            Some(table) if !self.ahead.alters(&decoder.tables, name, decoder.taken()).await? => {
+                decoder.tables.settle(name, table)
+            }
+            _ => Err(Error::Gap(format!(
+                "an insert into table {name} leaves columns out (binlog_row_image is not FULL), and their defaults are no longer known, for the table was altered since; SET GLOBAL binlog_row_image = FULL, remove the pipeline's state and take a new snapshot"
+            ))),
+        }
+    }
+
+    async fn table(&mut self, name: &QualifiedName) -> Result<Option<Table>, Error> {
         let table = match &mut self.client {
-            Some(client) => catalog::table(client, &name).await,
+            Some(client) => catalog::table(client, name).await,
             None => Err(Error::Protocol("no connection")),
         };
-        let table = match table {
-            Ok(table) => table,
+        match table {
+            Ok(table) => Ok(table),
             // An idle connection may have been closed meanwhile; a new one has one try.
             Err(_) => {
                 self.client = None;
                 let client = self.client.insert(Client::connect(&self.config).await?);
-                catalog::table(client, &name).await?
+                catalog::table(client, name).await
             }
-        };
-        decoder.tables.learn(name, table);
-        Ok(())
+        }
     }
 }
 

@@ -29,7 +29,27 @@ impl<'a> Present<'a> {
     }
 }
 
-const UNKEYED: Invalid = Invalid("a row image without its key; SET GLOBAL binlog_row_image = FULL");
+const UNKEYED: Invalid = Invalid("a row image without its key");
+
+/// Which columns an event's first images have; moves past that.
+fn first_images<'a>(kind: u8, bytes: &mut &'a [u8], plan: &Plan) -> Result<Present<'a>, Invalid> {
+    take::<2>(bytes)?; // flags
+    if kind >= event::WRITE_ROWS {
+        let extra = u16::from_le_bytes(take(bytes)?);
+        take_slice(bytes, usize::from(extra).saturating_sub(2))?;
+    }
+    if usize::try_from(lenenc(bytes).ok_or(CUT)?) != Ok(plan.columns.len()) {
+        return Err(Invalid("rows have another number of columns than their table"));
+    }
+    Present::read(bytes, plan.columns.len())
+}
+
+/// Whether an event inserts rows without some of their columns, which then have their defaults.
+pub fn leaves_out(kind: u8, mut body: &[u8], plan: &Plan) -> bool {
+    matches!(kind, event::WRITE_ROWS | event::WRITE_ROWS_V1)
+        && first_images(kind, &mut body, plan)
+            .is_ok_and(|present| plan.columns.iter().enumerate().any(|(at, column)| column.wanted && !present.has(at)))
+}
 
 /// Why an image can't be taken: the column, and what is wrong with it.
 type Refused = (Option<usize>, Invalid);
@@ -54,6 +74,10 @@ impl RowDecoder {
                     let column = plan.columns.get(at).map_or(String::new(), |column| column.name.clone());
                     Error::Value { table, column, problem: problem.to_owned() }
                 }
+                // It comes again however often it is read.
+                None if problem == UNKEYED.0 => Error::Fatal(format!(
+                    "the log has changes of table {table} without its key, as binlog_row_image = MINIMAL leaves it out where another index comes first; ALTER TABLE ... ADD PRIMARY KEY (...), or SET GLOBAL binlog_row_image = FULL, then remove the pipeline's state and take a new snapshot"
+                )),
                 None => Error::Protocol(problem),
             }
         })
@@ -63,16 +87,7 @@ impl RowDecoder {
         let whole = |invalid| (None, invalid);
         let mut rest = body;
         let bytes = &mut rest;
-        take::<2>(bytes).map_err(whole)?; // flags
-        if kind >= event::WRITE_ROWS {
-            let extra = u16::from_le_bytes(take(bytes).map_err(whole)?);
-            take_slice(bytes, usize::from(extra).saturating_sub(2)).map_err(whole)?;
-        }
-        let count = lenenc(bytes).ok_or((None, CUT))?;
-        if usize::try_from(count) != Ok(plan.columns.len()) {
-            return Err((None, Invalid("rows have another number of columns than their table")));
-        }
-        let first = Present::read(bytes, plan.columns.len()).map_err(whole)?;
+        let first = first_images(kind, bytes, plan).map_err(whole)?;
         let second = match kind {
             event::UPDATE_ROWS | event::UPDATE_ROWS_V1 | event::PARTIAL_UPDATE_ROWS => {
                 Some(Present::read(bytes, plan.columns.len()).map_err(whole)?)
@@ -251,5 +266,44 @@ impl RowDecoder {
             });
         }
         Ok(self.builder.finish())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::source::plan::PlanColumn;
+    use std::sync::Arc;
+    use sync_worker_core::error::{Classified, ErrorClass};
+    use sync_worker_core::schema::{Column, Schema};
+    use sync_worker_core::types::{ColumnType, Engine};
+
+    #[test]
+    fn rows_without_their_key_stop_the_pipeline_with_a_cure() {
+        let int = || ColumnType::Int { bits: 32, unsigned: false };
+        let named = |name: &str| Column {
+            name: name.into(),
+            kind: int(),
+            type_name: "int".into(),
+            nullable: false,
+            generated: false,
+        };
+        let column = |name: &str, key| PlanColumn {
+            name: name.into(),
+            format: Format::Int { width: 4, unsigned: false },
+            wanted: true,
+            key,
+            default: None,
+        };
+        let schema = Schema::new("customer".into(), Engine::Mysql, vec![named("id"), named("v")], vec![0]);
+        let plan =
+            Plan { schema: Arc::new(schema), columns: vec![column("id", true), column("v", false)], settled: false };
+        // flags, two columns, only the second of them in the image, no NULL, 7
+        let body = [0, 0, 2, 0b10, 0, 7, 0, 0, 0];
+        let error = RowDecoder::default().changes(event::DELETE_ROWS_V1, &body, &plan, &mut Vec::new());
+        let error = error.expect_err("a row without its key");
+        assert_eq!(error.class(), ErrorClass::Fatal);
+        let text = error.to_string();
+        assert!(text.contains("table customer") && text.contains("SET GLOBAL binlog_row_image = FULL"), "{text}");
     }
 }

@@ -247,6 +247,12 @@ impl Tokens<'_> {
         names
     }
 
+    /// The table that takes a partition's rows and gives its own.
+    fn exchanged(&mut self) -> Option<Name> {
+        self.identifier()?;
+        (self.word("WITH") && self.word("TABLE")).then(|| self.name()).flatten()
+    }
+
     fn alter<'b>(&mut self) -> Statement<'b> {
         let Some(name) = self.name() else { return Statement::Other };
         let mut depth = 0;
@@ -257,11 +263,14 @@ impl Tokens<'_> {
                 Token::Mark(')') => depth -= 1,
                 Token::Word(word) if depth == 0 => {
                     let word = word.to_ascii_uppercase();
-                    let of_partition =
-                        matches!(word.as_str(), "DROP" | "TRUNCATE" | "EXCHANGE") && self.word("PARTITION");
-                    let of_space = matches!(word.as_str(), "IMPORT" | "DISCARD");
+                    let partition = self.word("PARTITION");
+                    let of_partition = partition && matches!(word.as_str(), "DROP" | "TRUNCATE" | "EXCHANGE");
+                    let of_space =
+                        (partition || self.word("TABLESPACE")) && matches!(word.as_str(), "IMPORT" | "DISCARD");
                     if of_partition || of_space {
-                        return Statement::Moves { tables: vec![name], what: "altered in a way that moves rows" };
+                        let other = if word == "EXCHANGE" { self.exchanged() } else { None };
+                        let tables = std::iter::once(name).chain(other).collect();
+                        return Statement::Moves { tables, what: "altered in a way that moves rows" };
                     }
                     let of_part = |rest: &mut Self| ["COLUMN", "INDEX", "KEY"].iter().any(|part| rest.word(part));
                     if word == "RENAME" && !of_part(self) {
@@ -309,6 +318,13 @@ mod tests {
             ("ALTER TABLE t RENAME COLUMN a TO b", Statement::Alter(name("t"))),
             ("ALTER TABLE t RENAME TO u", moves(&["t"], "renamed")),
             ("ALTER TABLE t DROP PARTITION p0", moves(&["t"], "altered in a way that moves rows")),
+            (
+                "ALTER TABLE t EXCHANGE PARTITION p0 WITH TABLE d.u WITHOUT VALIDATION",
+                moves(&["t", "d.u"], "altered in a way that moves rows"),
+            ),
+            ("ALTER TABLE t DISCARD PARTITION p0 TABLESPACE", moves(&["t"], "altered in a way that moves rows")),
+            ("ALTER TABLE t IMPORT TABLESPACE", moves(&["t"], "altered in a way that moves rows")),
+            ("ALTER TABLE t ADD import INT, DROP discard", Statement::Alter(name("t"))),
             ("ALTER TABLE t COMMENT 'DROP PARTITION p0'", Statement::Alter(name("t"))),
             ("DROP DATABASE `x`", Statement::DropDatabase("x".into())),
             ("CREATE TABLE `t` (`a` int) START TRANSACTION", Statement::CreateWithRows),

@@ -25,6 +25,9 @@ use tokio_rustls::client::TlsStream;
 /// As much as one read may bring.
 const BUFFER: usize = 512 * 1024;
 
+/// A packet above this is rare, and what it takes in memory is given back after it.
+const LARGE: usize = 4 * BUFFER;
+
 /// A packet of this length goes on in the next one.
 const FULL_PACKET: usize = 0xFF_FFFF;
 
@@ -43,6 +46,8 @@ pub struct Wire {
     /// Payload of a packet that came in several.
     joined: Vec<u8>,
     joining: bool,
+    /// The buffers have held a large packet.
+    grown: bool,
     sequence: u8,
     pub host: Host,
     /// The server's version as it greets.
@@ -82,6 +87,7 @@ impl Wire {
                 taken: 0,
                 joined: Vec::new(),
                 joining: false,
+                grown: false,
                 sequence: 0,
                 host: host.clone(),
                 version: String::new(),
@@ -140,6 +146,7 @@ impl Wire {
             }
             self.sequence = header[3].wrapping_add(1);
             self.taken = 4 + length;
+            self.grown |= length > LARGE;
             if length < FULL_PACKET && !self.joining {
                 return Some(&self.buffer[4..4 + length]);
             }
@@ -158,6 +165,7 @@ impl Wire {
     pub async fn fill(&mut self) -> Result<(), Error> {
         self.buffer.advance(self.taken);
         self.taken = 0;
+        self.shrink();
         if self.buffer.capacity() - self.buffer.len() < BUFFER / 4 {
             self.buffer.reserve(BUFFER);
         }
@@ -175,6 +183,15 @@ impl Wire {
                 Err(lost(io::ErrorKind::UnexpectedEof.into()))
             }
             Err(source) => Err(lost(source)),
+        }
+    }
+
+    /// Gives back what a large packet took, once it is gone.
+    fn shrink(&mut self) {
+        if self.grown && !self.joining && self.buffer.is_empty() {
+            self.grown = false;
+            self.buffer = BytesMut::with_capacity(BUFFER);
+            self.joined = Vec::new();
         }
     }
 
@@ -208,5 +225,38 @@ pub fn server_error(packet: &[u8]) -> ServerError {
     match rest.split_first_chunk::<6>() {
         Some((state, message)) if state[0] == b'#' => ServerError::new(code, text(&state[1..]), text(message)),
         _ => ServerError::new(code, String::new(), text(rest)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_large_packet_leaves_no_large_buffers_behind() {
+        let address = Config { url: "mysql://u@h/d".into(), password: None, server_id: None }.address().unwrap();
+        let mut wire = Wire {
+            stream: Stream::Closed,
+            buffer: BytesMut::with_capacity(BUFFER),
+            taken: 0,
+            joined: Vec::new(),
+            joining: false,
+            grown: false,
+            sequence: 0,
+            host: address.hosts[0].clone(),
+            version: String::new(),
+            id: 0,
+            address,
+        };
+        wire.buffer.extend_from_slice(&[0xFF, 0xFF, 0xFF, 0]);
+        wire.buffer.extend_from_slice(&vec![7; FULL_PACKET]);
+        assert!(wire.packet().is_none());
+        // Nothing comes, but what was taken may go.
+        assert!(wire.fill_now().is_err());
+        assert!(wire.joining && wire.joined.capacity() >= FULL_PACKET, "half a packet stays");
+        wire.buffer.extend_from_slice(&[1, 0, 0, 1, 8]);
+        assert_eq!(wire.packet().map(<[u8]>::len), Some(FULL_PACKET + 1));
+        assert!(wire.fill_now().is_err());
+        assert!(wire.joined.capacity() == 0 && wire.buffer.capacity() <= LARGE, "{}", wire.buffer.capacity());
     }
 }

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 use sync_worker_core::change::{Change, Op};
 use sync_worker_core::database::{Database, Scope, TableAt};
+use sync_worker_core::error::Error;
 use sync_worker_core::position::{Checkpoint, Position};
 use sync_worker_core::row::{Key, Row};
 use sync_worker_core::source::{Source, SourceBatch};
@@ -111,6 +112,18 @@ impl Stream {
             }
             self.batch().await?;
         }
+    }
+
+    /// Reads until the stream refuses to go on.
+    pub async fn refusal(&mut self) -> Result<Error> {
+        let refusal = async {
+            loop {
+                if let Err(error) = self.source.next().await {
+                    return error;
+                }
+            }
+        };
+        tokio::time::timeout(DEADLINE, refusal).await.context("the stream goes on")
     }
 
     pub fn ops(&self) -> String {

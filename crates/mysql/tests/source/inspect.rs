@@ -77,11 +77,44 @@ async fn each_missing_privilege_is_named_with_its_grant() -> Result<()> {
         assert_eq!(source.findings.len(), 1, "{:#?}", source.findings);
         has(&source, "shop", "REPLICATION CLIENT", "GRANT REPLICATION CLIENT");
         let target = inspected(&database, &fixture, Role::Target).await?;
-        has(&target, "shop", "lacks CREATE", "sync_worker.*");
+        has(&target, "shop", "lacks INSERT on the database sync_worker", "sync_worker.*");
         has(&target, ".t", "lacks INSERT, UPDATE, DELETE", "GRANT INSERT, UPDATE, DELETE");
         anyhow::Ok(())
     };
     let outcome = outcome.await;
     fixture.run(&[&format!("DROP USER {user}"), &format!("DROP ROLE {role}")]).await?;
+    outcome
+}
+
+#[tokio::test]
+async fn a_target_needs_no_more_than_its_rows() -> Result<()> {
+    let create = ["CREATE TABLE t (id INT PRIMARY KEY)", "INSERT INTO t VALUES (1), (2)"];
+    let Some(fixture) = Fixture::new(&create, &["t"]).await? else { return Ok(()) };
+    let failed = |error| anyhow!("{error:?}");
+    // An administrator has made the tables of sync_worker.
+    fixture.mysql.sink(&fixture.scope).await.map_err(failed)?.take_over("log").await.map_err(failed)?;
+    let digits: String = fixture.database.name.chars().rev().filter(char::is_ascii_digit).take(18).collect();
+    let user = format!("w{digits}");
+    let privileges = "SELECT, INSERT, UPDATE, DELETE";
+    let statements = [
+        format!("CREATE USER {user} IDENTIFIED BY 'x'"),
+        format!("GRANT {privileges} ON {}.* TO {user}", fixture.database.name),
+        format!("GRANT {privileges} ON sync_worker.* TO {user}"),
+    ];
+    fixture.run(&statements.iter().map(String::as_str).collect::<Vec<_>>()).await?;
+    let url = fixture.database.url.replace("root@", &format!("{user}@"));
+    let database = Mysql::new("shop".into(), Config { url, password: Some(Secret::new("x".into())), server_id: None })?;
+    let outcome = async {
+        let target = inspected(&database, &fixture, Role::Target).await?;
+        assert!(target.findings.is_empty(), "{:#?}", target.findings);
+        database.sink(&fixture.scope).await.map_err(failed)?.take_over("log").await.map_err(failed)?;
+        // A comparison reads a target, whose log is none of its business.
+        let mut reader = database.reader(&fixture.scope).await.map_err(failed)?;
+        let chunk = reader.read_range(&"t".into(), &Default::default(), 1 << 20).await.map_err(failed)?;
+        assert_eq!(chunk.rows.len(), 2);
+        anyhow::Ok(())
+    };
+    let outcome = outcome.await;
+    fixture.run(&[&format!("DROP USER {user}")]).await?;
     outcome
 }

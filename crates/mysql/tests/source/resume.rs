@@ -2,6 +2,9 @@
 
 use crate::fixture::{DEADLINE, Fixture, first_int};
 use anyhow::{Result, anyhow};
+use mysql_async::prelude::Queryable;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 use sync_worker_core::database::Database;
 use sync_worker_core::error::{Error, ErrorClass};
@@ -120,6 +123,35 @@ async fn a_chunk_sees_what_the_stream_has_returned() -> Result<()> {
     let chunk = reader.read_range(&"t".into(), &KeyRange::default(), 1 << 20).await.map_err(failed)?;
     while stream.checkpoint.position < chunk.high {
         stream.batch().await?;
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_transaction_that_commits_while_the_stream_opens_is_not_missed() -> Result<()> {
+    const WRITERS: i64 = 4;
+    let Some(fixture) = Fixture::new(&[T], &["t"]).await? else { return Ok(()) };
+    let stop = Arc::new(AtomicBool::new(false));
+    let mut writers = Vec::new();
+    for writer in 0..WRITERS {
+        let mut conn = fixture.database.connect().await?;
+        let stop = stop.clone();
+        writers.push(tokio::spawn(async move {
+            let mut id = writer;
+            while !stop.load(Ordering::Relaxed) {
+                conn.query_drop(format!("INSERT INTO t VALUES ({id}, 0)")).await?;
+                id += WRITERS;
+            }
+            anyhow::Ok(conn.disconnect().await?)
+        }));
+    }
+    for _ in 0..40 {
+        // A change at or below the start would count as taken before: reading the stream fails on one.
+        fixture.open(None).await?.until(1).await?;
+    }
+    stop.store(true, Ordering::Relaxed);
+    for writer in writers {
+        writer.await??;
     }
     Ok(())
 }

@@ -2,6 +2,7 @@
 
 use crate::fixture::{Fixture, assert_rows_equal, first_int};
 use anyhow::{Result, anyhow};
+use mysql_async::prelude::Queryable;
 use sync_worker_core::database::Database;
 use sync_worker_core::error::ErrorClass;
 use sync_worker_core::reader::KeyRange;
@@ -80,6 +81,30 @@ async fn a_unique_index_without_nulls_is_a_key() -> Result<()> {
 }
 
 #[tokio::test]
+async fn the_key_is_the_one_that_minimal_images_have() -> Result<()> {
+    let creates = [
+        "CREATE TABLE t (v INT, p VARCHAR(40) NOT NULL, a INT NOT NULL, b INT NOT NULL, UNIQUE y (p(3)), UNIQUE z (a), UNIQUE c (b))",
+        "CREATE TABLE g (id INT NOT NULL, v INT, s INT AS (id + 1) STORED NOT NULL, UNIQUE z (s), UNIQUE a (id))",
+    ];
+    let Some(fixture) = Fixture::new(&creates, &["t", "g"]).await? else { return Ok(()) };
+    let mut stream = fixture.open(None).await?;
+    let minimal = "SET SESSION binlog_row_image = MINIMAL";
+    let statements = [minimal, "INSERT INTO t VALUES (1, 'abc', 1, 7)", "UPDATE t SET v = 2", "UPDATE t SET a = 3"];
+    fixture.run(&statements).await?;
+    stream.until(3).await?;
+    let mut reader = fixture.mysql.reader(&fixture.scope).await.map_err(|error| anyhow!("{error:?}"))?;
+    let read = reader.schema(&"t".into()).await.map_err(|error| anyhow!("{error:?}"))?;
+    assert_eq!((&stream.changes[0].1.schema.key[..], &read.key[..]), (&[2][..], &[2][..]));
+    assert_rows_equal(&stream.applied("t")?, &fixture.rows("t").await?);
+    // A key over a generated column can't be taken, and is all that the log has.
+    fixture.run(&[minimal, "INSERT INTO g (id, v) VALUES (1, 1)", "UPDATE g SET v = 2"]).await?;
+    let error = stream.refusal().await?;
+    assert_eq!(error.class(), ErrorClass::Fatal, "{error}");
+    assert!(error.to_string().contains(".g has no key") && error.to_string().contains("ADD PRIMARY KEY"), "{error}");
+    Ok(())
+}
+
+#[tokio::test]
 async fn odd_names_and_invisible_keys_are_read() -> Result<()> {
     let statements = [
         "CREATE TABLE `a.b``\u{fc} ``` (`id ``x` INT PRIMARY KEY, `select` INT DEFAULT 5 INVISIBLE, `\u{4e2d}` INT)",
@@ -103,21 +128,20 @@ async fn odd_names_and_invisible_keys_are_read() -> Result<()> {
 
 #[tokio::test]
 async fn what_moves_rows_without_events_is_a_gap() -> Result<()> {
-    let partitioned = "CREATE TABLE t (id INT PRIMARY KEY) PARTITION BY RANGE (id) (PARTITION p0 VALUES LESS THAN (10), PARTITION p1 VALUES LESS THAN (20))";
+    let parts = "PARTITION BY RANGE (id) (PARTITION p0 VALUES LESS THAN (10), PARTITION p1 VALUES LESS THAN (20))";
+    let partitioned = format!("CREATE TABLE t (id INT PRIMARY KEY) {parts}");
+    let other = format!("CREATE TABLE other (id INT PRIMARY KEY) {parts}");
     for (statement, named) in [
+        ("ALTER TABLE other EXCHANGE PARTITION p1 WITH TABLE t WITHOUT VALIDATION", "moves rows"),
         ("DROP TABLE t", "dropped"),
         ("RENAME TABLE t TO u", "renamed"),
         ("ALTER TABLE t TRUNCATE PARTITION p0", "moves rows"),
     ] {
-        let Some(fixture) = Fixture::new(&[partitioned], &["t"]).await? else { return Ok(()) };
+        let create = if statement.contains("other") { "CREATE TABLE t (id INT PRIMARY KEY)" } else { &partitioned };
+        let Some(fixture) = Fixture::new(&[create, &other], &["t"]).await? else { return Ok(()) };
         let mut stream = fixture.open(None).await?;
         fixture.run(&["INSERT INTO t VALUES (1)", statement]).await?;
-        let error = loop {
-            match stream.source.next().await {
-                Ok(_) => {}
-                Err(error) => break error,
-            }
-        };
+        let error = stream.refusal().await?;
         assert_eq!(error.class(), ErrorClass::Gap, "{error}");
         assert!(error.to_string().contains(named) && error.to_string().contains(&fixture.database.name), "{error}");
     }
@@ -129,14 +153,30 @@ async fn statements_instead_of_rows_are_a_gap() -> Result<()> {
     let Some(fixture) = Fixture::new(&["CREATE TABLE t (id INT PRIMARY KEY)"], &["t"]).await? else { return Ok(()) };
     let mut stream = fixture.open(None).await?;
     fixture.run(&["SET SESSION binlog_format = STATEMENT", "INSERT INTO t VALUES (1)"]).await?;
-    let error = loop {
-        match stream.source.next().await {
-            Ok(batch) => assert!(batch.parts.is_empty()),
-            Err(error) => break error,
-        }
-    };
+    let error = stream.refusal().await?;
     assert_eq!(error.class(), ErrorClass::Gap, "{error}");
     Ok(())
+}
+
+#[tokio::test]
+async fn a_file_loaded_in_statement_format_is_a_gap() -> Result<()> {
+    let creates = ["CREATE TABLE t (id INT PRIMARY KEY)", "CREATE TABLE other (id INT PRIMARY KEY, v LONGTEXT)"];
+    let Some(fixture) = Fixture::new(&creates, &["t"]).await? else { return Ok(()) };
+    let mut stream = fixture.open(None).await?;
+    let mut conn = fixture.database.connect().await?;
+    conn.query_drop("SET GLOBAL local_infile = ON").await?;
+    conn.query_drop("SET SESSION binlog_format = STATEMENT").await?;
+    // A long file stands in the log in several blocks.
+    let long = format!("1\t{}\n", "x".repeat(300_000));
+    for (table, content) in [("other", long), ("t", "1\n2\n".to_owned())] {
+        let content = futures::stream::iter([Ok(bytes::Bytes::from(content))]);
+        conn.set_infile_handler(async { Ok(Box::pin(content) as mysql_async::InfileData) });
+        conn.query_drop(format!("LOAD DATA LOCAL INFILE 'rows' INTO TABLE {table}")).await?;
+    }
+    let error = stream.refusal().await?;
+    assert_eq!(error.class(), ErrorClass::Gap, "{error}");
+    assert!(error.to_string().contains(&format!("{}.t", fixture.database.name)), "{error}");
+    Ok(conn.disconnect().await?)
 }
 
 async fn walked(fixture: &Fixture, table: &str, step: u64, bytes: usize) -> Result<Vec<Row>> {
@@ -239,5 +279,39 @@ async fn many_keys_are_read_in_one_view() -> Result<()> {
     let chunk = reader.read_keys(&"t".into(), &keys).await.map_err(failed)?;
     assert_eq!(chunk.rows.len(), 2499);
     assert!(chunk.rows.iter().all(|row| first_int(row) != 77));
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_chunk_that_is_cut_keeps_its_connection() -> Result<()> {
+    let Some(fixture) = Fixture::new(&["CREATE TABLE t (id INT PRIMARY KEY, v TEXT)"], &["t"]).await? else {
+        return Ok(());
+    };
+    let fill = "INSERT INTO t WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 900) SELECT i, REPEAT('x', 100 + i % 50) FROM n";
+    fixture.run(&[fill]).await?;
+    let failed = |error| anyhow!("{error:?}");
+    let mut reader = fixture.mysql.reader(&fixture.scope).await.map_err(failed)?;
+    let mut watcher = fixture.database.connect().await?;
+    let mut newest = async || -> Result<u64> {
+        let query =
+            "SELECT MAX(id) FROM information_schema.PROCESSLIST WHERE db = DATABASE() AND id <> CONNECTION_ID()";
+        Ok(watcher.query_first(query).await?.unwrap_or(0))
+    };
+    let (mut range, mut rows, mut connections) = (KeyRange::default(), 0, Vec::new());
+    loop {
+        let chunk = reader.read_range(&"t".into(), &range, 10_000).await.map_err(failed)?;
+        connections.push(newest().await?);
+        rows += chunk.rows.len();
+        let size: usize = chunk.rows.iter().map(|row| row.as_bytes().len()).sum();
+        assert!(size < 20_000, "a chunk of {size} bytes");
+        match chunk.cut_at {
+            Some(key) => range.after = Some(key),
+            None => break,
+        }
+    }
+    assert_eq!(rows, 900);
+    // The first cut teaches how long the rows are.
+    connections.dedup();
+    assert!(connections.len() <= 2, "{connections:?}");
     Ok(())
 }

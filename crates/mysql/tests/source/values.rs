@@ -101,6 +101,23 @@ async fn every_type_at_its_edges_reads_the_same_by_snapshot_and_by_stream() -> R
 }
 
 #[tokio::test]
+async fn a_byte_that_its_character_set_does_not_define_is_refused() -> Result<()> {
+    let create = "CREATE TABLE v (id INT PRIMARY KEY, g VARCHAR(20) CHARACTER SET greek)";
+    let Some(fixture) = Fixture::new(&[create], &["v"]).await? else { return Ok(()) };
+    let mut stream = fixture.open(None).await?;
+    fixture.run(&["INSERT INTO v VALUES (1, _greek X'E1E23F')"]).await?;
+    stream.until(1).await?;
+    assert_rows_equal(&stream.applied("v")?, &fixture.rows("v").await?);
+    fixture.run(&["INSERT INTO v VALUES (2, _greek X'61D262')"]).await?;
+    let streamed = stream.refusal().await?;
+    let read = fixture.rows("v").await.expect_err("a byte without a character was read");
+    for error in [format!("{streamed}"), format!("{read:?}")] {
+        assert!(error.contains("column g") && error.contains("does not define"), "{error}");
+    }
+    Ok(())
+}
+
+#[tokio::test]
 async fn json_is_printed_as_the_server_prints_it() -> Result<()> {
     let Some(fixture) = Fixture::new(&["CREATE TABLE j (id INT PRIMARY KEY, j JSON)"], &["j"]).await? else {
         return Ok(());

@@ -22,12 +22,17 @@ pub async fn schema(config: &Configuration, json: bool) -> anyhow::Result<Outcom
                 let Some(wanted) = source.tables.iter().find(|schema| schema.table == at.table) else { continue };
                 let have = inspection.tables.iter().find(|schema| schema.table == at.table);
                 if let Some(ddl) = database.ddl(&at.name, wanted, have.map(|schema| &**schema)) {
-                    if !json {
-                        println!("-- {target}: table {} of pipeline {}\n{ddl}", at.table, plan.name);
-                    }
                     let (pipeline, database) = (plan.name.as_str(), target.as_str());
                     let table = at.table.as_str();
-                    lacking.push(json!({ "pipeline": pipeline, "database": database, "table": table, "ddl": ddl }));
+                    let then = have.map(|_| filled_by(pipeline));
+                    if !json {
+                        println!("-- {target}: table {table} of pipeline {pipeline}");
+                        then.iter().for_each(|then| println!("-- {then}"));
+                        println!("{ddl}");
+                    }
+                    lacking.push(json!({
+                        "pipeline": pipeline, "database": database, "table": table, "ddl": ddl, "then": then,
+                    }));
                 }
             }
         }
@@ -36,4 +41,12 @@ pub async fn schema(config: &Configuration, json: bool) -> anyhow::Result<Outcom
         println!("{}", serde_json::to_string_pretty(&lacking)?);
     }
     Ok(if lacking.is_empty() { Outcome::Done } else { Outcome::Problems })
+}
+
+/// What a column that is added needs: the rows that are there were copied without it.
+fn filled_by(pipeline: &str) -> String {
+    format!(
+        "rows that are there have NULL in a new column until `sync-worker verify {pipeline} --repair` copies them again, \
+         while the pipeline runs; add NOT NULL after that"
+    )
 }

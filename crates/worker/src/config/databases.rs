@@ -60,6 +60,25 @@ pub struct Place {
     pub schema: String,
 }
 
+impl DatabaseConfig {
+    /// Schema and name of a table, however the configuration writes them; the adapter refuses what it can't read.
+    pub fn table(&self, called: &str) -> (String, String) {
+        let default = &self.place.schema;
+        match &self.adapter {
+            Adapter::Postgres(_) => {
+                let name = sync_worker_postgres::catalog::Qualified::parse(called);
+                (name.schema, name.table)
+            }
+            Adapter::Mysql(_) => match sync_worker_mysql::catalog::QualifiedName::parse(called, Some(default)) {
+                Ok(name) => (name.database, name.table),
+                Err(_) => (default.clone(), called.to_owned()),
+            },
+            // A collection's name may have dots.
+            Adapter::Mongodb(_) => (default.clone(), called.to_owned()),
+        }
+    }
+}
+
 /// The adapter that a database's kind picks, with its own settings.
 #[derive(Clone, Debug)]
 pub enum Adapter {

@@ -49,9 +49,9 @@ fn edge<'p>(
 ) -> Option<Edge<'p>> {
     let end = |name: &DatabaseName| {
         let called = table.at.get(name).map_or(table.name.as_str(), String::as_str);
-        let place = &databases.get(name)?.place;
-        let (schema, called_there) = called.split_once('.').unwrap_or((&place.schema, called));
-        let node = (format!("{}/{}", place.hosts.join(","), place.database), format!("{schema}.{called_there}"));
+        let database = databases.get(name)?;
+        let (place, (schema, table)) = (&database.place, database.table(called));
+        let node = (format!("{}/{}", place.hosts.join(","), place.database), format!("{schema}.{table}"));
         Some((node, format!("{name} {called}")))
     };
     let ((from, shown_from), (to, shown_to)) = (end(&plan.from)?, end(to)?);

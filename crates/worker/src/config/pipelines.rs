@@ -180,17 +180,19 @@ fn tables(
         tables.push(Table { name: TableName::new(&name.value), at });
     }
     for database in members.iter().flat_map(|(from, to)| to.iter().chain([from])) {
-        twice(section, database, &tables);
+        let known = databases.get(database.as_str()).and_then(Option::as_ref);
+        twice(section, database, known, &tables);
     }
     (!tables.is_empty()).then_some(tables)
 }
 
 /// Refuses two logical tables that are one at a database: each would overwrite the other's rows.
-fn twice(section: &Section<'_>, database: &DatabaseName, tables: &[Table]) {
+fn twice(section: &Section<'_>, database: &DatabaseName, known: Option<&DatabaseConfig>, tables: &[Table]) {
     let mut seen = BTreeMap::new();
     for table in tables {
         let there = table.at.get(database).cloned().unwrap_or_else(|| table.name.to_string());
-        if let Some(other) = seen.insert(there.clone(), &table.name) {
+        let place = known.map_or_else(|| (String::new(), there.clone()), |known| known.table(&there));
+        if let Some(other) = seen.insert(place, &table.name) {
             let text = format!("{other} and {} are both {there:?} at {database}", table.name);
             section.problem("tables", text);
         }

@@ -167,6 +167,14 @@ fn single_mistakes_are_told() {
             with("at = {", "[[pipelines.customers.tables]]\nname = \"other\"\nat = { shop = \"customer\","),
             "customer and other are both \"customer\" at shop",
         ),
+        (
+            with("at = {", "[[pipelines.customers.tables]]\nname = \"other\"\nat = { shop = \"shop.`customer`\","),
+            "customer and other are both \"shop.`customer`\" at shop",
+        ),
+        (
+            with("at = {", "[[pipelines.customers.tables]]\nname = \"other\"\nat = { shop = \"other\","),
+            "customer and other are both \"public.customer\" at crm",
+        ),
         (with("kind = \"postgres\"", "kind = \"postgres\"\nkind = \"mysql\""), "f.toml:4:1: duplicate key"),
         (
             with("url = \"mysql", "password = \"hunter2\"\nurl = \"mysql"),

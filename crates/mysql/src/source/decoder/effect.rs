@@ -31,7 +31,7 @@ impl Decoder {
             Statement::XaStart(name) => {
                 if let Some(current) = &mut self.current {
                     self.prepared.begin(name, current.gtid);
-                    current.held = Some(name.to_owned());
+                    current.held = Some(name.into());
                 }
                 return Ok(Step::Done);
             }
@@ -66,21 +66,19 @@ impl Decoder {
                 self.tables.forget();
             }
             Statement::DropDatabase(name) => {
-                if self.tables.scope().iter().any(|(own, _)| own.database == name) {
+                if self.tables.are_in(&name) {
                     return Err(lost(&format!("database {name} was dropped")));
                 }
             }
             Statement::Alter(name) => {
-                if let Some((name, _)) = self.tables.find(&name, database) {
+                if let Some((name, table)) = self.tables.find(&name, database).cloned() {
                     tracing::warn!(table = %name, "the definition of a captured table has changed");
+                    self.tables.unsettle(&table);
                 }
                 self.tables.forget();
             }
             Statement::Writes(names) => {
-                let written = self.tables.scope().iter().find(|(own, _)| {
-                    names.contains(&own.table) && (database == own.database || names.contains(&own.database))
-                });
-                if let Some((name, _)) = written {
+                if let Some(name) = self.tables.among(&names, database) {
                     return Err(lost(&format!(
                         "table {name} was written in statement format (binlog_format must be ROW)"
                     )));
