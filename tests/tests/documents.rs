@@ -78,7 +78,7 @@ async fn killed_ten_times(direction: Direction) -> anyhow::Result<()> {
     let report = kill::run(direction, CYCLES, seed()?, |_| {}).await?;
     println!("{}: {}", report.direction, report.verdict);
     assert!(report.is_good(), "{report:#?}");
-    assert!(report.verdict.source_writes > 1_000, "hardly any load: {:?}", report.load);
+    assert!(report.verdict.source_writes > 100, "hardly any load: {:?}", report.load);
     Ok(())
 }
 

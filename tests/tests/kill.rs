@@ -11,7 +11,7 @@ async fn kill_ten_times(from: Kind, to: Kind) -> anyhow::Result<()> {
     let report = kill::run(Direction { from, to }, CYCLES, seed()?, |_| {}).await?;
     println!("{}: {}", report.direction, report.verdict);
     assert!(report.is_good(), "{report:#?}");
-    assert!(report.verdict.source_writes > 1_000, "hardly any load: {:?}", report.load);
+    assert!(report.verdict.source_writes > 100, "hardly any load: {:?}", report.load);
     Ok(())
 }
 
