@@ -137,7 +137,7 @@ async fn a_document_that_a_command_can_t_hold_with_its_key_is_parked() -> Result
 #[tokio::test]
 async fn two_hundred_levels_of_nesting_are_refused_without_harm() -> Result<()> {
     let Some(fixture) = Fixture::new(&["a"]).await? else { return Ok(()) };
-    let a = schema("a", &[("id", INT), ("body", ColumnType::Json)]);
+    let a = schema("a", &[("id", INT), ("body", ColumnType::Json { textual: true })]);
     let mut writer = fixture.sink().await?;
     let nested = |levels: usize| format!("{}1{}", "[".repeat(levels), "]".repeat(levels));
     let (deep, shallow) = (nested(200), nested(50));
