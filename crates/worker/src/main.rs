@@ -1,13 +1,14 @@
 //! `sync-worker`: keeps tables of databases in sync from their own change logs.
 //!
-//! A start, in order: command line, configuration, logs, then the command. `run` opens the state, listens, looks at every
-//! database, starts the pipelines, and drains on a signal.
+//! A start, in order: command line, configuration, logs, then the command. `run` opens the state, answers over HTTP, looks at
+//! every database, starts the pipelines, and drains on a signal.
 
 mod cli;
 mod client;
 mod commands;
 mod config;
 mod outcome;
+mod output;
 mod progress;
 mod telemetry;
 mod wiring;
@@ -21,6 +22,9 @@ use outcome::Outcome;
 use std::process::ExitCode;
 use std::time::Duration;
 use telemetry::Format;
+
+/// What is left of the tasks when a command is through gets this long.
+const LAST_MOMENT: Duration = Duration::from_secs(1);
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
@@ -40,7 +44,10 @@ fn main() -> ExitCode {
         Ok(runtime) => runtime,
         Err(error) => return failed(Outcome::Problems, format!("can't start: {error}")),
     };
-    match runtime.block_on(command(cli, config)) {
+    let outcome = runtime.block_on(command(cli, config));
+    // What hangs in a system call must not hold the end back.
+    runtime.shutdown_timeout(LAST_MOMENT);
+    match outcome {
         Ok(outcome) => outcome.into(),
         Err(error) if running => {
             tracing::error!(error = %one_line(&error), "sync-worker has stopped");
@@ -89,7 +96,7 @@ async fn command(cli: Cli, config: Configuration) -> anyhow::Result<Outcome> {
             .await
         }
         Command::Schema => schema::schema(&config, json).await,
-        Command::Status => status::status(&Client::new(config.http), json).await,
+        Command::Status => status::status(&Client::new(config.http)?, json).await,
         Command::Tail { pipeline, from } => tail::tail(&config, pipeline, from).await,
         Command::DeadLetters { action } => match action {
             None => dead_letters::list(&config, &dead_letters::Filter::default(), json).await,

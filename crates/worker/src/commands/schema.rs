@@ -3,6 +3,7 @@
 use crate::commands::scope_of;
 use crate::config::Configuration;
 use crate::outcome::Outcome;
+use crate::output::say;
 use crate::wiring;
 use serde_json::json;
 use sync_worker_core::database::Role;
@@ -23,7 +24,7 @@ pub async fn schema(config: &Configuration, json: bool) -> anyhow::Result<Outcom
                 let have = inspection.tables.iter().find(|schema| schema.table == at.table);
                 if let Some(ddl) = database.ddl(&at.name, wanted, have.map(|schema| &**schema)) {
                     if !json {
-                        println!("-- {target}: table {} of pipeline {}\n{ddl}", at.table, plan.name);
+                        say!("-- {target}: table {} of pipeline {}\n{ddl}", at.table, plan.name);
                     }
                     let (pipeline, database) = (plan.name.as_str(), target.as_str());
                     let table = at.table.as_str();
@@ -33,7 +34,7 @@ pub async fn schema(config: &Configuration, json: bool) -> anyhow::Result<Outcom
         }
     }
     if json {
-        println!("{}", serde_json::to_string_pretty(&lacking)?);
+        say!("{}", serde_json::to_string_pretty(&lacking)?);
     }
     Ok(if lacking.is_empty() { Outcome::Done } else { Outcome::Problems })
 }

@@ -85,8 +85,6 @@ fn reference() -> String {
     let url = "Parameters of the `url`: `sslmode` (`disable`, `prefer`, `require`, `verify-ca`, `verify-full`), \
                `sslrootcert`, `sslcert`, `sslkey`, `connect_timeout`, as in libpq.";
     part("### `kind = \"postgres\"`", url, &POSTGRES);
-    let url = "Parameters of the `url`: `ssl-mode` (`disabled`, `preferred`, `required`, `verify_ca`, `verify_identity`) \
-               and `ssl-ca`, as in MySQL's own clients.";
     let url = "Parameters of the `url` are those of MongoDB's drivers (`replicaSet`, `tls`, `tlsCAFile`, `authSource` and so on), \
                but for those that the worker sets itself. The server is a replica set or a sharded cluster.";
     part("### `kind = \"mongodb\"`", url, &[]);
