@@ -9,7 +9,7 @@ use sync_worker_tests::load::{Load, LoadSettings};
 use sync_worker_tests::proxy::Proxy;
 use sync_worker_tests::scenario::{Preparation, fence};
 use sync_worker_tests::seed::seed;
-use sync_worker_tests::worker::{Worker, printed};
+use sync_worker_tests::worker::{Worker, binary, printed};
 use sync_worker_tests::{compare, each_direction, ledger, tables, wait};
 
 each_direction![
@@ -256,4 +256,77 @@ async fn a_worker_that_was_never_started_is_named() -> anyhow::Result<()> {
         assert!(text.contains("sync-worker run"), "{text}");
     }
     Ok(())
+}
+
+/// A start that waits for a database is alive, is not ready, and ends when it is told to.
+#[tokio::test]
+async fn signals_and_health_are_answered_while_a_database_is_waited_for() -> anyhow::Result<()> {
+    let mut preparation = Preparation::new(POSTGRES, "wait").await?;
+    let proxy = Proxy::start(&preparation.target.address()).await?;
+    preparation.settings.databases[1].url = preparation.target.url_at(None, Some(&proxy.address()));
+    proxy.swallow();
+    let mut worker = Worker::new(&preparation.settings)?;
+    worker.start()?;
+    let http = reqwest::Client::new();
+    let health = |path: &str| format!("http://{}/health/{path}", worker.address());
+    let ready = wait::until("an answer", LIMIT, async || {
+        let Ok(answer) = http.get(health("ready")).send().await else { return Ok(None) };
+        Ok(Some((answer.status(), answer.text().await?)))
+    });
+    let (status, text) = ready.await?;
+    assert_eq!(status, 503);
+    assert!(text.contains("looking at the databases"), "{text}");
+    assert_eq!(http.get(health("live")).send().await?.status(), 200);
+    let begun = Instant::now();
+    let status = worker.terminate().await?;
+    assert!(status.success() && begun.elapsed() < Duration::from_secs(2), "{status} after {:?}", begun.elapsed());
+    worker.quiet();
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_target_that_is_stuck_does_not_hold_the_end_back() -> anyhow::Result<()> {
+    let direction = Direction { from: Kind::Postgres, to: Kind::Mysql };
+    let mut scenario = Preparation::new(direction, "stuck").await?.streaming().await?;
+    let mut other = scenario.target.connect().await?;
+    other.execute("START TRANSACTION").await?;
+    other.execute("UPDATE fence SET mark = -1").await?;
+    scenario.source.execute("UPDATE fence SET mark = mark + 1").await?;
+    let waits = format!(
+        "SELECT count(*) FROM information_schema.PROCESSLIST WHERE DB = '{}' AND STATE = 'updating'",
+        scenario.target.name
+    );
+    wait::until("the worker to wait for the row", LIMIT, async || {
+        Ok((scenario.target.number(&waits).await? > 0).then_some(()))
+    })
+    .await?;
+    let begun = Instant::now();
+    scenario.worker.terminate().await?;
+    assert!(begun.elapsed() < Duration::from_secs(10), "ended after {:?}", begun.elapsed());
+    other.execute("ROLLBACK").await?;
+    scenario.worker.start()?;
+    scenario.finish().await
+}
+
+#[tokio::test]
+async fn commands_go_around_proxies_and_end_quietly_where_nobody_reads_on() -> anyhow::Result<()> {
+    let mut preparation = Preparation::new(POSTGRES, "quiet").await?;
+    for name in ["http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"] {
+        // Nobody listens on port 9.
+        preparation.settings.environment.push((name.to_owned(), "http://127.0.0.1:9".to_owned()));
+    }
+    let scenario = preparation.streaming().await?;
+    let text = scenario.worker.expect(0, &["status"]).await?;
+    assert_eq!(text.lines().count(), 2, "{text}");
+    for command in ["status", "check", "dead-letters"] {
+        let mut child = std::process::Command::new(binary()?)
+            .args(["--config".as_ref(), scenario.worker.folder().join("worker.toml").as_os_str(), command.as_ref()])
+            .stdout(std::process::Stdio::piped())
+            .stderr(std::process::Stdio::piped())
+            .spawn()?;
+        drop(child.stdout.take());
+        let output = tokio::task::spawn_blocking(move || child.wait_with_output()).await??;
+        assert!(output.status.success() && output.stderr.is_empty(), "{command}: {}", printed(&output));
+    }
+    scenario.finish().await
 }

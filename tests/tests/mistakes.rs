@@ -2,11 +2,12 @@
 //! everything as it was.
 
 use std::time::Duration;
-use sync_worker_engine::status::State;
+use sync_worker_engine::status::{State, Task, TaskStatus};
 use sync_worker_tests::connection::Connection;
 use sync_worker_tests::database::Database;
 use sync_worker_tests::each_direction;
 use sync_worker_tests::kind::{Direction, Kind};
+use sync_worker_tests::proxy::Proxy;
 use sync_worker_tests::scenario::Preparation;
 use sync_worker_tests::servers::Servers;
 use sync_worker_tests::worker::{Worker, printed};
@@ -233,6 +234,76 @@ async fn an_unreachable_host_is_told_by_check_and_waited_for_by_run() -> anyhow:
         worker.quiet();
     }
     Ok(())
+}
+
+/// What a start would have refused stops the task that found the database at last, and nothing is written there.
+#[tokio::test]
+async fn a_database_that_comes_later_is_looked_at_before_anything_is_done_with_it() -> anyhow::Result<()> {
+    for at in [0, 1] {
+        let mut preparation = prepared(MIXED).await?;
+        let (here, there) =
+            ("CREATE TABLE fit (id int PRIMARY KEY, born date)", "CREATE TABLE fit (id int PRIMARY KEY, born int)");
+        preparation.table("fit", here, there).await?;
+        let database = if at == 0 { &preparation.source } else { &preparation.target };
+        let proxy = Proxy::start(&database.address()).await?;
+        preparation.settings.databases[at].url = database.url_at(None, Some(&proxy.address()));
+        let before = all(&preparation).await?;
+        proxy.swallow();
+        let mut worker = Worker::new(&preparation.settings)?;
+        worker.start()?;
+        let task = if at == 0 { Task::Capture } else { Task::Apply };
+        let is = |tasks: &[TaskStatus], state: State, part: &str| {
+            tasks.iter().any(|one| one.task == task && one.state == state && one.reason.contains(part))
+        };
+        worker.until("a task to wait", LIMIT, |tasks| is(tasks, State::Waiting, "127.0.0.1")).await?;
+        proxy.forward();
+        worker
+            .until("a task to fail", LIMIT, |tasks| is(tasks, State::Failed, "column born: date can't become int"))
+            .await?;
+        // The other one was there all the time, and is in use.
+        let own = if at == 0 { 0..1 } else { 1..before.len() };
+        assert_eq!(all(&preparation).await?[own.clone()], before[own]);
+        worker.terminate().await?;
+        worker.quiet();
+    }
+    Ok(())
+}
+
+/// Rows that the source keeps apart must not become one.
+#[tokio::test]
+async fn a_text_key_that_is_compared_without_case_at_the_target() -> anyhow::Result<()> {
+    let folds = "CREATE TABLE word (word varchar(40) PRIMARY KEY, count int) DEFAULT COLLATE utf8mb4_0900_ai_ci";
+    let exact = "CREATE TABLE word (word varchar(40) PRIMARY KEY, count int) DEFAULT COLLATE utf8mb4_0900_bin";
+    let postgres = "CREATE TABLE word (word varchar(40) PRIMARY KEY, count int)";
+    let mysql = Direction { from: Kind::Mysql, to: Kind::Mysql };
+    for (direction, source) in [(MIXED, postgres), (mysql, exact)] {
+        let mut preparation = prepared(direction).await?;
+        preparation.table("word", source, folds).await?;
+        let parts =
+            ["databases.target", "word", "utf8mb4_0900_ai_ci", "'a' and 'A'", "COLLATE utf8mb4_0900_bin NOT NULL;"];
+        refused(&preparation, &parts).await?;
+        let mut worker = Worker::new(&preparation.settings)?;
+        worker.quiet();
+        let text = printed(&worker.command(&["check"]).await?);
+        let (_, cure) = text.lines().next().and_then(|line| line.split_once("; ALTER")).unwrap_or_default();
+        preparation.target.execute(&format!("ALTER{cure}")).await?;
+        worker.expect(0, &["check"]).await?;
+    }
+    // Of what is one row at the source, too, there is only one.
+    let mut preparation = prepared(mysql).await?;
+    preparation.table("word", folds, folds).await?;
+    let mut worker = Worker::new(&preparation.settings)?;
+    worker.quiet();
+    worker.expect(0, &["check"]).await?;
+    let scenario = preparation.streaming().await?;
+    scenario
+        .source
+        .execute(
+            "INSERT INTO word VALUES ('a', 1), ('b', 1), ('c', 1), ('d', 1); UPDATE word SET word = 'A' WHERE word = 'a';
+             UPDATE word SET count = 2 WHERE word <> 'c'; DELETE FROM word WHERE word = 'B'; INSERT INTO word VALUES ('B', 3)",
+        )
+        .await?;
+    scenario.finish().await
 }
 
 #[tokio::test]

@@ -83,6 +83,23 @@ async fn schema_prints_what_a_target_lacks(direction: Direction) -> anyhow::Resu
     scenario.finish().await
 }
 
+/// More bytes of keys than one request holds.
+#[tokio::test]
+async fn rows_with_large_keys_are_repaired() -> anyhow::Result<()> {
+    let mut preparation = Preparation::new(Direction { from: Kind::Postgres, to: Kind::Mysql }, "large").await?;
+    let here = "CREATE TABLE large (id varchar(700) PRIMARY KEY)";
+    let there = "CREATE TABLE large (id varchar(700) COLLATE utf8mb4_0900_bin PRIMARY KEY)";
+    preparation.table("large", here, there).await?;
+    preparation
+        .source
+        .execute("INSERT INTO large SELECT lpad(number::text, 700, 'x') FROM generate_series(1, 2500) number")
+        .await?;
+    let scenario = preparation.streaming().await?;
+    scenario.target.execute("DELETE FROM large").await?;
+    scenario.worker.expect(0, &["verify", "--repair", "--patience", "2"]).await?;
+    scenario.finish().await
+}
+
 #[tokio::test]
 async fn check_finds_nothing_where_all_is_well_and_changes_nothing() -> anyhow::Result<()> {
     for direction in Direction::ALL {

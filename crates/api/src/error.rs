@@ -18,6 +18,11 @@ impl Problem {
         Self { status: StatusCode::NOT_FOUND, text: format!("there is no pipeline {name:?}") }
     }
 
+    pub fn starting() -> Self {
+        let text = "the worker is looking at its databases and runs no pipeline yet".to_owned();
+        Self { status: StatusCode::SERVICE_UNAVAILABLE, text }
+    }
+
     pub fn bad_request(text: impl Into<String>) -> Self {
         Self { status: StatusCode::BAD_REQUEST, text: text.into() }
     }

@@ -12,7 +12,7 @@ pub async fn live() -> &'static str {
     "ok\n"
 }
 
-/// Ready while every task copies or streams; else 503 and the tasks that do not, a line each.
+/// Ready while every task copies or streams; else 503 and the tasks that do not, a line each, or that there are none yet.
 pub async fn ready(State(worker): State<Worker>) -> (StatusCode, String) {
     let mut waiting = String::new();
     for task in worker.board.all() {
@@ -20,6 +20,9 @@ pub async fn ready(State(worker): State<Worker>) -> (StatusCode, String) {
             let place = format!("{} {} of {}", task.pipeline, task.task.as_str(), task.database);
             waiting.push_str(&format!("{place}: {} {}\n", task.state.as_str(), task.reason));
         }
+    }
+    if worker.pipelines.get().is_none() {
+        waiting.push_str("starting: looking at the databases\n");
     }
     match waiting.is_empty() {
         true => (StatusCode::OK, "ok\n".to_owned()),

@@ -21,10 +21,10 @@ mod tail;
 pub mod wire;
 
 use axum::Router;
-use axum::extract::State;
+use axum::extract::{DefaultBodyLimit, State};
 use axum::routing::{get, post};
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use sync_worker_core::name::PipelineName;
 use sync_worker_engine::metrics::Metrics;
 use sync_worker_engine::pipeline::Pipeline;
@@ -32,18 +32,23 @@ use sync_worker_engine::status::Board;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
+/// Keys come as hexadecimal digits, and one of a document may have megabytes.
+const LARGEST_REPAIR: usize = 64 << 20;
+
 /// What the routes look at.
 #[derive(Clone)]
 pub struct Worker {
     pub board: Board,
     pub metrics: Metrics,
-    pub pipelines: Arc<BTreeMap<PipelineName, Pipeline>>,
+    /// Unset until the databases have been looked at.
+    pub pipelines: Arc<OnceLock<BTreeMap<PipelineName, Pipeline>>>,
     pub shutdown: CancellationToken,
 }
 
 impl Worker {
     fn pipeline(&self, name: &str) -> Result<&Pipeline, error::Problem> {
-        self.pipelines.get(&PipelineName::new(name)).ok_or_else(|| error::Problem::no_pipeline(name))
+        let pipelines = self.pipelines.get().ok_or_else(error::Problem::starting)?;
+        pipelines.get(&PipelineName::new(name)).ok_or_else(|| error::Problem::no_pipeline(name))
     }
 }
 
@@ -58,7 +63,7 @@ pub fn router(worker: Worker) -> Router {
         .route("/sync/dead-letters", get(letters::list))
         .route("/sync/dead-letters/retry", post(letters::retry))
         .route("/sync/dead-letters/drop", post(letters::give_up))
-        .route("/sync/repair", post(repair::repair))
+        .route("/sync/repair", post(repair::repair).layer(DefaultBodyLimit::max(LARGEST_REPAIR)))
         .with_state(worker)
 }
 

@@ -48,6 +48,20 @@ pub struct Finding {
     pub advice: bool,
 }
 
+/// A text column of a key that takes values for one although they differ.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Folding {
+    pub column: String,
+    /// Where two databases of one engine have a collation of the same name, it is the same.
+    pub collation: String,
+    /// Values that it takes for one, for a message.
+    pub alike: &'static str,
+    /// The statement that makes the column tell them apart.
+    pub cure: String,
+    /// Such values are so rare that a pipeline may live with it: a second row is refused and becomes a dead letter.
+    pub advice: bool,
+}
+
 /// What a database looks like to a pipeline.
 #[derive(Debug, Default)]
 pub struct Inspection {
@@ -58,6 +72,8 @@ pub struct Inspection {
     pub estimates: Vec<u64>,
     /// The columns that a new row must have a value for, in the same order.
     pub required: Vec<Vec<String>>,
+    /// The columns of each key that fold, in the same order; shorter where the rest folds nothing.
+    pub folding: Vec<Vec<Folding>>,
 }
 
 #[async_trait]

@@ -82,14 +82,17 @@ pub struct Deferred {
     pub dead: bool,
 }
 
+/// A row at a target.
+pub type Name = (TableName, Key);
+
 /// Deferred retries and dead letters: one version per (target, table, key), the newest.
 #[async_trait]
 pub trait RetryQueue: Send + Sync {
     /// Inserts or replaces by (target, table, key). Durable when it returns.
     async fn defer(&self, deferred: Vec<Deferred>) -> Result<()>;
 
-    /// The version that waits for a key, dead or not.
-    async fn get(&self, target: &TargetId, table: &TableName, key: &Key) -> Result<Option<Deferred>>;
+    /// The versions that wait for these keys, dead or not; nothing for a key without one.
+    async fn get(&self, target: &TargetId, names: &[Name]) -> Result<Vec<Deferred>>;
 
     /// The living ones that are due, the earliest first.
     async fn due(&self, target: &TargetId, now: i64, limit: usize) -> Result<Vec<Deferred>>;
@@ -97,8 +100,9 @@ pub trait RetryQueue: Send + Sync {
     /// When the next living one is due.
     async fn next_due(&self, target: &TargetId) -> Result<Option<i64>>;
 
-    /// Removes the version of a key, but only the one at this offset: a newer one stays. Whether it was there.
-    async fn remove(&self, target: &TargetId, table: &TableName, key: &Key, offset: Offset) -> Result<bool>;
+    /// Removes the versions of keys, but only those at these offsets: a newer one stays. All or none; durable when it
+    /// returns. How many were there.
+    async fn remove(&self, target: &TargetId, versions: &[(Name, Offset)]) -> Result<usize>;
 
     /// All of a target, `dead` ones or living ones, the oldest offset first.
     async fn list(&self, target: &TargetId, dead: bool, limit: usize) -> Result<Vec<Deferred>>;

@@ -8,7 +8,9 @@ use crate::breaker::Breaker;
 use crate::capture::PARTITION;
 use crate::clock::now_micros;
 use crate::failure::{Action, EngineError, FAILED_RETRY, Halt, action, wait_failed};
+use crate::letters::{self, Asked, Command};
 use crate::metrics::ApplyMetrics;
+use crate::preflight::Owed;
 use crate::projected;
 use crate::retry::{ParkingLot, RetryPolicy};
 use crate::sequence::Sequence;
@@ -23,7 +25,7 @@ use sync_worker_core::error::{Error, Result};
 use sync_worker_core::record::{Delivered, Offset};
 use sync_worker_core::sink::{Applied, Marker, Sink, Write, WriteBatch};
 use sync_worker_core::store::{Deferred, RetryQueue, TargetId};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -44,17 +46,6 @@ const PATIENCE_FOR_TRUNCATE: Duration = Duration::from_secs(24 * 3600);
 /// Retries taken from the queue at a time.
 const RETRIES_AT_A_TIME: usize = 100;
 
-/// Dead letters that one command acts on; who has more asks again.
-const LETTERS_AT_A_TIME: usize = 10_000;
-
-/// What a person asks of an applier.
-pub enum Command {
-    /// Try dead letters again at once: all, or the version at one offset. Replies with how many.
-    Retry { offset: Option<Offset>, reply: oneshot::Sender<std::result::Result<u64, String>> },
-    /// Give dead letters up: the target keeps the row that it has.
-    Drop { offset: Option<Offset>, reply: oneshot::Sender<std::result::Result<u64, String>> },
-}
-
 pub struct Apply {
     pub id: TargetId,
     pub scope: Scope,
@@ -68,6 +59,7 @@ pub struct Apply {
     pub metrics: ApplyMetrics,
     pub limits: BatchLimits,
     pub retry: RetryPolicy,
+    pub owed: Option<Owed>,
     pub commands: mpsc::Receiver<Command>,
     pub shutdown: CancellationToken,
 }
@@ -110,6 +102,13 @@ impl Apply {
 
     /// From taking the target over to its first error, or to shutdown.
     async fn session(&mut self, held: &mut Held) -> Result<()> {
+        if let Some(owed) = &self.owed {
+            tokio::select! {
+                () = self.shutdown.cancelled() => return Ok(()),
+                seen = owed.look() => seen?,
+            }
+            self.owed = None;
+        }
         let open = async {
             // It looks at every table: how long that takes, their number decides.
             let mut sink = projected::sink::open(&self.database, &self.scope, self.documents).await?;
@@ -129,7 +128,7 @@ impl Apply {
         *held = Held { epoch: Some(progress.marker.epoch), asked: 0 };
         let (subscription, sequence) = self.resume(&progress.marker).await?;
         let mut lot = ParkingLot::new(self.id.clone(), self.queue.clone(), self.retry.clone());
-        lot.reset(progress.parked, progress.marker.offset).await?;
+        lot.reset(&progress.parked, progress.marker.offset).await?;
         self.breaker.succeeded();
         self.status.set(State::Streaming, "");
         tracing::info!(pipeline = %self.id.pipeline, database = %self.id.database, offset = ?progress.marker.offset.map(|offset| offset.0), "apply is streaming");
@@ -138,7 +137,8 @@ impl Apply {
         let mut feeder = JoinSet::new();
         feeder.spawn(read_ahead(subscription, feed));
         let assembler = Assembler::new(self.limits.clone(), sequence, self.metrics.clone());
-        let mut session = Session { sink, marker: progress.marker, lot, assembler, records, next_retry: None };
+        let mut session =
+            Session { sink, marker: progress.marker, lot, assembler, records, next_retry: None, asked: None };
         session.schedule_retry().await?;
         session.stream(self, &mut feeder).await
     }
@@ -222,6 +222,7 @@ struct Session {
     assembler: Assembler,
     records: mpsc::Receiver<Vec<Delivered>>,
     next_retry: Option<Instant>,
+    asked: Option<Asked>,
 }
 
 impl Session {
@@ -231,8 +232,11 @@ impl Session {
             tokio::select! {
                 biased;
                 () = apply.shutdown.cancelled() => return Ok(()),
-                Some(command) = apply.commands.recv() => self.obey(apply, command).await?,
+                Some(command) = apply.commands.recv(), if self.asked.is_none() => {
+                    self.asked = Some(Asked::begin(command, self.lot.queue.as_ref(), &apply.id).await?);
+                }
                 () = tokio::time::sleep_until(retry_at), if self.next_retry.is_some() => self.retry(apply).await?,
+                () = std::future::ready(()), if self.asked.is_some() => self.obey(apply).await?,
                 records = self.records.recv() => match records {
                     Some(records) => self.take(records)?,
                     None => {
@@ -341,6 +345,9 @@ impl Session {
         let (due, superseded) = self.lot.due(RETRIES_AT_A_TIME, self.marker.offset).await?;
         (0..superseded).for_each(|_| apply.metrics.retried("superseded"));
         for deferred in due {
+            if apply.shutdown.is_cancelled() {
+                return Ok(());
+            }
             let applied = self.write_again(apply, deferred).await?;
             apply.metrics.retried(if applied { "written" } else { "refused" });
         }
@@ -355,39 +362,43 @@ impl Session {
         Ok(applied.refused.is_empty())
     }
 
-    async fn obey(&mut self, apply: &Apply, command: Command) -> Result<()> {
-        let (offset, reply, again) = match command {
-            Command::Retry { offset, reply } => (offset, reply, true),
-            Command::Drop { offset, reply } => (offset, reply, false),
-        };
-        let mut outcome = Ok(0);
-        for dead in self.lot.queue.list(&apply.id, true, LETTERS_AT_A_TIME).await? {
-            if offset.is_some_and(|offset| offset != dead.offset) {
-                continue;
+    /// Carries on with what a person has asked, for a while.
+    async fn obey(&mut self, apply: &Apply) -> Result<()> {
+        for _ in 0..letters::AT_A_TIME {
+            if apply.shutdown.is_cancelled() {
+                return Ok(());
             }
-            // Left over from a transaction that was lost: the target has another version of that key (invariant 5).
-            if !self.lot.is_parked(&dead) {
-                self.lot.purge(&dead, self.marker.offset).await?;
-                continue;
-            }
-            if again {
-                if let Err(error) = self.write_again(apply, dead).await {
-                    outcome = Err(error);
-                    break;
-                }
-            } else {
-                let marker = Marker { writes: self.marker.writes + 1, ..self.marker.clone() };
-                let unpark = vec![(dead.change.table().clone(), dead.key)];
-                if let Err(error) = self.commit(apply, marker, Vec::new(), unpark).await {
-                    outcome = Err(error);
-                    break;
+            let Some(mut asked) = self.asked.take() else { return Ok(()) };
+            match self.decide(apply, &mut asked).await {
+                Ok(true) => self.asked = Some(asked),
+                Ok(false) => asked.answer(Ok(())),
+                Err(error) => {
+                    asked.answer(Err(&error));
+                    return Err(error);
                 }
             }
-            outcome = outcome.map(|count| count + 1);
         }
-        let answer = outcome.as_ref().map(|count| *count).map_err(ToString::to_string);
-        // Whoever asked may have gone; what was done stays done.
-        reply.send(answer).unwrap_or_default();
-        outcome.map(|_: u64| ())
+        // What feeds the stream may need a turn, too.
+        tokio::task::yield_now().await;
+        Ok(())
+    }
+
+    /// One dead letter. Whether there may be more.
+    async fn decide(&mut self, apply: &Apply, asked: &mut Asked) -> Result<bool> {
+        let Some(letter) = asked.next(self.lot.queue.as_ref(), &apply.id).await? else { return Ok(false) };
+        // Left over from a transaction that was lost: the target has another version of that key (invariant 5).
+        if !self.lot.is_parked(&letter) {
+            self.lot.purge(&[letter], self.marker.offset).await?;
+            return Ok(true);
+        }
+        if asked.again {
+            self.write_again(apply, letter).await?;
+        } else {
+            let marker = Marker { writes: self.marker.writes + 1, ..self.marker.clone() };
+            let unpark = vec![(letter.change.table().clone(), letter.key)];
+            self.commit(apply, marker, Vec::new(), unpark).await?;
+        }
+        asked.done();
+        Ok(true)
     }
 }

@@ -6,12 +6,14 @@
 use crate::breaker::Breaker;
 use crate::failure::{Action, EngineError, FAILED_RETRY, Halt, action, wait_failed};
 use crate::metrics::CaptureMetrics;
+use crate::preflight::Owed;
 use crate::publish::{Durable, Publisher, Tail};
 use crate::snapshot::{self, Request, SnapshotSettings};
 use crate::status::{Entry, State};
 use crate::window::Windows;
 use futures::StreamExt;
 use futures::future::{BoxFuture, OptionFuture};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 use sync_worker_core::bus::Bus;
@@ -55,6 +57,7 @@ pub struct Capture {
     pub status: Entry,
     pub metrics: CaptureMetrics,
     pub snapshot: SnapshotSettings,
+    pub owed: Option<Owed>,
     pub commands: mpsc::Receiver<Command>,
     pub shutdown: CancellationToken,
 }
@@ -96,15 +99,27 @@ impl Capture {
 
     /// From opening the source to its first error, or to shutdown.
     async fn session(&mut self) -> Result<()> {
+        if let Some(owed) = &self.owed {
+            tokio::select! {
+                () = self.shutdown.cancelled() => return Ok(()),
+                seen = owed.look() => seen?,
+            }
+            self.owed = None;
+        }
         let stored = self.stored_checkpoint().await?;
+        // Before the source is opened: that may change what it sends.
+        let tail = match &stored {
+            Some(stored) => Some(self.tail(stored).await?),
+            None => None,
+        };
         let opened = self.database.source(&self.scope, stored.as_ref().map(|stored| &stored.checkpoint));
         let (source, start) = tokio::select! {
             () = self.shutdown.cancelled() => return Ok(()),
             opened = opened => opened?,
         };
-        let (tail, resume) = match stored {
-            Some(stored) => (self.tail(&stored).await?, stored),
-            None => {
+        let (tail, resume) = match (tail, stored) {
+            (Some(tail), Some(stored)) => (tail, stored),
+            (None, _) | (_, None) => {
                 self.refuse_forgotten().await?;
                 let next = self.bus.bounds(PARTITION).await?.next;
                 let stored = StoredCheckpoint { checkpoint: start.clone(), log: self.bus.identity().to_owned(), next };
@@ -194,11 +209,25 @@ impl Capture {
         }
     }
 
+    /// The source sends the rest of a transaction that was cut, and its changes are told from those that are there by
+    /// their number in it: without the changes of a table they would have other numbers, and some would be taken for
+    /// duplicates.
+    fn still_wanted(&self, begun: &BTreeSet<TableName>) -> Result<()> {
+        let known = |table: &TableName| self.scope.tables.iter().any(|at| at.table == *table);
+        let Some(gone) = begun.iter().find(|table| !known(table)) else { return Ok(()) };
+        let pipeline = &self.id.pipeline;
+        let text = format!(
+            "table {gone} was taken out of pipeline {pipeline} while a transaction that changes it is on the log in part; put it back, wait until status shows no lag, and take it out then"
+        );
+        Err(EngineError::Configuration(text).into())
+    }
+
     /// Where publishing stands: the record published last, which the next one names, and how far the log goes beyond the
     /// stored position.
     async fn tail(&self, stored: &StoredCheckpoint) -> Result<Tail> {
         let bounds = self.bus.bounds(PARTITION).await?;
         let mut tail = Tail { taken: stored.checkpoint.position, previous: None, open: false };
+        let mut begun = BTreeSet::new();
         // The record before the stored offset is the last one that the stored position covers.
         let from = Offset(stored.next.0.saturating_sub(1)).max(bounds.first);
         if from == bounds.next {
@@ -215,9 +244,16 @@ impl Capture {
                     }
                     if delivered.offset >= stored.next && !matches!(record.body, Body::Schema(_)) {
                         tail.open = !record.last;
+                        if let Body::Change(change) = &record.body {
+                            begun.insert(change.table().clone());
+                        }
+                        if record.last {
+                            begun.clear();
+                        }
                     }
                 }
                 if delivered.offset.next() >= bounds.next {
+                    self.still_wanted(&begun)?;
                     return Ok(tail);
                 }
             }

@@ -33,6 +33,7 @@ pub mod capture;
 pub mod clock;
 pub mod envelope;
 pub mod failure;
+pub mod letters;
 pub mod metrics;
 pub mod pipeline;
 pub mod preflight;

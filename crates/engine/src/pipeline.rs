@@ -1,14 +1,16 @@
 //! A pipeline: its tasks, started together, each on its own when one of them fails (invariant 10).
 
-use crate::apply::{self, Apply};
+use crate::apply::Apply;
 use crate::assemble::BatchLimits;
 use crate::breaker::Breaker;
 use crate::capture::{self, Capture, PARTITION};
+use crate::letters;
 use crate::metrics::Metrics;
+use crate::preflight::Owed;
 use crate::retry::RetryPolicy;
 use crate::snapshot::SnapshotSettings;
 use crate::status::{Board, State, Task};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::Arc;
 use sync_worker_core::bus::Bus;
@@ -78,7 +80,23 @@ pub struct Parts {
     pub metrics: Metrics,
     pub installation: InstallationId,
     pub spill: PathBuf,
+    /// Members that could not be looked at yet.
+    pub unseen: BTreeSet<DatabaseName>,
     pub shutdown: CancellationToken,
+}
+
+impl Parts {
+    /// The look that a member's task owes before its first session.
+    fn owed(&self, plan: &Plan, database: &DatabaseName, targets: &[DatabaseName]) -> Option<Owed> {
+        let members = self.members.iter().map(|(name, member)| (name.clone(), member.database.clone()));
+        self.unseen.contains(database).then(|| Owed {
+            plan: Plan { to: targets.to_vec(), ..plan.clone() },
+            members: members.collect(),
+            database: database.clone(),
+            installation: self.installation.clone(),
+            spill: self.spill.clone(),
+        })
+    }
 }
 
 /// A running pipeline.
@@ -87,7 +105,7 @@ pub struct Pipeline {
     pub bus: Arc<dyn Bus>,
     queue: Arc<dyn RetryQueue>,
     capture: mpsc::Sender<capture::Command>,
-    appliers: BTreeMap<DatabaseName, mpsc::Sender<apply::Command>>,
+    appliers: BTreeMap<DatabaseName, mpsc::Sender<letters::Command>>,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -121,6 +139,7 @@ impl Pipeline {
                 status: parts.board.task(plan.name.as_str(), plan.from.as_str(), Task::Capture),
                 metrics: parts.metrics.capture(plan.name.as_str(), plan.from.as_str()),
                 snapshot: plan.snapshot.clone(),
+                owed: parts.owed(&plan, &plan.from, &plan.to),
                 commands,
                 shutdown: parts.shutdown.clone(),
             };
@@ -143,6 +162,7 @@ impl Pipeline {
                 metrics: parts.metrics.apply(plan.name.as_str(), target.as_str()),
                 limits: plan.limits.clone(),
                 retry: plan.retry.clone(),
+                owed: parts.owed(&plan, target, std::slice::from_ref(target)),
                 commands,
                 shutdown: parts.shutdown.clone(),
             };
@@ -170,18 +190,18 @@ impl Pipeline {
 
     /// Tries dead letters of a target again: all, or the one at an offset. Returns how many were tried.
     pub async fn retry(&self, target: &DatabaseName, offset: Option<Offset>) -> Result<u64, Refusal> {
-        self.ask(target, |reply| apply::Command::Retry { offset, reply }).await
+        self.ask(target, |reply| letters::Command::Retry { offset, reply }).await
     }
 
     /// Gives dead letters of a target up: all, or the one at an offset. Returns how many.
     pub async fn drop_letters(&self, target: &DatabaseName, offset: Option<Offset>) -> Result<u64, Refusal> {
-        self.ask(target, |reply| apply::Command::Drop { offset, reply }).await
+        self.ask(target, |reply| letters::Command::Drop { offset, reply }).await
     }
 
     async fn ask(
         &self,
         target: &DatabaseName,
-        command: impl FnOnce(oneshot::Sender<std::result::Result<u64, String>>) -> apply::Command,
+        command: impl FnOnce(oneshot::Sender<std::result::Result<u64, String>>) -> letters::Command,
     ) -> Result<u64, Refusal> {
         let gone = || Refusal::NotRunning { pipeline: self.plan.name.clone(), task: "apply" };
         let (reply, outcome) = oneshot::channel();
@@ -189,7 +209,7 @@ impl Pipeline {
         outcome.await.map_err(|_| gone())?.map_err(Refusal::Failed)
     }
 
-    fn applier(&self, target: &DatabaseName) -> Result<&mpsc::Sender<apply::Command>, Refusal> {
+    fn applier(&self, target: &DatabaseName) -> Result<&mpsc::Sender<letters::Command>, Refusal> {
         let none = || Refusal::NoTarget { pipeline: self.plan.name.clone(), database: target.clone() };
         self.appliers.get(target).ok_or_else(none)
     }

@@ -1,12 +1,14 @@
 //! What stands between a configuration and a running pipeline, found without changing anything.
 
+use crate::failure::EngineError;
 use crate::pipeline::Plan;
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::sync::Arc;
 use sync_worker_core::convert::{Class, Conversion};
-use sync_worker_core::database::{Database, Finding, Inspection, Role, Scope, TableAt};
+use sync_worker_core::database::{Database, Finding, Folding, Inspection, Role, Scope, TableAt};
 use sync_worker_core::error::Error;
-use sync_worker_core::name::DatabaseName;
+use sync_worker_core::name::{DatabaseName, InstallationId};
 use sync_worker_core::schema::Schema;
 use sync_worker_core::types::{ColumnType, Engine};
 
@@ -37,6 +39,41 @@ pub async fn inspect(
     futures::future::join_all(inspections).await
 }
 
+/// The look at a member that could not be reached when the worker began: its task owes it before its first session.
+pub struct Owed {
+    /// With the targets that this task answers for: a capture for all, an applier for its own.
+    pub plan: Plan,
+    pub members: BTreeMap<DatabaseName, Arc<dyn Database>>,
+    pub database: DatabaseName,
+    pub installation: InstallationId,
+    pub spill: PathBuf,
+}
+
+impl Owed {
+    /// What a start would have refused is an error, and so is a database that still can't be looked at. Another member
+    /// that can't be looked at owes that to its own task.
+    pub async fn look(&self) -> Result<(), Error> {
+        let scope = |name: &DatabaseName| self.plan.scope(name, &self.installation, self.spill.clone());
+        let mut inspected = inspect(&self.plan, &self.members, scope).await;
+        let problems = findings(&self.plan, &inspected).into_iter().filter_map(|finding| {
+            let Finding { place, problem, cure, advice } = finding;
+            let text = format!("{place}: {problem}; {cure}");
+            if advice {
+                tracing::warn!(pipeline = %self.plan.name, "{text}");
+            }
+            (!advice).then_some(text)
+        });
+        let problems: Vec<String> = problems.collect();
+        if let Some(own) = inspected.iter().position(|one| one.database == self.database) {
+            inspected.swap_remove(own).outcome?;
+        }
+        match problems.is_empty() {
+            true => Ok(()),
+            false => Err(EngineError::Configuration(problems.join(" | ")).into()),
+        }
+    }
+}
+
 /// What the members say by themselves, and where source and targets do not fit each other.
 pub fn findings(plan: &Plan, inspected: &[Inspected]) -> Vec<Finding> {
     let mut findings = Vec::new();
@@ -54,6 +91,7 @@ pub fn findings(plan: &Plan, inspected: &[Inspected]) -> Vec<Finding> {
             let (Some(from), Some(to)) = (find(source), find(inspection)) else { continue };
             let at = target.scope.tables.iter().find(|at| at.table == table.name);
             findings.extend(fit(&target.database, at, &from, &to));
+            findings.extend(folding(&target.database, at, (source, &from), (inspection, &to)));
             let place = inspection.tables.iter().position(|schema| schema.table == table.name);
             let required = place.and_then(|place| inspection.required.get(place)).into_iter().flatten();
             // A document may have any field.
@@ -70,6 +108,36 @@ pub fn findings(plan: &Plan, inspected: &[Inspected]) -> Vec<Finding> {
         }
     }
     findings
+}
+
+/// Where a target's key takes rows for one that the source keeps apart.
+fn folding(
+    database: &DatabaseName,
+    at: Option<&TableAt>,
+    (source, from): (&Inspection, &Schema),
+    (target, to): (&Inspection, &Schema),
+) -> Vec<Finding> {
+    let of = |inspection: &Inspection, table: &Schema| {
+        let place = inspection.tables.iter().position(|schema| schema.table == table.table);
+        place.and_then(|place| inspection.folding.get(place).cloned()).unwrap_or_default()
+    };
+    let name = at.map_or_else(|| to.table.to_string(), |at| at.name.clone());
+    let here = of(source, from);
+    // What folds at the source by the same rule comes from there once.
+    let same = |one: &Folding| {
+        let known = |other: &Folding| other.column == one.column && other.collation == one.collation;
+        from.engine == to.engine && here.iter().any(known)
+    };
+    let there = of(target, to).into_iter().filter(|one| !same(one));
+    let finding = |Folding { column, collation, alike, cure, advice }: Folding| Finding {
+        place: format!("databases.{database} table {name} column {column}"),
+        problem: format!(
+            "the key is compared by {collation}, which takes {alike} for one: of rows that the source keeps apart, only one can be here"
+        ),
+        cure,
+        advice,
+    };
+    there.map(finding).collect()
 }
 
 /// Where a column has no form as a field, or the other way.

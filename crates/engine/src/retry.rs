@@ -21,7 +21,7 @@ use sync_worker_core::name::TableName;
 use sync_worker_core::record::Offset;
 use sync_worker_core::row::Key;
 use sync_worker_core::sink::{ParkedKey, Parking, Refused, Write, WriteBatch};
-use sync_worker_core::store::{Deferred, RetryQueue, TargetId};
+use sync_worker_core::store::{Deferred, Name, RetryQueue, TargetId};
 use sync_worker_core::value::Damaged;
 
 #[derive(Clone, Debug)]
@@ -55,7 +55,12 @@ impl RetryPolicy {
     }
 }
 
-type Name = (TableName, Key);
+/// Keys whose versions are asked for in one look at the queue.
+const ASKED_AT_A_TIME: usize = 1_000;
+
+fn version(deferred: &Deferred) -> (Name, Offset) {
+    ((deferred.change.table().clone(), deferred.key.clone()), deferred.offset)
+}
 
 /// The keys parked at one target, and the queue behind them.
 pub struct ParkingLot {
@@ -82,29 +87,32 @@ impl ParkingLot {
 
     /// Takes what the target says is parked, and removes from the queue what is not: a version whose transaction was
     /// lost, and which the target took when it came again.
-    pub async fn reset(&mut self, keys: Vec<ParkedKey>, marker: Option<Offset>) -> Result<()> {
+    pub async fn reset(&mut self, keys: &[ParkedKey], marker: Option<Offset>) -> Result<()> {
         self.parked.clear();
         self.moved.clear();
-        for ParkedKey { table, key, offset, .. } in keys {
-            if let Some(waiting) = self.queue.get(&self.target, &table, &key).await?
-                && let Some(old) = waiting.change.old_key().map_err(EngineError::Damaged)?
-            {
-                self.moved.insert((table.clone(), old), key.clone());
+        for keys in keys.chunks(ASKED_AT_A_TIME) {
+            let names: Vec<Name> = keys.iter().map(|parked| (parked.table.clone(), parked.key.clone())).collect();
+            for waiting in self.queue.get(&self.target, &names).await? {
+                if let Some(old) = waiting.change.old_key().map_err(EngineError::Damaged)? {
+                    self.moved.insert((waiting.change.table().clone(), old.detached()), waiting.key);
+                }
             }
-            self.parked.insert((table, key), Parked { offset, attempts: 0 });
+            let offsets = keys.iter().map(|parked| Parked { offset: parked.offset, attempts: 0 });
+            self.parked.extend(names.into_iter().zip(offsets));
         }
         for dead in [true, false] {
-            for waiting in self.queue.list(&self.target, dead, PURGED_AT_A_TIME).await? {
-                self.purge(&waiting, marker).await?;
-            }
+            let waiting = self.queue.list(&self.target, dead, PURGED_AT_A_TIME).await?;
+            self.purge(&waiting, marker).await?;
         }
         Ok(())
     }
 
-    /// Removes a version from the queue that is not parked at the target. One above the marker stays: see [`Self::due`].
-    pub async fn purge(&self, waiting: &Deferred, marker: Option<Offset>) -> Result<()> {
-        if Some(waiting.offset) <= marker && !self.is_parked(waiting) {
-            self.queue.remove(&self.target, waiting.change.table(), &waiting.key, waiting.offset).await?;
+    /// Removes versions from the queue that are not parked at the target. One above the marker stays: see [`Self::due`].
+    pub async fn purge(&self, waiting: &[Deferred], marker: Option<Offset>) -> Result<()> {
+        let left_over = |one: &&Deferred| Some(one.offset) <= marker && !self.is_parked(one);
+        let versions: Vec<_> = waiting.iter().filter(left_over).map(version).collect();
+        if !versions.is_empty() {
+            self.queue.remove(&self.target, &versions).await?;
         }
         Ok(())
     }
@@ -131,6 +139,7 @@ impl ParkingLot {
         if self.parked.is_empty() {
             return Ok(unpark);
         }
+        let mut waiting = self.waiting(writes).await?;
         let (mut met, mut emptied, mut added) = (HashSet::new(), HashSet::new(), Vec::new());
         for (index, write) in writes.iter_mut().enumerate() {
             let table = write.change.table().clone();
@@ -148,9 +157,8 @@ impl ParkingLot {
             write.parked = self.parked.contains_key(&name) || self.parked.contains_key(&new);
             if self.parked.contains_key(&name)
                 && !met.contains(&name)
-                && let Some(waiting) = self.queue.get(&self.target, &name.0, &name.1).await?
+                && let Some(waiting) = waiting.get(&name).cloned()
             {
-                let waiting = waiting.change;
                 let moved = waiting.old_key().map_err(EngineError::Damaged)?.is_some();
                 if write.change.op == Op::Delete && moved {
                     let change = Change { op: Op::Delete, after: None, ..waiting };
@@ -162,7 +170,10 @@ impl ParkingLot {
                     }
                 }
             }
-            self.settle_elsewhere(&new).await?;
+            if let Some(other) = self.settle_elsewhere(&new).await? {
+                let name = (other.change.table().clone(), other.key);
+                waiting.insert(name, other.change);
+            }
             met.extend([name, new]);
         }
         for (index, write) in added.into_iter().rev() {
@@ -171,14 +182,35 @@ impl ParkingLot {
         Ok(unpark)
     }
 
-    /// Another row comes under the old key of a parked version: that version is no longer about the row there.
-    async fn settle_elsewhere(&mut self, name: &Name) -> Result<()> {
-        let Some(key) = self.moved.remove(name) else { return Ok(()) };
-        if let Some(mut waiting) = self.queue.get(&self.target, &name.0, &key).await? {
-            stay(&mut waiting.change);
-            self.queue.defer(vec![waiting]).await?;
+    /// What waits for the keys that these writes find parked, in one look.
+    async fn waiting(&self, writes: &[Write]) -> Result<HashMap<Name, Change>> {
+        let mut names = HashSet::new();
+        for write in writes {
+            let Some(key) = write.change.key().map_err(EngineError::Damaged)? else { continue };
+            let old = write.change.old_key().map_err(EngineError::Damaged)?;
+            let name = (write.change.table().clone(), old.unwrap_or(key));
+            if self.parked.contains_key(&name) {
+                names.insert(name);
+            }
         }
-        Ok(())
+        if names.is_empty() {
+            return Ok(HashMap::new());
+        }
+        let names: Vec<Name> = names.into_iter().collect();
+        let found = self.queue.get(&self.target, &names).await?;
+        Ok(found.into_iter().map(|one| ((one.change.table().clone(), one.key), one.change)).collect())
+    }
+
+    /// Another row comes under the old key of a parked version: that version is no longer about the row there. Returns it
+    /// as it is now.
+    async fn settle_elsewhere(&mut self, name: &Name) -> Result<Option<Deferred>> {
+        let Some(key) = self.moved.remove(name) else { return Ok(None) };
+        let mut found = self.queue.get(&self.target, &[(name.0.clone(), key)]).await?;
+        if let Some(waiting) = found.first_mut() {
+            stay(&mut waiting.change);
+            self.queue.defer(vec![waiting.clone()]).await?;
+        }
+        Ok(found.pop())
     }
 
     /// Follows what a committed batch did. The queue forgets versions that were written or replaced.
@@ -186,6 +218,7 @@ impl ParkingLot {
         if self.parked.is_empty() && refused.is_empty() {
             return Ok(());
         }
+        let mut gone = Vec::new();
         let refused: HashSet<usize> = refused.iter().map(|refused| refused.write).collect();
         let history = match refused.is_empty() {
             true => History::default(),
@@ -194,16 +227,14 @@ impl ParkingLot {
         for (index, write) in batch.writes.iter().enumerate() {
             let table = write.change.table();
             let Some(key) = write.change.key().map_err(EngineError::Damaged)? else {
-                let gone: Vec<Name> = self.parked.keys().filter(|(name, _)| name == table).cloned().collect();
-                for name in gone {
-                    self.forget(&name).await?;
-                }
+                let emptied: Vec<Name> = self.parked.keys().filter(|(name, _)| name == table).cloned().collect();
+                gone.extend(emptied.into_iter().filter_map(|name| self.forget(name)));
                 continue;
             };
             let is_refused = refused.contains(&index);
             // The sink takes the parked row of an old key away with the row itself.
             if let Some(old) = write.change.old_key().map_err(EngineError::Damaged)? {
-                self.forget(&(table.clone(), old)).await?;
+                gone.extend(self.forget((table.clone(), old)));
             }
             let name = (table.clone(), key);
             if is_refused {
@@ -216,21 +247,21 @@ impl ParkingLot {
                 let name = (name.0, name.1.detached());
                 self.parked.insert(name, Parked { offset: write.offset, attempts });
             } else if write.parked {
-                self.forget(&name).await?;
+                gone.extend(self.forget(name));
             }
         }
-        for name in &batch.unpark {
-            self.forget(name).await?;
+        gone.extend(batch.unpark.iter().filter_map(|name| self.forget(name.clone())));
+        if !gone.is_empty() {
+            self.queue.remove(&self.target, &gone).await?;
         }
         Ok(())
     }
 
-    async fn forget(&mut self, name: &Name) -> Result<()> {
-        if let Some(old) = self.parked.remove(name) {
-            self.moved.retain(|(table, _), key| (table, &*key) != (&name.0, &name.1));
-            self.queue.remove(&self.target, &name.0, &name.1, old.offset).await?;
-        }
-        Ok(())
+    /// The version that is to go from the queue with it.
+    fn forget(&mut self, name: Name) -> Option<(Name, Offset)> {
+        let old = self.parked.remove(&name)?;
+        self.moved.retain(|(table, _), key| (table, &*key) != (&name.0, &name.1));
+        Some((name, old.offset))
     }
 
     /// Versions that are due and still the ones that wait. Superseded ones are dropped and counted by the caller.
@@ -239,7 +270,7 @@ impl ParkingLot {
     /// bring it again, and what it was merged with may be nowhere else.
     pub async fn due(&mut self, limit: usize, marker: Option<Offset>) -> Result<(Vec<Deferred>, usize)> {
         let due = self.queue.due(&self.target, now_micros(), limit).await?;
-        let (mut live, mut superseded) = (Vec::new(), 0);
+        let (mut live, mut superseded) = (Vec::new(), Vec::new());
         for deferred in due {
             let name = (deferred.change.table().clone(), deferred.key.clone());
             match self.parked.get_mut(&name) {
@@ -248,13 +279,13 @@ impl ParkingLot {
                     live.push(deferred);
                 }
                 _ if Some(deferred.offset) > marker => {}
-                Some(_) | None => {
-                    superseded += 1;
-                    self.queue.remove(&self.target, &name.0, &name.1, deferred.offset).await?;
-                }
+                Some(_) | None => superseded.push((name, deferred.offset)),
             }
         }
-        Ok((live, superseded))
+        if !superseded.is_empty() {
+            self.queue.remove(&self.target, &superseded).await?;
+        }
+        Ok((live, superseded.len()))
     }
 
     /// How long until the next retry; None when nothing waits for one.

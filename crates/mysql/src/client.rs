@@ -7,7 +7,7 @@ use mysql_async::{Conn, DriverError, OptsBuilder, SslOpts};
 use std::future::Future;
 use std::io;
 use std::time::Duration;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
 /// How long a host may take to let us in. A swallowed connection is noticed within twice this.
 pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
@@ -185,18 +185,30 @@ impl Liveness {
     /// The same for work over a raw connection.
     pub(crate) async fn wait<T>(&self, work: impl Future<Output = Result<T, Error>>) -> Result<T, Error> {
         let mut work = std::pin::pin!(work);
-        let mut waited = Duration::ZERO;
-        let mut idle = 0;
+        let begun = Instant::now();
+        let (mut patience, mut idle) = (PATIENCE, 0);
         loop {
-            if let Ok(outcome) = timeout(PATIENCE, &mut work).await {
+            if let Ok(outcome) = timeout(patience, &mut work).await {
                 return outcome;
             }
-            waited += PATIENCE;
+            let asked = Instant::now();
+            let answer = tokio::select! {
+                outcome = &mut work => return outcome,
+                answer = self.works() => answer,
+            };
+            let works = match answer {
+                Ok(works) => works,
+                // The question may be lost where the statement is not: it says no more than an idle server.
+                Err(Error::Unreachable { .. } | Error::Lost { .. } | Error::Silent { .. }) => false,
+                Err(error) => return Err(error),
+            };
             // The reply may have been on its way while we asked: a server that is done must have been so twice.
-            idle = if self.works().await? { 0 } else { idle + 1 };
+            idle = if works { 0 } else { idle + 1 };
             if idle == 2 {
-                return Err(Error::Silent { host: self.host.to_string(), seconds: waited.as_secs() });
+                return Err(Error::Silent { host: self.host.to_string(), seconds: begun.elapsed().as_secs() });
             }
+            // A question that nobody answered has taken its time already.
+            patience = if works { PATIENCE } else { PATIENCE.saturating_sub(asked.elapsed()) };
         }
     }
 

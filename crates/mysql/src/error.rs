@@ -148,15 +148,27 @@ impl Classified for Error {
     }
 }
 
-/// What a refusal means for the pipeline as a whole. Refusals of single rows are sorted by the sink.
+/// What comes of connections, locks and the server's state, and goes away by itself or when the server is better.
+const TRANSIENT: &[u16] = &[
+    // disk, files and memory
+    1020, 1021, 1023, 1024, 1026, 1030, 1037, 1038, 1041, 1114, 1135, 1197,
+    // connections: too many, broken, killed, blocked
+    1040, 1042, 1043, 1081, 1129, 1152, 1153, 1154, 1155, 1156, 1157, 1158, 1159, 1160, 1161, 1184, 1203, 1226, 1317,
+    1637, 1927, 3168, 3169, 4031,
+    // locks, time limits, transactions that the server has rolled back, definitions that have just changed
+    1180, 1181, 1205, 1206, 1213, 1412, 1613, 1614, 1615, 1969, 3024, 3058, 3100, 3101, 3572,
+    // a server that starts, stops, or is read-only while another one takes over
+    1053, 1077, 1079, 1080, 1290, 1792, 1836, 3032,
+];
+
+/// What a refusal means for the pipeline as a whole. Refusals of single rows are sorted by the sink. An unknown one is
+/// fatal: the task shows it and is tried again, but rarely.
 fn server_class(code: u16) -> ErrorClass {
     match code {
-        // access, privileges, missing databases, tables and columns, wrong statements, unknown settings
-        1044 | 1045 | 1046 | 1049 | 1050 | 1051 | 1054 | 1064 | 1072 | 1103 | 1109 | 1130 | 1142 | 1143 | 1146
-        | 1193 | 1227 | 1231 | 1238 | 1251 | 1370 | 1410 | 1698 | 1820 | 3118 | 3955 => ErrorClass::Fatal,
         // the log that is asked for has been purged
         1236 | 1373 | 1789 => ErrorClass::Gap,
-        _ => ErrorClass::Transient,
+        code if TRANSIENT.contains(&code) => ErrorClass::Transient,
+        _ => ErrorClass::Fatal,
     }
 }
 

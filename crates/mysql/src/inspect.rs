@@ -7,12 +7,13 @@ use crate::catalog::{self, QualifiedName, Table, quoted};
 use crate::client::Client;
 use crate::codec::Format;
 use crate::codec::charset::Charset;
+use crate::collation::{self, Folds};
 use crate::config::Config;
 use crate::error::Error;
 use mysql_async::Row as DriverRow;
 use mysql_async::prelude::Queryable;
 use std::sync::Arc;
-use sync_worker_core::database::{Finding, Inspection, Role, Scope, TableAt};
+use sync_worker_core::database::{Finding, Folding, Inspection, Role, Scope, TableAt};
 use sync_worker_core::name::DatabaseName;
 
 /// From this release on a cascade's changes to child rows stand in the log.
@@ -170,7 +171,7 @@ impl Look<'_> {
             }
             Role::Target => {}
         }
-        self.key(&table);
+        let folding = self.key(&table, role);
         let Some(schema) = table.schema(&at.table) else {
             let cure = format!("ALTER TABLE {} ADD PRIMARY KEY (...);", table.name.quoted());
             self.find(
@@ -183,6 +184,7 @@ impl Look<'_> {
         self.found.tables.push(Arc::new(schema));
         self.found.estimates.push(table.rows);
         self.found.required.push(table.required().map(str::to_owned).collect());
+        self.found.folding.push(folding);
         Ok(())
     }
 
@@ -229,27 +231,31 @@ impl Look<'_> {
         }
     }
 
-    /// Keys that this server takes for equal and others do not.
-    fn key(&mut self, table: &Table) {
-        let Some(key) = &table.key else { return };
-        for name in &key.columns {
-            let Some(column) = table.column(name) else { continue };
-            let folds = column
-                .collation
-                .as_deref()
-                .filter(|collation| !collation.ends_with("_bin") && !collation.ends_with("_cs"));
-            if let Some(collation) = folds.filter(|collation| *collation != "binary") {
+    /// Key columns that take values for one although they differ. At a target the preflight compares them with the
+    /// source's.
+    fn key(&mut self, table: &Table, role: Role) -> Vec<Folding> {
+        let names = table.key.iter().flat_map(|key| &key.columns);
+        let mut found = Vec::new();
+        for column in names.filter_map(|name| table.column(name)) {
+            let Some((collation, folds)) = collation::folds(column) else { continue };
+            let name = &column.column.name;
+            let cure = format!(
+                "ALTER TABLE {} MODIFY {} {} CHARACTER SET utf8mb4 COLLATE {} NOT NULL;",
+                table.name.quoted(),
+                quoted(name),
+                column.column.type_name,
+                collation::EXACT
+            );
+            if role == Role::Source && folds == Folds::Letters {
                 let problem = format!(
                     "key column {name} is compared by {collation}: keys that differ elsewhere may be one row here"
                 );
-                let cure = format!(
-                    "ALTER TABLE {} MODIFY {} {} COLLATE utf8mb4_bin NOT NULL;",
-                    table.name.quoted(),
-                    quoted(name),
-                    column.column.type_name
-                );
-                self.advise(Some(&table.name), problem, cure);
+                self.advise(Some(&table.name), problem, cure.clone());
             }
+            let (column, collation) = (name.clone(), collation.to_owned());
+            let advice = folds != Folds::Letters;
+            found.push(Folding { column, collation, alike: folds.alike(), cure, advice });
         }
+        found
     }
 }

@@ -9,6 +9,7 @@
 pub mod catalog;
 pub mod client;
 pub mod codec;
+mod collation;
 pub mod config;
 mod ddl;
 pub mod error;

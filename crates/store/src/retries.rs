@@ -10,10 +10,10 @@ use bytes::Bytes;
 use rusqlite::{Connection, Params, params};
 use sync_worker_core::change::{Change, Op};
 use sync_worker_core::error::{ErrorClass, Result};
-use sync_worker_core::name::{DatabaseName, PipelineName, TableName};
+use sync_worker_core::name::{DatabaseName, PipelineName};
 use sync_worker_core::record::{Offset, Partition};
 use sync_worker_core::row::{Key, Row};
-use sync_worker_core::store::{Deferred, RetryQueue, TargetId};
+use sync_worker_core::store::{Deferred, Name, RetryQueue, TargetId};
 
 /// What one look at the queue returns at most, unless a single version is larger (invariant 9).
 const BYTES_AT_ONCE: usize = 16 * 1024 * 1024;
@@ -32,13 +32,20 @@ impl RetryQueue for SqliteStore {
         Ok(saved.await?)
     }
 
-    async fn get(&self, target: &TargetId, table: &TableName, key: &Key) -> Result<Option<Deferred>> {
-        let (target, table, key) = (target.clone(), table.clone(), key.clone());
-        let found = self.writer.call("reading a deferred change", move |session| {
+    async fn get(&self, target: &TargetId, names: &[Name]) -> Result<Vec<Deferred>> {
+        if names.is_empty() {
+            return Ok(Vec::new());
+        }
+        let (target, names) = (target.clone(), names.to_vec());
+        let found = self.writer.call("reading deferred changes", move |session| {
             let (pipeline, database, partition) = columns(&target);
             let sql = format!("SELECT {COLUMNS} FROM deferred WHERE {TARGET} AND table_name = ?4 AND row_key = ?5");
-            let name = params![pipeline, database, partition, table.as_str(), &key.as_bytes()[..]];
-            Ok(read(&session.connection, &sql, name, BYTES_AT_ONCE)?.pop())
+            let mut found = Vec::new();
+            for (table, key) in &names {
+                let name = params![pipeline, database, partition, table.as_str(), &key.as_bytes()[..]];
+                found.extend(read(&session.connection, &sql, name, BYTES_AT_ONCE)?);
+            }
+            Ok(found)
         });
         Ok(found.await?)
     }
@@ -67,15 +74,22 @@ impl RetryQueue for SqliteStore {
         Ok(found.await?)
     }
 
-    async fn remove(&self, target: &TargetId, table: &TableName, key: &Key, offset: Offset) -> Result<bool> {
-        let (target, table, key) = (target.clone(), table.clone(), key.clone());
-        let removed = self.writer.call("removing a deferred change", move |session| {
+    async fn remove(&self, target: &TargetId, versions: &[(Name, Offset)]) -> Result<usize> {
+        if versions.is_empty() {
+            return Ok(0);
+        }
+        let (target, versions) = (target.clone(), versions.to_vec());
+        let removed = self.writer.call("removing deferred changes", move |session| {
             let (pipeline, database, partition) = columns(&target);
             let mut statement = session.connection.prepare_cached(&format!(
                 "DELETE FROM deferred WHERE {TARGET} AND table_name = ?4 AND row_key = ?5 AND bus_offset = ?6"
             ))?;
-            let (key, offset) = (&key.as_bytes()[..], offset.0.cast_signed());
-            Ok(statement.execute(params![pipeline, database, partition, table.as_str(), key, offset])? > 0)
+            let mut removed = 0;
+            for ((table, key), offset) in &versions {
+                let (key, offset) = (&key.as_bytes()[..], offset.0.cast_signed());
+                removed += statement.execute(params![pipeline, database, partition, table.as_str(), key, offset])?;
+            }
+            Ok(removed)
         });
         Ok(removed.await?)
     }

@@ -4,7 +4,11 @@ use anyhow::{Context, bail};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use std::net::SocketAddr;
+use std::time::Duration;
 use sync_worker_api::wire::Problem;
+
+/// A worker that is there answers at once. How long what is asked of it takes, only it knows.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 
 pub struct Client {
     base: String,
@@ -12,11 +16,14 @@ pub struct Client {
 }
 
 impl Client {
-    pub fn new(address: SocketAddr) -> Self {
+    pub fn new(address: SocketAddr) -> anyhow::Result<Self> {
         // A worker that listens everywhere is spoken to here.
         let host = if address.ip().is_unspecified() { "127.0.0.1".to_owned() } else { address.ip().to_string() };
         let host = if host.contains(':') { format!("[{host}]") } else { host };
-        Self { base: format!("http://{host}:{}", address.port()), http: reqwest::Client::new() }
+        // It is on this machine or beside it: a proxy for the rest of the world has no way there.
+        let http = reqwest::Client::builder().no_proxy().connect_timeout(CONNECT_TIMEOUT);
+        let http = http.build().context("HTTP can't be spoken")?;
+        Ok(Self { base: format!("http://{host}:{}", address.port()), http })
     }
 
     pub async fn get<T: DeserializeOwned>(&self, path: &str, query: &impl Serialize) -> anyhow::Result<T> {

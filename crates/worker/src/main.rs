@@ -1,13 +1,14 @@
 //! `sync-worker`: keeps tables of databases in sync from their own change logs.
 //!
-//! A start, in order: command line, configuration, logs, then the command. `run` opens the state, listens, looks at every
-//! database, starts the pipelines, and drains on a signal.
+//! A start, in order: command line, configuration, logs, then the command. `run` opens the state, answers over HTTP, looks at
+//! every database, starts the pipelines, and drains on a signal.
 
 mod cli;
 mod client;
 mod commands;
 mod config;
 mod outcome;
+mod output;
 mod progress;
 mod telemetry;
 mod wiring;
@@ -27,6 +28,9 @@ use telemetry::Format;
 #[global_allocator]
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
+/// What is left of the tasks when a command is through gets this long.
+const LAST_MOMENT: Duration = Duration::from_secs(1);
+
 fn main() -> ExitCode {
     let cli = Cli::parse();
     // The first to come stays; a second one would be this program's own mistake.
@@ -45,7 +49,10 @@ fn main() -> ExitCode {
         Ok(runtime) => runtime,
         Err(error) => return failed(Outcome::Problems, format!("can't start: {error}")),
     };
-    match runtime.block_on(command(cli, config)) {
+    let outcome = runtime.block_on(command(cli, config));
+    // What hangs in a system call must not hold the end back.
+    runtime.shutdown_timeout(LAST_MOMENT);
+    match outcome {
         Ok(outcome) => outcome.into(),
         Err(error) if running => {
             tracing::error!(error = %one_line(&error), "sync-worker has stopped");
@@ -94,7 +101,7 @@ async fn command(cli: Cli, config: Configuration) -> anyhow::Result<Outcome> {
             .await
         }
         Command::Schema => schema::schema(&config, json).await,
-        Command::Status => status::status(&Client::new(config.http), json).await,
+        Command::Status => status::status(&Client::new(config.http)?, json).await,
         Command::Tail { pipeline, from } => tail::tail(&config, pipeline, from).await,
         Command::DeadLetters { action } => match action {
             None => dead_letters::list(&config, &dead_letters::Filter::default(), json).await,

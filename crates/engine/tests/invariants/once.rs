@@ -2,6 +2,7 @@
 
 use crate::support::{SOURCE, TARGET, World, let_run};
 use sync_worker_core::error::ErrorClass;
+use sync_worker_core::name::TableName;
 use sync_worker_core::record::{Body, Offset};
 use sync_worker_engine::status::{State, Task};
 
@@ -52,6 +53,35 @@ async fn invariant_3_a_transaction_cut_by_a_reconnect_takes_effect_once_and_whol
         assert_eq!(written.len(), 6, "cut after {cut} records");
         assert!(written.iter().all(|one| one.transaction == written[0].transaction), "cut after {cut} records");
     }
+}
+
+/// The rest of the transaction would come without that table's changes, and with other numbers.
+#[tokio::test(start_paused = true)]
+async fn invariant_3_a_table_may_not_leave_in_the_middle_of_a_transaction_that_changes_it() {
+    let mut world = World::new();
+    world.source.batch_changes(1);
+    let life = world.streaming().await;
+    world.bus.hold();
+    world.source.commit((0..6).map(|id| world.changes.create(id, 1, "a")).collect());
+    let_run().await;
+    world.bus.edit(|records| records.truncate(3));
+    world.bus.flush();
+    world.bus.release();
+    world.bus.crash();
+    life.stop().await;
+    let tables = world.plan.tables.clone();
+    world.plan.tables[0].name = TableName::new("other");
+    let opened = world.source.opened();
+    let life = world.start().await;
+    let reason = life.is(SOURCE, Task::Capture, State::Failed).await;
+    assert!(reason.contains("table customer was taken out of pipeline customers"), "{reason}");
+    assert_eq!(world.source.opened(), opened, "the source was told of it");
+    life.stop().await;
+    world.plan.tables = tables;
+    let life = world.streaming().await;
+    world.equal().await;
+    life.stop().await;
+    assert_eq!(world.target.written().len(), 6);
 }
 
 #[tokio::test(start_paused = true)]

@@ -300,9 +300,55 @@ async fn invariant_5_a_version_above_the_marker_waits_for_the_bus() {
     for (queued, at, marker, tried, kept) in
         [(50, 40, 45, 0, true), (40, 40, 45, 1, true), (40, 42, 45, 0, false), (50, 40, 50, 0, false)]
     {
-        lot.reset(vec![parked(at)], None).await.unwrap();
+        lot.reset(&[parked(at)], None).await.unwrap();
         world.store.defer(vec![deferred(queued)]).await.unwrap();
         let (due, _) = lot.due(10, Some(Offset(marker))).await.unwrap();
         assert_eq!((due.len(), !world.store.deferred().is_empty()), (tried, kept), "{queued} {at} {marker}");
     }
+}
+
+/// However many there are, what is committed meanwhile does not wait for the last of them.
+#[tokio::test(start_paused = true)]
+async fn the_stream_goes_on_while_many_dead_letters_are_tried_again_or_given_up() {
+    for again in [true, false] {
+        let world = World::new().without_retries();
+        let life = world.streaming().await;
+        let target = DatabaseName::new(TARGET);
+        let switch = refuse(&world.target, ErrorClass::Poison, |row| number(row, 0) < 1_500);
+        commit(&world, (0..1_500).map(|id| world.changes.create(id, 1, "a")).collect()).await;
+        assert_eq!(world.target.parked().len(), 1_500);
+        switch.store(false, Ordering::Relaxed);
+        let asked = async {
+            match again {
+                true => life.pipeline.retry(&target, None).await,
+                false => life.pipeline.drop_letters(&target, None).await,
+            }
+        };
+        let arrived = world.target.until(|target| {
+            let there = target.rows().into_keys().any(|(_, there)| there == key(2_000));
+            there.then(|| target.parked().len())
+        });
+        world.source.commit(vec![world.changes.create(2_000, 1, "new")]);
+        let (done, left) = tokio::join!(asked, within("the new row", arrived));
+        assert_eq!(done.unwrap(), 1_500);
+        assert!(left > 0, "the new row came after all dead letters");
+        assert!(world.target.parked().is_empty() && world.store.deferred().is_empty());
+        life.stop().await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_queue_is_asked_once_for_a_batch_however_many_keys_of_it_were_parked() {
+    let world = World::new().without_retries();
+    let life = world.streaming().await;
+    let switch = refuse(&world.target, ErrorClass::Dependency, |_| true);
+    commit(&world, (0..50).map(|id| world.changes.create(id, 1, "a")).collect()).await;
+    assert_eq!(world.store.deferred().len(), 50);
+    switch.store(false, Ordering::Relaxed);
+    let before = world.store.removals();
+    commit(&world, (0..50).map(|id| world.changes.update(id, 2, None)).collect()).await;
+    within("an empty queue", world.store.until(|store| store.deferred().is_empty().then_some(()))).await;
+    assert_eq!(world.store.removals() - before, 1);
+    assert_eq!(world.target.rows(), world.source.rows());
+    life.stop().await;
 }

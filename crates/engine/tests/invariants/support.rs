@@ -1,6 +1,6 @@
 //! A pipeline over in-memory stand-ins, and waits with a deadline.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::future::Future;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -99,6 +99,7 @@ impl World {
             metrics,
             installation: InstallationId::new("memory"),
             spill: PathBuf::new(),
+            unseen: BTreeSet::new(),
             shutdown: shutdown.clone(),
         };
         let mut tasks = JoinSet::new();

@@ -6,10 +6,10 @@
 
 use crate::error::Error;
 use crate::sink::MysqlSink;
-use crate::sink::failure::{Failure, sort};
+use crate::sink::failure::{DUPLICATE, Failure, sort};
 use crate::sink::progress::commit;
 use crate::sink::script::{Answer, Outcome, Script, Statement, What};
-use crate::sink::statement::{FILL_USES, TableWriter, by_effect, update_of_row};
+use crate::sink::statement::{FILL_USES, OVERLAP_USES, TableWriter, by_effect, update_of_row};
 use crate::sink::target::{Rendered, TargetTable};
 use mysql_async::prelude::Queryable;
 use std::collections::HashMap;
@@ -131,7 +131,7 @@ impl<'a> Attempt<'a> {
                 }
                 Err((reason, statement)) => {
                     self.dirty = true;
-                    if !self.fill_instead(statement) {
+                    if !self.try_otherwise(statement) {
                         return Ok(Err(reason));
                     }
                 }
@@ -139,20 +139,23 @@ impl<'a> Attempt<'a> {
         }
     }
 
-    /// After an update that did not find all its rows: whether the statements that insert those are worth a try.
-    fn fill_instead(&mut self, statement: Option<Statement>) -> bool {
-        let Some(Statement { what: What::Update, table: Some(table), .. }) = statement else { return false };
+    /// After an update that did not find all its rows, or an insert of rows that are there: whether the statements that
+    /// do both are worth a try.
+    fn try_otherwise(&mut self, statement: Option<Statement>) -> bool {
+        let Some(Statement { what, table: Some(table), .. }) = statement else { return false };
         let schemas = self.batch.writes.iter().map(|write| &write.change.schema);
         let Some(id) = schemas.filter(|schema| schema.table == table).map(|schema| schema.id).next_back() else {
             return false;
         };
-        match self.sink.targets.get_mut(&id) {
-            Some(target) if target.fill == 0 => {
-                target.fill = FILL_USES;
-                true
-            }
-            Some(_) | None => false,
-        }
+        let Some(target) = self.sink.targets.get_mut(&id) else { return false };
+        let (uses, most) = match what {
+            What::Update => (&mut target.fill, FILL_USES),
+            What::InsertFirst => (&mut target.overlap, OVERLAP_USES),
+            _ => return false,
+        };
+        let fresh = *uses == 0;
+        *uses = most;
+        fresh
     }
 
     /// Deletes first, so that their unique values are free, children before parents; then, parents before children,
@@ -168,6 +171,7 @@ impl<'a> Attempt<'a> {
         for set in sets {
             let target = self.sink.targets.get_mut(&set.schema.id).ok_or(Damaged("a table was not looked at"))?;
             target.fill = target.fill.saturating_sub(1);
+            target.overlap = target.overlap.saturating_sub(1);
         }
         for set in sets {
             tables.push((set, self.target(&set.schema)?, by_effect(&set.versions)));
@@ -262,7 +266,7 @@ impl<'a> Attempt<'a> {
                     let reason = Reason { class: ErrorClass::Dependency, text, code: 0 };
                     return Ok(Err((reason, Some(statement.clone()))));
                 }
-                What::Update | What::Insert | What::Clear => {}
+                What::Update | What::Insert | What::InsertFirst | What::Clear => {}
                 What::Upsert { updates } => {
                     // A statement over one row does not tell its duplicates.
                     if updates && statement.rows > 1 {
@@ -282,7 +286,9 @@ impl<'a> Attempt<'a> {
         let name = table.map(|table| self.sink.names.get(table).map_or(table.to_string(), ToString::to_string));
         match sort(error, name.as_deref()) {
             Failure::Row { class, reason, code } if table.is_some() => {
-                Ok(Err((Reason { class, text: reason, code }, None)))
+                let there = code == DUPLICATE;
+                let otherwise = statement.filter(|statement| there && statement.what == What::InsertFirst);
+                Ok(Err((Reason { class, text: reason, code }, otherwise)))
             }
             Failure::Row { reason, .. } => Err(Error::Fatal(format!("the marker can't be written: {reason}"))),
             Failure::Whole(error) => Err(error),

@@ -12,12 +12,14 @@ pub enum Failure {
 }
 
 /// Unique indexes and foreign keys: what another change may put right.
-const DEPENDENCY: &[u16] = &[1062, 1169, 1216, 1217, 1451, 1452, 1586];
+const DEPENDENCY: &[u16] = &[1022, 1062, 1169, 1216, 1217, 1451, 1452, 1586, 1761, 1762];
 
-/// NULL, range, length, format, character set, JSON, CHECK, a trigger's SIGNAL, partitions, comparisons of collations.
+/// NULL, range, length, format, character set, JSON, CHECK, a trigger's SIGNAL, partitions, comparisons of collations,
+/// the size of a row, indexes over expressions, foreign keys that cascade too deep.
 const POISON: &[u16] = &[
-    1048, 1118, 1138, 1263, 1264, 1265, 1267, 1292, 1300, 1364, 1366, 1367, 1406, 1411, 1416, 1441, 1525, 1526, 1591,
-    1644, 1690, 1748, 3140, 3141, 3144, 3146, 3147, 3149, 3150, 3157, 3516, 3548, 3643, 3819, 3854, 3988, 4025,
+    1048, 1118, 1138, 1263, 1264, 1265, 1267, 1270, 1271, 1292, 1300, 1364, 1366, 1367, 1406, 1411, 1416, 1441, 1525,
+    1526, 1591, 1644, 1690, 1713, 1748, 3008, 3140, 3141, 3144, 3146, 3147, 3149, 3150, 3157, 3516, 3548, 3643, 3751,
+    3752, 3819, 3854, 3903, 3904, 3905, 3906, 3907, 3988, 4025,
 ];
 
 pub const DUPLICATE: u16 = 1062;
@@ -37,6 +39,10 @@ pub fn sort(error: Error, table: Option<&str>) -> Failure {
     let class = match source.code {
         code if DEPENDENCY.contains(&code) => ErrorClass::Dependency,
         code if POISON.contains(&code) => ErrorClass::Poison,
+        // The classes of the standard for values and for constraints, whatever the server's own code.
+        // The first of them is a warning that a strict session makes an error.
+        _ if table.is_some() && ["01", "22"].contains(&source.state.get(..2).unwrap_or_default()) => ErrorClass::Poison,
+        _ if table.is_some() && source.state.starts_with("23") => ErrorClass::Dependency,
         _ => {
             return Failure::Whole(match (error.class(), table) {
                 // With the code, so that a changed table is still known for one.
@@ -51,7 +57,7 @@ pub fn sort(error: Error, table: Option<&str>) -> Failure {
 /// What happened and to which constraint or column; a server's text also quotes the value (invariant 11).
 fn reason(error: &ServerError) -> String {
     let what = match error.code {
-        1062 | 1169 | 1586 => "another row has the same value in unique index",
+        1022 | 1062 | 1169 | 1586 | 1761 | 1762 => "another row has the same value in unique index",
         1216 | 1452 => "the parent row is missing for foreign key",
         1217 | 1451 => "other rows still refer to the row by foreign key",
         1048 | 1138 | 1263 => "NULL is not allowed in",
@@ -62,9 +68,13 @@ fn reason(error: &ServerError) -> String {
         3140..=3157 => "the JSON is not accepted by",
         1644 => "a trigger refuses the row",
         1525 | 1526 | 1591 | 1748 => "the table has no partition for the row",
+        1713 => "the row is too large for the undo log",
+        3008 => "foreign keys cascade too deep from the row",
+        3751 | 3752 | 3903..=3907 => "the value is not accepted by index",
         _ => "the value is not accepted by",
     };
     let named = named(error.raw_message(), error.code);
+    let what = if named.is_none() { what.trim_end_matches(" by") } else { what };
     let object = named.map(|(kind, name)| format!(" {kind}{name}")).unwrap_or_default();
     format!("{what}{object} (error {})", error.code)
 }
@@ -76,6 +86,8 @@ fn named(message: &str, code: u16) -> Option<(&'static str, &str)> {
         rest.split(quote).next().filter(|name| !name.is_empty())
     };
     match code {
+        1761 => quoted("key '", '\'').map(|name| ("", name)),
+        3751 | 3752 | 3903..=3907 => quoted("index '", '\'').map(|name| ("", name)),
         1062 | 1586 => quoted("for key '", '\'').map(|name| ("", name)),
         1451 | 1452 => quoted("CONSTRAINT `", '`').map(|name| ("", name)),
         3819 | 4025 => quoted("constraint '", '\'').or_else(|| quoted("CONSTRAINT `", '`')).map(|name| ("", name)),
@@ -123,10 +135,31 @@ mod tests {
                 "poison: the row violates check constraint c_chk (error 3819)",
             ),
             (1644, "secret", "poison: a trigger refuses the row (error 1644)"),
+            (
+                1761,
+                "Foreign key constraint for table 'p', record 'secret' would lead to a duplicate entry in table 'c', key \
+                 'k'",
+                "dependency: another row has the same value in unique index k (error 1761)",
+            ),
+            (
+                3907,
+                "Data too long for functional index 'i'.",
+                "poison: the value is not accepted by index i (error 3907)",
+            ),
+            // Known by its class alone.
+            (9999, "secret", "dependency: the value is not accepted (error 9999)"),
         ] {
             assert_eq!(shown(code, message), expected);
         }
-        assert!(shown(1146, "Table 'd.t' doesn't exist").starts_with("fatal"));
-        assert!(shown(1213, "Deadlock found").starts_with("transient"));
+        let whole = |code, table| {
+            let source = ServerError::new(code, "HY000".into(), String::new());
+            match sort(Error::Server { doing: "a write", source }, table) {
+                Failure::Whole(error) => error.class(),
+                Failure::Row { class, .. } => class,
+            }
+        };
+        assert_eq!((whole(1213, Some("t")), whole(1146, Some("t"))), (ErrorClass::Transient, ErrorClass::Fatal));
+        // What nobody knows may come again for ever: it must not be tried as if the connection had been lost.
+        assert_eq!((whole(9999, Some("t")), whole(1066, Some("t"))), (ErrorClass::Fatal, ErrorClass::Fatal));
     }
 }

@@ -78,7 +78,12 @@ impl Attempt<'_> {
         };
         // Another row stands in the way unless this one is there.
         Ok(match self.update(schema, row, key).await? {
-            Ok(0) => Err(refused),
+            Ok(0) => Err(match &self.target(schema)?.folding {
+                Some(collation) => {
+                    Reason { text: format!("{}, or one whose key is the same by {collation}", refused.text), ..refused }
+                }
+                None => refused,
+            }),
             Ok(_) => Ok(()),
             Err(reason) => Err(reason),
         })

@@ -35,6 +35,8 @@ pub enum What {
         updates: bool,
     },
     Insert,
+    /// A plain insert of rows that may be there; where one is, other statements take its place.
+    InsertFirst,
     /// Inserts the rows that the update before it did not find.
     Fill {
         updates: bool,

@@ -13,6 +13,12 @@ use sync_worker_core::value::Damaged;
 /// while it is written to misses many.
 pub const FILL_USES: u32 = 64;
 
+/// Uses of the statements that update what is there and insert the rest, once a snapshot row was there already.
+pub const OVERLAP_USES: u32 = 64;
+
+/// What an upsert calls its new row: the name must not be that of its table.
+const NEW_ROW: &str = "sync_worker_row";
+
 /// A version that was refused before anything was sent.
 pub type Refusal<'a> = (&'a Version, String);
 
@@ -26,6 +32,9 @@ pub struct TableWriter<'a> {
 impl<'a> TableWriter<'a> {
     /// One DELETE by keys.
     pub fn deletes<'v>(&mut self, versions: &[&'v Version]) -> Result<Vec<Refusal<'v>>, Error> {
+        if self.target.folding.is_some() {
+            return self.exact_deletes(versions);
+        }
         let mut before = format!("DELETE {} FROM {} WHERE ", self.target.index_hint, self.target.quoted).into_bytes();
         self.target.write_key_columns(&mut before);
         before.extend_from_slice(b" IN (");
@@ -41,21 +50,53 @@ impl<'a> TableWriter<'a> {
         Ok(refusals(versions, leftover))
     }
 
+    /// Deletes where a key also finds rows of other keys.
+    fn exact_deletes<'v>(&mut self, versions: &[&'v Version]) -> Result<Vec<Refusal<'v>>, Error> {
+        let target = self.target;
+        let fresh = |version: &Version| u64::from(version.fresh);
+        if target.joinable() {
+            let mut after = b") AS n(".to_vec();
+            let names: Vec<&str> = target.key_columns().map(|(_, column)| column.quoted.as_str()).collect();
+            after.extend_from_slice(names.join(",").as_bytes());
+            let table = format!(") STRAIGHT_JOIN {} AS t FORCE INDEX ({}) ON ", target.quoted, target.key_index);
+            after.extend_from_slice(table.as_bytes());
+            target.write_key_join(&mut after);
+            let before = b"DELETE t FROM (VALUES ";
+            let list = List { table: self.table, before, row: (b"ROW(", b")"), after: &after };
+            let what = |places: &[usize]| What::Delete { fresh: places.iter().map(|&at| fresh(versions[at])).sum() };
+            let render = |place: usize, out: &mut Vec<u8>| target.render_key(out, &versions[place].key);
+            let leftover = self.script.list(&list, versions.len(), what, render)?;
+            return Ok(refusals(versions, leftover));
+        }
+        let mut leftover = Leftover::default();
+        for (place, version) in versions.iter().enumerate() {
+            let mut sql = Vec::new();
+            match delete_of_row(target, &version.key, &mut sql)? {
+                Rendered::Refused(reason) => leftover.refused.push((place, reason)),
+                Rendered::Done | Rendered::Partial => {
+                    self.script.push(What::Delete { fresh: fresh(version) }, Some(self.table), 1, &sql);
+                }
+            }
+        }
+        Ok(refusals(versions, leftover))
+    }
+
     /// Inserts. In a table where nothing but the key can be hit they overwrite what is there.
     pub fn inserts<'v>(&mut self, versions: &[&'v Version]) -> Result<Vec<Refusal<'v>>, Error> {
         let simple = self.target.simple;
         self.by_columns(versions, |writer, versions, present| match simple {
             true => writer.upsert(versions, present, false),
-            false => writer.insert(versions, present),
+            false => writer.insert(versions, present, What::Insert),
         })
     }
 
-    /// Rows of which nothing is known: `r`.
+    /// Rows of which nothing is known: `r`. Mostly none of them is there.
     pub fn upserts<'v>(&mut self, versions: &[&'v Version]) -> Result<Vec<Refusal<'v>>, Error> {
-        let simple = self.target.simple;
-        self.by_columns(versions, |writer, versions, present| match simple {
-            true => writer.upsert(versions, present, false),
-            false => writer.update_or_fill(versions, present, false),
+        let (simple, overlap) = (self.target.simple, self.target.overlap > 0);
+        self.by_columns(versions, |writer, versions, present| match present {
+            _ if simple => writer.upsert(versions, present, false),
+            None if !overlap => writer.insert(versions, present, What::InsertFirst),
+            None | Some(_) => writer.update_or_fill(versions, present, false),
         })
     }
 
@@ -96,20 +137,18 @@ impl<'a> TableWriter<'a> {
         Ok(refused)
     }
 
-    fn insert(&mut self, versions: &[&Version], present: Option<&[bool]>) -> Result<Leftover, Error> {
+    fn insert(&mut self, versions: &[&Version], present: Option<&[bool]>, what: What) -> Result<Leftover, Error> {
         let before = self.insert_head(present);
         let list = List { table: self.table, before: &before, row: (b"(", b")"), after: b"" };
-        self.rows(&list, versions, present, false, What::Insert)
+        self.rows(&list, versions, present, false, what)
     }
 
     /// DESIGN section 7: only where no other unique index could be hit.
     fn upsert(&mut self, versions: &[&Version], present: Option<&[bool]>, updates: bool) -> Result<Leftover, Error> {
         let before = self.insert_head(present);
-        let mut after = b" AS n ON DUPLICATE KEY UPDATE ".to_vec();
+        let mut after = format!(" AS {NEW_ROW} ON DUPLICATE KEY UPDATE ").into_bytes();
         self.write_list(&mut after, present, true, |out, column| {
-            out.extend_from_slice(column.quoted.as_bytes());
-            out.extend_from_slice(b"=n.");
-            out.extend_from_slice(column.quoted.as_bytes());
+            out.extend_from_slice(format!("{0}={NEW_ROW}.{0}", column.quoted).as_bytes());
         });
         let list = List { table: self.table, before: &before, row: (b"(", b")"), after: &after };
         self.rows(&list, versions, present, false, What::Upsert { updates })
@@ -304,7 +343,10 @@ fn where_key(target: &TargetTable, key: &Key, out: &mut Vec<u8>) -> Result<Rende
     out.extend_from_slice(b" WHERE ");
     target.write_key_columns(out);
     out.extend_from_slice(b"=(");
-    let rendered = target.render_key(out, key)?;
+    match target.render_key(out, key)? {
+        Rendered::Done => {}
+        refused => return Ok(refused),
+    }
     out.push(b')');
-    Ok(rendered)
+    target.write_exact_key(out, key)
 }

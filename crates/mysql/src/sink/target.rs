@@ -1,6 +1,7 @@
 //! A table as the sink writes it: how each column of the source's rows arrives.
 
 use crate::catalog::{QualifiedName, Table, TableColumn, quoted};
+use crate::collation::{self, EXACT};
 use crate::error::Error;
 use crate::sink::encode;
 use sync_worker_core::convert::{Conversion, Refusal};
@@ -81,6 +82,8 @@ pub struct TargetColumn {
     conversion: Conversion,
     /// For comparing with a text of a derived table: the column's collation.
     collation: Option<String>,
+    /// Its collation takes values for one although they differ.
+    folds: bool,
     /// Its characters are those of UTF-8, so that every text can be compared in the column's own character set.
     universal: bool,
 }
@@ -98,6 +101,7 @@ impl TargetColumn {
             raw: RawForm::Text,
             first_day: DOCUMENTED_FIRST_DAY,
             collation: None,
+            folds: false,
             universal: true,
         }
     }
@@ -123,15 +127,20 @@ pub struct TargetTable {
     pub columns: Vec<Option<TargetColumn>>,
     /// The source's key columns.
     pub key: Vec<usize>,
-    /// Nothing but the key can refuse a second row, and no trigger tells an insert from an update: then both may be
-    /// written as an upsert.
+    /// Nothing but the key can refuse a second row, the key is hit by none but the same key, and no trigger tells an
+    /// insert from an update: then both may be written as an upsert.
     pub simple: bool,
+    /// The collation of a key column that takes keys for one although they differ. A row is then found by its key's
+    /// characters too, so that none is ever written over another one.
+    pub folding: Option<String>,
     /// A delete never scans the table, whatever the statistics say.
     pub index_hint: String,
     /// The name of the key's index.
     pub key_index: String,
     /// Uses left of the slower statements that insert where an update finds no row.
     pub fill: u32,
+    /// Uses left of the slower statements for snapshot rows that may be there already.
+    pub overlap: u32,
     pub parents: Vec<QualifiedName>,
     /// Parents have lower levels than their children.
     pub level: usize,
@@ -183,15 +192,19 @@ impl TargetTable {
                 list(&wanted)
             )));
         };
+        let named = index.columns.iter().filter_map(|name| table.column(name));
+        let folding = named.filter_map(collation::folds).next().map(|(collation, _)| collation.to_owned());
         let parents = table.foreign_keys.iter().map(|key| key.parent.clone()).filter(|parent| parent != name);
         Ok(Self {
             quoted: name.quoted(),
             columns,
             key: schema.key.clone(),
-            simple: table.unique.is_empty() && table.triggers.is_empty(),
+            simple: folding.is_none() && table.unique.is_empty() && table.triggers.is_empty(),
+            folding,
             index_hint: format!("/*+ INDEX({} {}) */", quoted(&name.table), quoted(&index.name)),
             key_index: quoted(&index.name),
             fill: 0,
+            overlap: 0,
             parents: parents.collect(),
             level: 0,
             name: name.clone(),
@@ -287,7 +300,25 @@ impl TargetTable {
         }
     }
 
-    /// Appends `t.k = n.k`, with the column's own collation, so that its index is used.
+    /// Appends `AND k = 'value'` by characters for every key column that folds.
+    pub fn write_exact_key(&self, out: &mut Vec<u8>, key: &Key) -> Result<Rendered, Error> {
+        let mut scratch = String::new();
+        for (cell, &column) in key.cells().zip(&self.key) {
+            let (Cell::Present(value), Some(column)) = (cell?, self.column(column)) else { continue };
+            if !column.folds {
+                continue;
+            }
+            let text = format!(" AND CONVERT({} USING utf8mb4) COLLATE {EXACT}=", column.quoted);
+            out.extend_from_slice(text.as_bytes());
+            if let Err(refusal) = render(out, value, column, true, &mut scratch) {
+                return Ok(Rendered::Refused(format!("column {}: {refusal}", column.name)));
+            }
+        }
+        Ok(Rendered::Done)
+    }
+
+    /// Appends `t.k = n.k`, with the column's own collation, so that its index is used, and by characters where that
+    /// one folds.
     pub fn write_key_join(&self, out: &mut Vec<u8>) {
         for (at, (_, column)) in self.key_columns().enumerate() {
             if at > 0 {
@@ -300,6 +331,10 @@ impl TargetTable {
             if let Some(collation) = &column.collation {
                 out.extend_from_slice(b" COLLATE ");
                 out.extend_from_slice(collation.as_bytes());
+            }
+            if column.folds {
+                let text = format!(" AND t.{0} COLLATE {EXACT}=n.{0}", column.quoted);
+                out.extend_from_slice(text.as_bytes());
             }
         }
     }
@@ -334,6 +369,7 @@ fn render(
 }
 
 fn target_column(column: &TableColumn, conversion: Conversion, source: Engine) -> TargetColumn {
+    let folds = collation::folds(column).is_some();
     let TableColumn { column, data_type, collation, character_set, .. } = column;
     let labels = match column.kind {
         ColumnType::Enum => Some(Labels::parse(&column.type_name, false)),
@@ -354,6 +390,7 @@ fn target_column(column: &TableColumn, conversion: Conversion, source: Engine) -
         first_day: if source == Engine::Mysql { FIRST_DAY } else { DOCUMENTED_FIRST_DAY },
         conversion,
         collation: collation.clone().filter(|_| text && universal),
+        folds,
         // An ENUM or SET is looked up by its number: a text finds it as a constant only.
         universal: universal && !matches!(column.kind, ColumnType::Enum | ColumnType::Set),
     }

@@ -148,3 +148,51 @@ async fn a_lost_answer_to_the_commit_leaves_the_outcome_unknown() {
     assert_eq!(f.rows("t").await, ["1|5"]);
     f.close().await;
 }
+
+/// Passes the first connection on, cuts the next one at once, and passes all others on.
+async fn cut_the_second_connection(listener: TcpListener, server: String) {
+    for number in 0.. {
+        let (mut client, _) = listener.accept().await.unwrap();
+        if number == 1 {
+            continue;
+        }
+        let mut server = TcpStream::connect(&server).await.unwrap();
+        tokio::spawn(async move {
+            tokio::io::copy_bidirectional(&mut client, &mut server).await.unwrap_or_default();
+        });
+    }
+}
+
+#[tokio::test]
+async fn one_question_that_is_lost_does_not_end_a_statement_that_runs() {
+    let Some(mut f) = Fixture::new("probe", &["CREATE TABLE t (k BIGINT PRIMARY KEY, a BIGINT)"]).await else {
+        return;
+    };
+    let t = schema("t", &[("k", INT), ("a", INT)]);
+    f.apply_as_sets(vec![create(&t, &[int(1), int(0)])]).await;
+    let url = std::env::var("SYNC_WORKER_TEST_MYSQL").unwrap();
+    let options = Opts::from_url(&url).unwrap();
+    let server = format!("{}:{}", options.ip_or_hostname(), options.tcp_port());
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let proxy = tokio::spawn(cut_the_second_connection(listener, server));
+    let mut through = f.config.clone();
+    through.url =
+        format!("mysql://{}@127.0.0.1:{port}/{}?ssl-mode=disabled", options.user().unwrap_or("root"), f.database);
+    let name = sync_worker_core::name::DatabaseName::new("target");
+    let mut sink = sync_worker_mysql::sink::MysqlSink::connect(&through, &name, &f.scope).await.unwrap();
+    let marker = sink.take_over("log").await.unwrap().marker;
+    f.run("START TRANSACTION").await;
+    f.run("UPDATE t SET a = 1 WHERE k = 1").await;
+    let batch = f.batch(vec![update(&t, &[int(1), int(5)])]);
+    let batch = sync_worker_core::sink::WriteBatch { expected: marker, ..batch };
+    let applying = tokio::spawn(async move { sink.apply(&batch, &Parked::default()).await });
+    // Time itself is what is tested: this is longer than two questions take.
+    f.run("SELECT SLEEP(5)").await;
+    assert!(!applying.is_finished(), "the sink did not wait: {:?}", applying.await);
+    f.run("COMMIT").await;
+    assert_eq!(applying.await.unwrap().unwrap().rows, 1);
+    proxy.abort();
+    assert_eq!(f.rows("t").await, ["1|5"]);
+    f.close().await;
+}

@@ -2,6 +2,7 @@
 
 mod failures;
 mod fixture;
+mod folding;
 mod marker;
 mod order;
 mod parking;

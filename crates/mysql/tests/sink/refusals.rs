@@ -199,3 +199,20 @@ async fn a_row_above_the_packet_limit_is_refused_and_large_batches_are_split() {
     assert_eq!(f.query("SELECT k, LENGTH(a) FROM t ORDER BY k").await, [1, 3, 4].map(|k| format!("{k}|{length}")));
     f.close().await;
 }
+
+#[tokio::test]
+async fn what_an_index_over_an_expression_refuses_is_parked() {
+    let ddl = ["CREATE TABLE t (k BIGINT PRIMARY KEY, j JSON, INDEX tags ((CAST(j->'$.tags' AS UNSIGNED ARRAY))), \
+         INDEX word ((CAST(j->>'$.word' AS CHAR(3)))))"];
+    let Some(mut f) = Fixture::new("expressions", &ddl).await else { return };
+    let t = schema("t", &[("k", INT), ("j", sync_worker_core::types::ColumnType::Json { textual: false })]);
+    let json = |text| sync_worker_core::value::Cell::Present(sync_worker_core::value::Value::Json(text));
+    let documents =
+        [r#"{"tags":[1,2]}"#, r#"{"tags":["x"]}"#, r#"{"word":"abcdef"}"#, r#"{"tags":[-1]}"#, r#"{"word":"ab"}"#];
+    let writes = documents.iter().zip(1..).map(|(document, k)| create(&t, &[int(k), json(document)]));
+    let applied = f.apply(writes.collect()).await;
+    assert_eq!(refused(&applied), [(1, Poison), (2, Poison), (3, Poison)], "{applied:?}");
+    assert!(applied.refused[1].reason.contains("index word"), "{applied:?}");
+    assert_eq!(f.query("SELECT k FROM t ORDER BY k").await, ["1", "5"]);
+    f.close().await;
+}

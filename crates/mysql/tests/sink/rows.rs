@@ -206,3 +206,43 @@ async fn computed_and_counted_columns() {
     assert_eq!(f.rows("t").await, ["0|3|6|7", "5|4|8|7"]);
     f.close().await;
 }
+
+#[tokio::test]
+async fn a_table_may_have_the_name_of_any_alias() {
+    let names = ["n", "t", "N2"];
+    let ddl = names.map(|name| format!("CREATE TABLE {name} (k BIGINT PRIMARY KEY, a BIGINT)"));
+    let Some(mut f) = Fixture::new("aliases", &ddl.each_ref().map(String::as_str)).await else { return };
+    for name in names {
+        let t = schema(name, &[("k", INT), ("a", INT)]);
+        f.apply_as_sets((1..=3).map(|k| read(&t, &[int(k), int(1)])).collect()).await;
+        f.apply_as_sets((1..=3).map(|k| update(&t, &[int(k), int(2)])).collect()).await;
+        f.apply_as_sets((1..=2).map(|k| delete(&t, &[int(k), U])).collect()).await;
+        assert_eq!(f.rows(name).await, ["3|2"], "{name}");
+    }
+    f.close().await;
+}
+
+#[tokio::test]
+async fn snapshot_rows_are_sent_once_and_fire_triggers_once() {
+    let ddl = [
+        "CREATE TABLE t (k BIGINT PRIMARY KEY, a BIGINT UNIQUE)",
+        "CREATE TABLE fired (what VARCHAR(9), k BIGINT)",
+        "CREATE TRIGGER inserted AFTER INSERT ON t FOR EACH ROW INSERT INTO fired VALUES ('insert', NEW.k)",
+        "CREATE TRIGGER updated AFTER UPDATE ON t FOR EACH ROW INSERT INTO fired VALUES ('update', NEW.k)",
+    ];
+    let Some(mut f) = Fixture::new("once", &ddl).await else { return };
+    let t = schema("t", &[("k", INT), ("a", INT)]);
+    let fired = "SELECT what, COUNT(*), COUNT(DISTINCT k) FROM fired GROUP BY what ORDER BY what";
+    f.apply_as_sets((1..=200).map(|k| read(&t, &[int(k), int(k)])).collect()).await;
+    assert_eq!(f.query(fired).await, ["insert|200|200"]);
+    let seen = format!(
+        "SELECT COALESCE(SUM(COUNT_STAR), 0) FROM performance_schema.events_statements_summary_by_digest \
+         WHERE SCHEMA_NAME = '{}' AND DIGEST_TEXT LIKE 'UPDATE%'",
+        f.database
+    );
+    assert_eq!(f.query(&seen).await, ["0"], "rows of which none was there were looked for");
+    // Some are there.
+    f.apply_as_sets((101..=300).map(|k| read(&t, &[int(k), int(k + 1000)])).collect()).await;
+    assert_eq!(f.query(fired).await, ["insert|300|300", "update|100|100"]);
+    f.close().await;
+}

@@ -104,7 +104,7 @@ async fn a_swallowed_statement_is_given_up_and_a_slow_one_is_not() -> Result<()>
     for error in [lost.expect_err("no answer"), raw.expect_err("no answer")] {
         assert_eq!(error.class(), ErrorClass::Transient, "{error}");
     }
-    assert!(begun.elapsed() < Duration::from_secs(6), "{:?}", begun.elapsed());
+    assert!(begun.elapsed() < Duration::from_secs(8), "{:?}", begun.elapsed());
     Ok(())
 }
 

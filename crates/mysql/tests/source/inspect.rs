@@ -49,7 +49,7 @@ async fn all_that_is_wrong_with_tables_is_named_at_once() -> Result<()> {
     has(&inspection, ".keyless", "no primary key", "ADD PRIMARY KEY");
     has(&inspection, ".myisam", "MyISAM", "ENGINE = InnoDB");
     has(&inspection, ".sjis", "column v has character set sjis", "CHARACTER SET utf8mb4");
-    has(&inspection, ".folded", "utf8mb4_0900_ai_ci", "utf8mb4_bin");
+    has(&inspection, ".folded", "utf8mb4_0900_ai_ci", "COLLATE utf8mb4_0900_bin");
     has(&inspection, ".shown", "view", "");
     has(&inspection, ".missing", "no such table", "create it");
     Ok(())

@@ -3,17 +3,22 @@
 
 use crate::client::{self, Purpose};
 use crate::config::Config;
+use crate::error::Error;
+use crate::source::slot::Membership;
 use crate::source::transport::Sender;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use sync_worker_core::position::Lsn;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 use tokio::task::JoinSet;
 use tokio::time::MissedTickBehavior;
 
 /// A third of the `wal_sender_timeout` that `client::options` asks for, and less.
 const INTERVAL: Duration = Duration::from_secs(3);
+
+/// How often the publication is looked at where no heartbeat is wanted.
+const LOOK: Duration = Duration::from_secs(10);
 
 /// Microseconds from 1970-01-01 to 2000-01-01.
 const EPOCH: i64 = 946_684_800_000_000;
@@ -32,12 +37,14 @@ struct Shared {
 
 pub struct Feedback {
     shared: Arc<Shared>,
+    /// What somebody has done to the publication.
+    altered: watch::Receiver<Option<String>>,
     /// Ends with the stream.
     _tasks: JoinSet<()>,
 }
 
 impl Feedback {
-    pub fn start(sender: Sender, start: Lsn, config: &Config) -> Self {
+    pub fn start(sender: Sender, start: Lsn, config: &Config, membership: Membership) -> Self {
         let shared = Arc::new(Shared {
             received: AtomicU64::new(start.0),
             confirmed: AtomicU64::new(start.0),
@@ -46,10 +53,23 @@ impl Feedback {
         });
         let mut tasks = JoinSet::new();
         tasks.spawn(report(sender, shared.clone()));
-        if config.heartbeat_seconds > 0 {
-            tasks.spawn(heartbeat(config.clone(), shared.clone()));
+        let (alter, altered) = watch::channel(None);
+        tasks.spawn(heartbeat(config.clone(), shared.clone(), membership, alter));
+        Self { shared, altered, _tasks: tasks }
+    }
+
+    /// Waits until the publication lacks a table, however it came to that: changes are missing from then on
+    /// (invariant 8). Cancel safe.
+    pub async fn altered(&mut self) -> String {
+        loop {
+            if let Some(problem) = self.altered.borrow_and_update().clone() {
+                return problem;
+            }
+            if self.altered.changed().await.is_err() {
+                // The task has gone with the stream.
+                std::future::pending::<()>().await;
+            }
         }
-        Self { shared, _tasks: tasks }
     }
 
     pub fn received(&self, end: Lsn) {
@@ -109,19 +129,19 @@ fn status(received: u64, confirmed: u64, ask: bool) -> Vec<u8> {
     message
 }
 
-/// Writes a message into the log where the log has grown and the stream has nothing to say about it. Never a table write.
-async fn heartbeat(config: Config, shared: Arc<Shared>) {
-    let mut tick = tokio::time::interval(Duration::from_secs(config.heartbeat_seconds));
+/// Looks whether the publication still holds every table. Writes a message into the log where the log has grown and the
+/// stream has nothing to say about it; never a table write.
+async fn heartbeat(config: Config, shared: Arc<Shared>, membership: Membership, alter: watch::Sender<Option<String>>) {
+    let wanted = config.heartbeat_seconds > 0;
+    let mut tick = tokio::time::interval(if wanted { Duration::from_secs(config.heartbeat_seconds) } else { LOOK });
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut last = 0;
     let mut client = None;
     loop {
         tick.tick().await;
         let received = shared.received.load(Ordering::Relaxed);
-        if received != last {
-            last = received;
-            continue;
-        }
+        let idle = received == last;
+        last = received;
         let connected = match client.take() {
             Some(client) => Ok(client),
             None => client::connect(&config, Purpose::Control).await,
@@ -130,11 +150,17 @@ async fn heartbeat(config: Config, shared: Arc<Shared>) {
             "SELECT pg_logical_emit_message(false, 'sync-worker', 'heartbeat') WHERE pg_current_wal_lsn() > '{}'",
             Lsn(received)
         );
-        let sent = match connected {
-            Ok(connected) => connected.rows("a heartbeat", &sql).await.map(|_| connected),
-            Err(error) => Err(error),
+        let beat = async {
+            let connected = connected?;
+            if let Some(problem) = membership.lost(&connected).await? {
+                alter.send_replace(Some(problem));
+            }
+            if idle && wanted {
+                connected.rows("a heartbeat", &sql).await?;
+            }
+            Ok::<_, Error>(connected)
         };
-        match sent {
+        match beat.await {
             Ok(connected) => client = Some(connected),
             // A database that can't be reached is reported by the stream itself.
             Err(error) => tracing::debug!(%error, "no heartbeat"),

@@ -33,6 +33,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 use sync_worker_core::error::Result;
+use sync_worker_core::name::DatabaseName;
 use sync_worker_core::position::{Checkpoint, Epoch, Lsn};
 use sync_worker_core::source::{Source, SourceBatch};
 use tokio::time::{Instant, Sleep};
@@ -45,6 +46,7 @@ const QUIET: Duration = Duration::from_secs(3);
 const ANSWER: Duration = Duration::from_secs(4);
 
 pub struct PostgresSource {
+    database: DatabaseName,
     receiver: Receiver,
     feedback: Feedback,
     relations: Relations,
@@ -96,6 +98,7 @@ struct Silence {
 
 impl PostgresSource {
     fn new(
+        database: DatabaseName,
         receiver: Receiver,
         feedback: Feedback,
         relations: Relations,
@@ -106,7 +109,7 @@ impl PostgresSource {
         let silence = Silence { timer: Box::pin(tokio::time::sleep(QUIET)), heard: Instant::now(), asked: None };
         let (epoch, start, recent) = stream;
         let assembly = Assembly::new(epoch, start, recent);
-        Self { receiver, feedback, relations, spill, assembly, server, silence, pace: Pace::new() }
+        Self { database, receiver, feedback, relations, spill, assembly, server, silence, pace: Pace::new() }
     }
 
     async fn batch(&mut self) -> Result<SourceBatch, Error> {
@@ -157,6 +160,7 @@ impl PostgresSource {
         loop {
             tokio::select! {
                 biased;
+                problem = self.feedback.altered() => return Err(open::gap(&self.database, &problem)),
                 read = self.receiver.fill() => {
                     silence.heard = Instant::now();
                     silence.asked = None;

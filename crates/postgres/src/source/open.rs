@@ -7,7 +7,7 @@ use crate::error::Error;
 use crate::recent::Recent;
 use crate::source::feedback::Feedback;
 use crate::source::relation::Relations;
-use crate::source::slot::{self, Publication};
+use crate::source::slot::{self, Membership, Publication};
 use crate::source::spill::Spill;
 use crate::source::transport::Connection;
 use crate::source::{PostgresSource, assembly};
@@ -68,11 +68,13 @@ pub async fn open(
     );
     start_stream(&mut connection, &client, &name, &sql).await?;
     let (receiver, sender) = connection.into_stream();
-    let feedback = Feedback::start(sender, start, config);
+    let membership = Membership::now(&client, &name, &tables).await?;
+    let feedback = Feedback::start(sender, start, config, membership);
     let oids = tables.iter().map(|table| (table.oid, table.name.clone())).collect();
     let relations = Relations::new(config.clone(), client, &scope.tables, oids);
     let checkpoint = from.cloned().unwrap_or_else(|| assembly::checkpoint(&epoch, start));
-    let source = PostgresSource::new(receiver, feedback, relations, spill, server, (epoch, start, recent));
+    let source =
+        PostgresSource::new(database.clone(), receiver, feedback, relations, spill, server, (epoch, start, recent));
     Ok((source, checkpoint))
 }
 
@@ -166,7 +168,7 @@ async fn check(
     Ok(())
 }
 
-fn gap(database: &DatabaseName, problem: &str) -> Error {
+pub fn gap(database: &DatabaseName, problem: &str) -> Error {
     let repair = "changes since then are missing; remove the pipeline's state and take a new snapshot";
     Error::Gap(format!("{database}: {problem}: {repair}"))
 }

@@ -151,6 +151,48 @@ pub async fn publish(client: &Client, name: &str, tables: &[Table]) -> Result<Pu
     Ok(Publication::Altered)
 }
 
+/// Which tables a stream was opened over, and the row of the catalog that makes each a part of the publication: one that
+/// was taken out and put back has another.
+#[derive(Debug)]
+pub struct Membership {
+    publication: String,
+    rows: BTreeMap<u32, u32>,
+    names: BTreeMap<u32, String>,
+}
+
+impl Membership {
+    pub async fn now(client: &Client, publication: &str, tables: &[Table]) -> Result<Self, Error> {
+        let names = tables.iter().map(|table| (table.oid, table.name.to_string())).collect();
+        let mut membership = Self { publication: publication.to_owned(), rows: BTreeMap::new(), names };
+        membership.rows =
+            membership.look(client).await?.into_iter().filter_map(|(oid, row)| Some((oid, row?))).collect();
+        Ok(membership)
+    }
+
+    /// The tables that are still there, each with its row or without one.
+    async fn look(&self, client: &Client) -> Result<Vec<(u32, Option<u32>)>, Error> {
+        let oids: Vec<String> = self.names.keys().map(u32::to_string).collect();
+        let sql = format!(
+            "SELECT c.oid, r.oid FROM pg_class c LEFT JOIN (pg_publication_rel r JOIN pg_publication p \
+             ON p.oid = r.prpubid AND p.pubname = {}) ON r.prrelid = c.oid WHERE c.oid IN ({})",
+            literal(&self.publication),
+            oids.join(", ")
+        );
+        let rows = client.rows("a look at the publication", &sql).await?;
+        let number = |row: &SimpleQueryRow, at| row.get(at).and_then(|text| text.parse().ok());
+        Ok(rows.iter().filter_map(|row| Some((number(row, 0)?, number(row, 1)))).collect())
+    }
+
+    /// A table whose changes are not all sent any more. One that was dropped has none.
+    pub async fn lost(&self, client: &Client) -> Result<Option<String>, Error> {
+        let now = self.look(client).await?;
+        let lost = now.iter().find(|(oid, row)| row.as_ref() != self.rows.get(oid)).map(|(oid, _)| oid);
+        Ok(lost
+            .and_then(|oid| self.names.get(oid))
+            .map(|table| format!("table {table} was taken out of the publication {}", self.publication)))
+    }
+}
+
 /// The oids of the publication's tables.
 pub async fn published(client: &Client, name: &str) -> Result<Vec<u32>, Error> {
     let sql = format!(

@@ -1,11 +1,12 @@
 //! Where a stream resumes, and where it must not.
 
-use crate::support::Fixture;
+use crate::support::{DEADLINE, Fixture};
 use anyhow::Result;
 use std::time::{Duration, Instant};
 use sync_worker_core::database::Database;
 use sync_worker_core::error::{Error, ErrorClass};
 use sync_worker_core::position::{Checkpoint, Epoch, Lsn};
+use sync_worker_postgres::{Config, Postgres};
 
 const TABLE: &str = "CREATE TABLE t (id int PRIMARY KEY, v text)";
 
@@ -127,6 +128,34 @@ async fn a_table_that_was_taken_out_of_the_publication_is_a_gap() -> Result<()> 
     let name = fixture.database.value("SELECT quote_ident(pubname) FROM pg_publication").await?;
     fixture.execute(&format!("ALTER PUBLICATION {name} DROP TABLE t; INSERT INTO t VALUES (2, 'b')")).await?;
     gap(fixture.open(Some(&checkpoint)).await, "taken out");
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_publication_that_is_altered_while_it_streams_is_a_gap() -> Result<()> {
+    let changes =
+        ["ALTER PUBLICATION {} DROP TABLE t", "ALTER PUBLICATION {} DROP TABLE t; ALTER PUBLICATION {} ADD TABLE t"];
+    for sql in changes {
+        let mut fixture = Fixture::new(&format!("{TABLE}; CREATE TABLE u (id int PRIMARY KEY)"), &["t", "u"]).await?;
+        let mut config = Config::new(fixture.database.url.clone());
+        config.heartbeat_seconds = 1;
+        fixture.postgres = Postgres::new("crm".into(), config)?;
+        let mut stream = fixture.stream(None).await?;
+        fixture.execute("INSERT INTO t VALUES (1, 'a'); INSERT INTO u VALUES (1)").await?;
+        assert_eq!(fixture.changes(&mut stream).await?.len(), 2);
+        // A table that goes altogether has no more changes.
+        fixture.execute("DROP TABLE u").await?;
+        let name = fixture.database.value("SELECT quote_ident(pubname) FROM pg_publication").await?;
+        fixture.execute(&sql.replace("{}", &name)).await?;
+        let error = loop {
+            match tokio::time::timeout(DEADLINE, stream.source.next()).await? {
+                Ok(_) => {}
+                Err(error) => break error,
+            }
+        };
+        assert_eq!(error.class(), ErrorClass::Gap, "{error}");
+        assert!(error.to_string().contains("table public.t was taken out of the publication"), "{error}");
+    }
     Ok(())
 }
 

@@ -103,20 +103,26 @@ async fn retries<F: Fixture>(fixture: F) -> F {
     let table = TableName::new("customer");
     queue.defer(vec![Deferred { attempts: 9, ..deferred(&target, 2, 50) }]).await.unwrap();
     assert_eq!(offsets(queue.list(&target, false, usize::MAX).await.unwrap()), [10, 30, 50]);
-    assert!(!queue.remove(&target, &table, &key(2), Offset(20)).await.unwrap());
-    let waiting = queue.get(&target, &table, &key(2)).await.unwrap().unwrap();
-    assert_eq!((waiting.offset, waiting.attempts), (Offset(50), 9));
-    assert!(queue.remove(&target, &table, &key(2), Offset(50)).await.unwrap());
-    assert!(!queue.remove(&target, &table, &key(2), Offset(50)).await.unwrap());
-    assert!(queue.get(&target, &table, &key(2)).await.unwrap().is_none());
-    assert!(queue.get(&target, &table, &key(4)).await.unwrap().unwrap().dead, "dead ones can be asked for by key");
+    let name = |number| (table.clone(), key(number));
+    let version = |number, offset| (name(number), Offset(offset));
+    assert_eq!(queue.remove(&target, &[version(2, 20)]).await.unwrap(), 0);
+    let waiting = queue.get(&target, &[name(9), name(2)]).await.unwrap();
+    let waiting: Vec<_> = waiting.iter().map(|one| (one.offset, one.attempts)).collect();
+    assert_eq!(waiting, [(Offset(50), 9)]);
+    assert_eq!(queue.remove(&target, &[version(2, 50)]).await.unwrap(), 1);
+    assert_eq!(queue.remove(&target, &[version(2, 50)]).await.unwrap(), 0);
+    assert_eq!(queue.remove(&target, &[]).await.unwrap(), 0);
+    assert!(queue.get(&target, &[name(2)]).await.unwrap().is_empty());
+    assert!(queue.get(&target, &[]).await.unwrap().is_empty());
+    let several = queue.get(&target, &[name(4), name(1)]).await.unwrap();
+    assert_eq!(offsets(several.clone()), [40, 30], "in the order that was asked");
+    assert!(several[0].dead, "dead ones can be asked for by key");
 
     let fixture = fixture.reopened().await;
     let queue = fixture.store();
     assert_eq!(offsets(queue.list(&target, false, usize::MAX).await.unwrap()), [10, 30]);
-    for (number, offset) in [(3, 10), (1, 30), (4, 40)] {
-        assert!(queue.remove(&target, &table, &key(number), Offset(offset)).await.unwrap());
-    }
+    let versions = [(3, 10), (1, 30), (4, 40), (4, 41)].map(|(number, offset)| version(number, offset));
+    assert_eq!(queue.remove(&target, &versions).await.unwrap(), 3);
     fixture
 }
 
@@ -154,7 +160,8 @@ async fn fidelity<F: Fixture>(fixture: F) -> F {
     let ops: Vec<Op> = after.iter().map(|one| one.change.op).collect();
     assert_eq!(ops.len(), 4);
     for one in after {
-        fixture.store().remove(&target, one.change.table(), &one.key, one.offset).await.unwrap();
+        let version = ((one.change.table().clone(), one.key.clone()), one.offset);
+        fixture.store().remove(&target, &[version]).await.unwrap();
     }
     fixture
 }
@@ -173,8 +180,9 @@ async fn scopes<F: Fixture>(fixture: &F) {
         assert_eq!(found[0].target, *target);
     }
     for (offset, target) in (1u64..).zip(&targets) {
-        assert!(queue.get(target, &TableName::new("address"), &key(1)).await.unwrap().is_none());
-        assert!(queue.remove(target, &TableName::new("customer"), &key(1), Offset(offset)).await.unwrap());
+        assert!(queue.get(target, &[(TableName::new("address"), key(1))]).await.unwrap().is_empty());
+        let version = ((TableName::new("customer"), key(1)), Offset(offset));
+        assert_eq!(queue.remove(target, &[version]).await.unwrap(), 1);
     }
 }
 

@@ -8,7 +8,7 @@ use sync_worker_core::error::{ErrorClass, Result};
 use sync_worker_core::name::{InstallationId, TableName};
 use sync_worker_core::record::Offset;
 use sync_worker_core::row::Key;
-use sync_worker_core::store::{CaptureId, ChunkState, Deferred, RetryQueue, Store, StoredCheckpoint, TargetId};
+use sync_worker_core::store::{CaptureId, ChunkState, Deferred, Name, RetryQueue, Store, StoredCheckpoint, TargetId};
 
 /// Clones are handles of the same store.
 #[derive(Clone)]
@@ -22,6 +22,7 @@ struct State {
     chunks: HashMap<CaptureId, BTreeMap<(TableName, u64), ChunkState>>,
     deferred: HashMap<(TargetId, TableName, Key), Deferred>,
     failing: bool,
+    removals: usize,
 }
 
 impl Default for MemoryStore {
@@ -55,6 +56,11 @@ impl MemoryStore {
 
     pub fn deferred(&self) -> Vec<Deferred> {
         self.shared.lock().deferred.values().cloned().collect()
+    }
+
+    /// How often versions were removed from the queue, however many at a time.
+    pub fn removals(&self) -> usize {
+        self.shared.lock().removals
     }
 
     /// Waits until the store looks like this.
@@ -125,8 +131,10 @@ impl RetryQueue for MemoryStore {
         })
     }
 
-    async fn get(&self, target: &TargetId, table: &TableName, key: &Key) -> Result<Option<Deferred>> {
-        Ok(self.shared.lock().deferred.get(&(target.clone(), table.clone(), key.clone())).cloned())
+    async fn get(&self, target: &TargetId, names: &[Name]) -> Result<Vec<Deferred>> {
+        let state = self.shared.lock();
+        let one = |(table, key): &Name| state.deferred.get(&(target.clone(), table.clone(), key.clone())).cloned();
+        Ok(names.iter().filter_map(one).collect())
     }
 
     async fn due(&self, target: &TargetId, now: i64, limit: usize) -> Result<Vec<Deferred>> {
@@ -141,14 +149,17 @@ impl RetryQueue for MemoryStore {
         Ok(self.deferred().into_iter().filter(|one| one.target == *target && !one.dead).map(|one| one.due).min())
     }
 
-    async fn remove(&self, target: &TargetId, table: &TableName, key: &Key, offset: Offset) -> Result<bool> {
-        let name = (target.clone(), table.clone(), key.clone());
+    async fn remove(&self, target: &TargetId, versions: &[(Name, Offset)]) -> Result<usize> {
         self.write(|state| {
-            let is_there = state.deferred.get(&name).is_some_and(|one| one.offset == offset);
-            if is_there {
-                state.deferred.remove(&name);
+            state.removals += 1;
+            let before = state.deferred.len();
+            for ((table, key), offset) in versions {
+                let name = (target.clone(), table.clone(), key.clone());
+                if state.deferred.get(&name).is_some_and(|one| one.offset == *offset) {
+                    state.deferred.remove(&name);
+                }
             }
-            is_there
+            before - state.deferred.len()
         })
     }
 

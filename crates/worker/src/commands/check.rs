@@ -3,6 +3,7 @@
 use crate::commands::scope_of;
 use crate::config::Configuration;
 use crate::outcome::Outcome;
+use crate::output::say;
 use crate::wiring;
 use serde_json::json;
 use sync_worker_core::database::Finding;
@@ -36,14 +37,14 @@ pub async fn check(config: &Configuration, json: bool) -> anyhow::Result<Outcome
                 json!({ "pipeline": pipeline, "place": finding.place, "problem": finding.problem, "cure": finding.cure, "advice": finding.advice })
             })
             .collect();
-        println!("{}", serde_json::to_string_pretty(&items)?);
+        say!("{}", serde_json::to_string_pretty(&items)?);
     } else {
         for (_, finding) in &distinct {
             let kind = if finding.advice { "advice" } else { "problem" };
-            println!("{kind}: {}: {}; {}", finding.place, finding.problem, finding.cure);
+            say!("{kind}: {}: {}; {}", finding.place, finding.problem, finding.cure);
         }
         if distinct.is_empty() {
-            println!("nothing stands in the way");
+            say!("nothing stands in the way");
         }
     }
     Ok(if distinct.iter().all(|(_, finding)| finding.advice) { Outcome::Done } else { Outcome::Problems })

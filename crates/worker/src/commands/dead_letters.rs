@@ -4,6 +4,7 @@ use crate::cli;
 use crate::client::Client;
 use crate::config::Configuration;
 use crate::outcome::Outcome;
+use crate::output::say;
 use serde_json::json;
 use sync_worker_api::wire::{Count, Letter, LetterList, Letters};
 
@@ -17,7 +18,7 @@ pub struct Filter {
 
 /// Ends with problems when there are any.
 pub async fn list(config: &Configuration, filter: &Filter, json: bool) -> anyhow::Result<Outcome> {
-    let client = Client::new(config.http);
+    let client = Client::new(config.http)?;
     let targets = targets(config, filter);
     if targets.is_empty() {
         anyhow::bail!("no pipeline of the configuration has such a target");
@@ -30,13 +31,13 @@ pub async fn list(config: &Configuration, filter: &Filter, json: bool) -> anyhow
         if json {
             items.push(json!({ "pipeline": asked.pipeline, "database": asked.database, "letters": list.letters }));
         } else {
-            list.letters.iter().for_each(|letter| println!("{} {} {}", asked.pipeline, asked.database, line(letter)));
+            list.letters.iter().for_each(|letter| say!("{} {} {}", asked.pipeline, asked.database, line(letter)));
         }
     }
     if json {
-        println!("{}", serde_json::to_string_pretty(&items)?);
+        say!("{}", serde_json::to_string_pretty(&items)?);
     } else if !any {
-        println!("none");
+        say!("none");
     }
     Ok(if any { Outcome::Problems } else { Outcome::Done })
 }
@@ -56,19 +57,19 @@ fn line(letter: &Letter) -> String {
 }
 
 pub async fn retry(config: &Configuration, which: cli::Letters, json: bool) -> anyhow::Result<Outcome> {
-    let done: Count = Client::new(config.http).post("/sync/dead-letters/retry", &asked(which)).await?;
+    let done: Count = Client::new(config.http)?.post("/sync/dead-letters/retry", &asked(which)).await?;
     match json {
-        true => println!("{}", serde_json::to_string(&done)?),
-        false => println!("{} tried again; `sync-worker dead-letters` shows what was refused once more", done.count),
+        true => say!("{}", serde_json::to_string(&done)?),
+        false => say!("{} tried again; `sync-worker dead-letters` shows what was refused once more", done.count),
     }
     Ok(Outcome::Done)
 }
 
 pub async fn give_up(config: &Configuration, which: cli::Letters, json: bool) -> anyhow::Result<Outcome> {
-    let done: Count = Client::new(config.http).post("/sync/dead-letters/drop", &asked(which)).await?;
+    let done: Count = Client::new(config.http)?.post("/sync/dead-letters/drop", &asked(which)).await?;
     match json {
-        true => println!("{}", serde_json::to_string(&done)?),
-        false => println!("{} given up", done.count),
+        true => say!("{}", serde_json::to_string(&done)?),
+        false => say!("{} given up", done.count),
     }
     Ok(Outcome::Done)
 }

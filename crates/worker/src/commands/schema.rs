@@ -3,6 +3,7 @@
 use crate::commands::scope_of;
 use crate::config::Configuration;
 use crate::outcome::Outcome;
+use crate::output::say;
 use crate::wiring;
 use serde_json::json;
 use sync_worker_core::database::Role;
@@ -26,9 +27,9 @@ pub async fn schema(config: &Configuration, json: bool) -> anyhow::Result<Outcom
                     let table = at.table.as_str();
                     let then = have.map(|_| filled_by(pipeline));
                     if !json {
-                        println!("-- {target}: table {table} of pipeline {pipeline}");
-                        then.iter().for_each(|then| println!("-- {then}"));
-                        println!("{ddl}");
+                        say!("-- {target}: table {table} of pipeline {pipeline}");
+                        then.iter().for_each(|then| say!("-- {then}"));
+                        say!("{ddl}");
                     }
                     lacking.push(json!({
                         "pipeline": pipeline, "database": database, "table": table, "ddl": ddl, "then": then,
@@ -38,7 +39,7 @@ pub async fn schema(config: &Configuration, json: bool) -> anyhow::Result<Outcom
         }
     }
     if json {
-        println!("{}", serde_json::to_string_pretty(&lacking)?);
+        say!("{}", serde_json::to_string_pretty(&lacking)?);
     }
     Ok(if lacking.is_empty() { Outcome::Done } else { Outcome::Problems })
 }

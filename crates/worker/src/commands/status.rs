@@ -2,6 +2,7 @@
 
 use crate::client::Client;
 use crate::outcome::Outcome;
+use crate::output::say;
 use sync_worker_api::wire::Status;
 use sync_worker_engine::status::TaskStatus;
 
@@ -9,9 +10,9 @@ use sync_worker_engine::status::TaskStatus;
 pub async fn status(client: &Client, json: bool) -> anyhow::Result<Outcome> {
     let status: Status = client.get("/sync/status", &()).await?;
     if json {
-        println!("{}", serde_json::to_string_pretty(&status)?);
+        say!("{}", serde_json::to_string_pretty(&status)?);
     } else {
-        status.tasks.iter().for_each(|task| println!("{}", line(task)));
+        status.tasks.iter().for_each(|task| say!("{}", line(task)));
     }
     Ok(if status.tasks.iter().any(|task| task.state.is_final()) { Outcome::Problems } else { Outcome::Done })
 }

@@ -17,7 +17,7 @@ pub async fn tail(config: &Configuration, pipeline: Option<String>, from: Option
             anyhow::bail!("name one of the pipelines: sync-worker tail {}", names.join(" | "));
         }
     };
-    let client = Client::new(config.http);
+    let client = Client::new(config.http)?;
     let mut body = client.stream("/sync/tail", &Tail { pipeline, from }).await?.bytes_stream();
     let mut out = std::io::stdout().lock();
     while let Some(bytes) = body.next().await {

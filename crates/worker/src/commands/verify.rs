@@ -4,6 +4,7 @@ use crate::client::Client;
 use crate::commands::scope_of;
 use crate::config::Configuration;
 use crate::outcome::Outcome;
+use crate::output::say;
 use crate::wiring;
 use indicatif::ProgressBar;
 use serde_json::json;
@@ -11,6 +12,7 @@ use std::io::IsTerminal;
 use std::time::Duration;
 use sync_worker_api::wire::{Count, Repair, to_hex};
 use sync_worker_core::name::{DatabaseName, PipelineName};
+use sync_worker_core::row::Key;
 use sync_worker_engine::envelope;
 use sync_worker_engine::pipeline::Plan;
 use sync_worker_engine::verify::{Side, TableReport, VerifySettings, verify as compare};
@@ -18,8 +20,9 @@ use sync_worker_engine::verify::{Side, TableReport, VerifySettings, verify as co
 /// Keys shown per table.
 const SHOWN: usize = 20;
 
-/// Keys in one request to the worker.
-const REPAIRED_AT_A_TIME: usize = 10_000;
+/// Keys in one request to the worker, and about how many bytes of them unless one key alone is larger.
+const REPAIRED_AT_A_TIME: usize = 1_000;
+const REPAIRED_BYTES: usize = 1 << 20;
 
 pub struct Options {
     /// All pipelines when None.
@@ -38,7 +41,7 @@ pub async fn verify(config: &Configuration, options: &Options) -> anyhow::Result
     {
         anyhow::bail!("there is no pipeline {name:?}");
     }
-    let client = Client::new(config.http);
+    let client = Client::new(config.http)?;
     let mut equal = true;
     let mut items = Vec::new();
     for plan in plans.iter().filter(|plan| options.pipeline.as_deref().is_none_or(|name| plan.name.as_str() == name)) {
@@ -65,7 +68,7 @@ pub async fn verify(config: &Configuration, options: &Options) -> anyhow::Result
         }
     }
     if options.json {
-        println!("{}", serde_json::to_string_pretty(&items)?);
+        say!("{}", serde_json::to_string_pretty(&items)?);
     }
     Ok(if equal { Outcome::Done } else { Outcome::Problems })
 }
@@ -92,7 +95,7 @@ async fn look(
 
 async fn repair(client: &Client, pipeline: &PipelineName, report: &TableReport) -> anyhow::Result<u64> {
     let mut count = 0;
-    for keys in report.differing.chunks(REPAIRED_AT_A_TIME) {
+    for keys in portions(&report.differing) {
         let keys = keys.iter().map(|key| to_hex(key.as_bytes())).collect();
         let asked = Repair { pipeline: pipeline.to_string(), table: report.table.to_string(), keys };
         count += client.post::<Count>("/sync/repair", &asked).await?.count;
@@ -100,19 +103,35 @@ async fn repair(client: &Client, pipeline: &PipelineName, report: &TableReport) 
     Ok(count)
 }
 
+/// Keys for one request each.
+fn portions(keys: &[Key]) -> Vec<&[Key]> {
+    let (mut portions, mut rest) = (Vec::new(), keys);
+    while !rest.is_empty() {
+        let mut bytes = 0;
+        let fits = rest.iter().take(REPAIRED_AT_A_TIME).take_while(|key| {
+            bytes += key.as_bytes().len();
+            bytes <= REPAIRED_BYTES
+        });
+        let (portion, after) = rest.split_at(fits.count().max(1));
+        portions.push(portion);
+        rest = after;
+    }
+    portions
+}
+
 fn print(plan: &Plan, target: &DatabaseName, report: &TableReport) -> anyhow::Result<()> {
     let place = format!("{} {} {} -> {target}", plan.name, report.table, plan.from);
     if report.is_equal() {
-        println!("{place}: equal, {} rows ({} were in flight)", report.rows, report.in_flight);
+        say!("{place}: equal, {} rows ({} were in flight)", report.rows, report.in_flight);
         return Ok(());
     }
     let differing = report.differing.len() as u64 + report.more;
-    println!("{place}: {differing} keys differ among {} rows", report.rows);
+    say!("{place}: {differing} keys differ among {} rows", report.rows);
     for key in report.differing.iter().take(SHOWN) {
-        println!("  {}", envelope::key(&report.schema, key)?);
+        say!("  {}", envelope::key(&report.schema, key)?);
     }
     if differing > SHOWN as u64 {
-        println!("  and {} more", differing - SHOWN as u64);
+        say!("  and {} more", differing - SHOWN as u64);
     }
     Ok(())
 }
@@ -130,4 +149,21 @@ fn as_json(plan: &Plan, target: &DatabaseName, report: &TableReport) -> anyhow::
         "differing": keys,
         "more": report.more,
     }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keys_go_in_portions_that_a_request_can_hold() {
+        let sizes = |lengths: &[usize]| {
+            let keys: Vec<Key> = lengths.iter().map(|&length| Key::from_bytes(vec![7; length].into())).collect();
+            portions(&keys).iter().map(|portion| portion.len()).collect::<Vec<_>>()
+        };
+        assert_eq!(sizes(&[]), [0; 0]);
+        assert_eq!(sizes(&[8; 2_500]), [1_000, 1_000, 500]);
+        assert_eq!(sizes(&[3_000; 500]), [349, 151]);
+        assert_eq!(sizes(&[8, REPAIRED_BYTES + 1, 8, 8]), [1, 1, 2]);
+    }
 }

@@ -115,6 +115,13 @@ pub fn read(name: &str, section: &Section<'_>, secrets: bool, warnings: &mut Vec
     // Checked, so that a file for a later version is read by this one.
     let _priority = section.signed("priority");
     let (kind, url) = (kind?, url?.value);
+    // Before anybody takes it apart: a part of the password would be taken for something that may be shown.
+    if breaks_early(&url) {
+        let problem =
+            "its user or password ends early: write / as %2F, ? as %3F and # as %23 there, and @ as %40 elsewhere";
+        section.problem("url", problem);
+        return None;
+    }
     if holds_password(&url) {
         warnings.push(format!(
             "databases.{name}.url holds a password: better write password = {{ env = \"NAME\" }} or {{ file = \"PATH\" }}"
@@ -302,6 +309,12 @@ fn plain(node: &Node) -> Option<toml::Value> {
 fn authority(url: &str) -> &str {
     let rest = url.split_once("://").map_or(url, |(_, rest)| rest);
     &rest[..rest.find(['/', '?', '#']).unwrap_or(rest.len())]
+}
+
+/// Whether the user and the password may not end where they seem to.
+fn breaks_early(url: &str) -> bool {
+    let rest = url.split_once("://").map_or(url, |(_, rest)| rest);
+    rest[authority(url).len()..].contains('@')
 }
 
 fn holds_password(url: &str) -> bool {

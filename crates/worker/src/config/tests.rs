@@ -256,6 +256,21 @@ fn no_syntax_error_shows_a_secret() {
 }
 
 #[test]
+fn a_password_that_breaks_its_url_is_not_shown() {
+    let postgres = "postgres://sync@crm.internal:5432/app";
+    let mysql = "mysql://sync@shop.internal:3306/shop";
+    for (old, scheme) in [(postgres, "postgres"), (mysql, "mysql"), (mysql, "mongodb")] {
+        for password in ["hun?ter2", "hun/ter2", "hun#ter2", "hun?ter2=x&y", "12/ter2", "h@n?ter2", "?ssl-mode=ter2"] {
+            let text = with(old, &format!("{scheme}://sync:{password}@there:99/app"));
+            let text = if scheme == "mongodb" { text.replace("kind = \"mysql\"", "kind = \"mongodb\"") } else { text };
+            let found = mistakes(&text, &[]).join("\n");
+            assert!(found.contains(".url: its user or password ends early"), "{scheme} {password}: {found}");
+            assert!(!found.contains("ter2") && !found.contains("hun"), "{scheme} {password}: {found}");
+        }
+    }
+}
+
+#[test]
 fn a_password_in_a_url_is_taken_with_a_warning_and_masked() {
     let configuration = read(&with("sync@shop", "sync:hunter2@shop"), &[]).unwrap();
     assert!(configuration.warnings[0].starts_with("databases.shop.url holds a password"));
