@@ -40,6 +40,9 @@ pub fn put(out: &mut Writer, name: &str, value: Value<'_>, column: &ColumnType, 
         Value::Time(micros) => out.text(name, &clock::time(micros)),
         Value::Json(text) => {
             let (kind, bytes) = extended::from_json(text)?;
+            if kind == kind::NULL {
+                return refuse("a JSON null, which a document can't tell from NULL");
+            }
             out.put(kind, name, &bytes)
         }
         Value::Document(bytes) => out.put(kind::DOCUMENT, name, bytes),

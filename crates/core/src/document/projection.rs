@@ -153,6 +153,8 @@ impl Projection {
 
     fn whole<'a>(&self, document: Document<'a>, slots: &mut [Slot<'a>]) -> Result<(), Damaged> {
         let mut rest: Option<Writer> = None;
+        // Said at the end: a field that comes later would take the words' place.
+        let mut refused: Option<Cow<'static, str>> = None;
         // Fields mostly stand in the order of the columns.
         let mut next = 0;
         for field in document.fields() {
@@ -160,7 +162,7 @@ impl Projection {
                 Ok(field) => field,
                 Err(error) if error.0 == super::NAME_IS_NO_TEXT => {
                     if self.mapping.other_fields != OtherFields::Ignore {
-                        self.refuse(UNREADABLE, slots);
+                        refused = Some(UNREADABLE.into());
                     }
                     continue;
                 }
@@ -172,16 +174,17 @@ impl Projection {
             match self.place(field.name, &mut next) {
                 Some(column) if self.is_key[column] && is_part(&slots[column], field)? => {}
                 Some(column) if self.is_key[column] => {
-                    self.other(field, "which is not what its key says", slots, &mut rest)?;
+                    self.other(field, "which is not what its key says", &mut refused, &mut rest)?;
                 }
                 Some(column) if self.rest != Some(column) => slots[column] = slot(field.kind, field.bytes),
-                Some(_) | None => self.other(field, "and the table no such column", slots, &mut rest)?,
+                Some(_) | None => self.other(field, "and the table no such column", &mut refused, &mut rest)?,
             }
         }
-        if let Some(column) = self.rest
-            && !matches!(slots[column], Slot::Refused(_))
-        {
+        if let Some(column) = self.rest {
             slots[column] = Slot::Field(kind::DOCUMENT, Cow::Owned(rest.unwrap_or_default().finish()?));
+        }
+        if let Some(words) = refused {
+            self.refuse(words, slots);
         }
         // A field that is not there is NULL.
         slots.iter_mut().filter(|slot| matches!(slot, Slot::Unchanged)).for_each(|slot| *slot = Slot::Null);
@@ -197,17 +200,19 @@ impl Projection {
         Some(at)
     }
 
-    fn other<'a>(
+    fn other(
         &self,
-        field: Element<'a>,
+        field: Element<'_>,
         why: &str,
-        slots: &mut [Slot<'a>],
+        refused: &mut Option<Cow<'static, str>>,
         rest: &mut Option<Writer>,
     ) -> Result<(), Damaged> {
         match self.mapping.other_fields {
             OtherFields::Ignore => {}
             OtherFields::Column(_) => rest.get_or_insert_default().put(field.kind, field.name, field.bytes)?,
-            OtherFields::Refuse => self.refuse(format!("the document has a field {:?} {why}", field.name), slots),
+            OtherFields::Refuse => {
+                *refused = Some(format!("the document has a field {:?} {why}", field.name).into());
+            }
         }
         Ok(())
     }

@@ -100,6 +100,7 @@ fn values_that_a_document_can_t_hold_are_refused() {
         ("decimal", Value::Decimal("12345678901234567890123456789012345")),
         ("named(postgres,inet)", Value::Raw(b"10.0.0.1")),
         ("json", Value::Json("{")),
+        ("json", Value::Json("null")),
     ] {
         let kind: ColumnType = kind.parse().unwrap();
         let refused = field::put(&mut Writer::default(), "v", value, &kind, Times::Refuse).unwrap_err().to_string();
@@ -120,6 +121,14 @@ fn a_documents_fields_become_columns_and_the_rest_is_refused_by_name() {
     let projected =
         |mapping| shown(&table, &Projection::new(&table, mapping).row(&whole, &mut Room::default()).unwrap());
     let refused = projected(DocumentMapping::default());
+    assert!(refused[1].contains("field \"other\""), "{refused:?}");
+    // Wherever it stands among the others.
+    let first = document(|out| {
+        out.text("other", "x").unwrap();
+        out.text("name", "x").unwrap();
+    });
+    let first = row(Value::Int(5), Cell::Present(Value::Document(&first)));
+    let refused = shown(&table, &projected_by_default(&table, &first));
     assert!(refused[1].contains("field \"other\""), "{refused:?}");
     let ignore = DocumentMapping { other_fields: OtherFields::Ignore, ..Default::default() };
     assert_eq!(projected(ignore), ["Int(5)", "Text(\"x\")", "Int(3)", "null"]);
@@ -150,6 +159,10 @@ fn a_patch_sets_whole_fields_and_refuses_parts_of_them() {
     assert_eq!(look(&plain), ["Int(5)", "null", "Int(1)", "unchanged"]);
     let nested = patch(&|out| out.put(kind::INT32, "j.a", &1i32.to_le_bytes()).unwrap(), &[]);
     assert!(look(&nested)[3].contains("collMod"), "{:?}", look(&nested));
+}
+
+fn projected_by_default(table: &Schema, row: &Row) -> Row {
+    projected(&Projection::new(table, DocumentMapping::default()), row)
 }
 
 fn projected(projection: &Projection, row: &Row) -> Row {
