@@ -70,11 +70,18 @@ impl Preparation {
         self.settings.pipelines[0].tables.push(TableEntry::new(name));
     }
 
+    /// Takes a table that is there into the pipeline, which a test compares by itself. `document`: the inside of the
+    /// setting of that name.
+    pub fn mapped(&mut self, name: &str, document: &str) {
+        let entry = TableEntry { document: document.to_owned(), ..TableEntry::new(name) };
+        self.settings.pipelines[0].tables.push(entry);
+    }
+
     /// The same, for a table that the two call differently.
     pub fn renamed(&mut self, name: &str, here: &str, there: &str) {
         self.tables.push((here.to_owned(), there.to_owned()));
         let at = vec![("source".to_owned(), here.to_owned()), ("target".to_owned(), there.to_owned())];
-        self.settings.pipelines[0].tables.push(TableEntry { name: name.to_owned(), at });
+        self.settings.pipelines[0].tables.push(TableEntry { name: name.to_owned(), at, document: String::new() });
     }
 
     /// The table of the loads, with rows in the source.

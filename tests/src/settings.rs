@@ -38,11 +38,13 @@ pub struct TableEntry {
     pub name: String,
     /// What it is called at a database, where that is not its name.
     pub at: Vec<(String, String)>,
+    /// The inside of its `document`, where it has one.
+    pub document: String,
 }
 
 impl TableEntry {
     pub fn new(name: &str) -> Self {
-        Self { name: name.to_owned(), at: Vec::new() }
+        Self { name: name.to_owned(), at: Vec::new(), document: String::new() }
     }
 }
 
@@ -77,12 +79,15 @@ impl Settings {
         }
         for PipelineEntry { name, from, to, tables, extra } in &self.pipelines {
             write!(text, "[pipelines.{name}]\nfrom = {from:?}\nto = {to:?}\n{extra}\n").unwrap_or_default();
-            for TableEntry { name: table, at } in tables {
+            for TableEntry { name: table, at, document } in tables {
                 write!(text, "[[pipelines.{name}.tables]]\nname = {table:?}\n").unwrap_or_default();
                 if !at.is_empty() {
                     let at: Vec<String> =
                         at.iter().map(|(database, there)| format!("{database} = {there:?}")).collect();
                     writeln!(text, "at = {{ {} }}", at.join(", ")).unwrap_or_default();
+                }
+                if !document.is_empty() {
+                    writeln!(text, "document = {{ {document} }}").unwrap_or_default();
                 }
             }
             text.push('\n');

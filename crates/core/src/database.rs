@@ -1,5 +1,6 @@
 //! A database taking part: what makes its sources, sinks and readers.
 
+use crate::document::mapping::DocumentMapping;
 use crate::error::Result;
 use crate::name::{DatabaseName, InstallationId, PipelineName, TableName};
 use crate::position::Checkpoint;
@@ -18,6 +19,8 @@ pub struct TableAt {
     pub table: TableName,
     /// As the user wrote it: `schema.table`, or `table` with the engine's default schema.
     pub name: String,
+    /// How its rows are documents, where MongoDB is one of the two ends.
+    pub document: DocumentMapping,
 }
 
 /// What a pipeline wants of a database: names for what it leaves there, and its tables.

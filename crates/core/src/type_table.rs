@@ -1,6 +1,8 @@
 //! The closed table of engine types: what each travels as, which column the other engine should give to it, and what
 //! becomes of its values there. `docs/types.md` is made from it.
 
+mod documents;
+
 use crate::convert::{Class, Conversion};
 use crate::type_names::{EVERY_CHARACTER, mysql_name, mysql_type, postgres_name, postgres_type};
 use crate::types::{BITS_WITHOUT_LIMIT, ColumnType, Engine, TextLimit};
@@ -162,6 +164,8 @@ pub fn document() -> String {
         );
     }
     page.push_str(NOTES);
+    documents::part(&mut page);
+    page.push_str(EQUAL);
     page
 }
 
@@ -269,7 +273,9 @@ Everything else travels in its exact form to the very same type of the same engi
 else: arrays, ranges, `interval`, `time with time zone`, `inet`, `cidr`, `macaddr`, `xml`, `money`, `oid`, `tsvector`,
 composite and extension types (`hstore`, `citext`, `geometry`) of PostgreSQL; spatial types, `vector` and floats with a
 number of digits (`float(7,3)`, which round what is written to them) of MySQL. A domain counts as its base type.
+";
 
+const EQUAL: &str = "
 ## Equal
 
 `sync-worker verify` and the comparison of images take two values as equal that mean the same: `1.10` and `1.1`, JSON as

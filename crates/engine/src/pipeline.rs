@@ -15,6 +15,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use sync_worker_core::bus::Bus;
 use sync_worker_core::database::{Database, Scope, TableAt};
+use sync_worker_core::document::mapping::DocumentMapping;
 use sync_worker_core::error::Result;
 use sync_worker_core::name::{DatabaseName, InstallationId, PipelineName, TableName};
 use sync_worker_core::record::Offset;
@@ -31,6 +32,8 @@ pub struct Table {
     pub name: TableName,
     /// What it is called at each member.
     pub at: BTreeMap<DatabaseName, String>,
+    /// How its rows are documents, where MongoDB is one of the two ends.
+    pub document: DocumentMapping,
 }
 
 /// A one-way pipeline as its configuration describes it.
@@ -51,6 +54,7 @@ impl Plan {
         let at = |table: &Table| TableAt {
             table: table.name.clone(),
             name: table.at.get(database).cloned().unwrap_or_else(|| table.name.to_string()),
+            document: table.document.clone(),
         };
         Scope {
             installation: installation.clone(),

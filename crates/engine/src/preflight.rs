@@ -1,5 +1,7 @@
 //! What stands between a configuration and a running pipeline, found without changing anything.
 
+mod documents;
+
 use crate::failure::EngineError;
 use crate::pipeline::Plan;
 use std::collections::BTreeMap;
@@ -10,7 +12,7 @@ use sync_worker_core::database::{Database, Finding, Folding, Inspection, Role, S
 use sync_worker_core::error::Error;
 use sync_worker_core::name::{DatabaseName, InstallationId};
 use sync_worker_core::schema::Schema;
-use sync_worker_core::types::{ColumnType, Engine};
+use sync_worker_core::types::Engine;
 
 /// A member of a pipeline and what was found there.
 pub struct Inspected {
@@ -92,11 +94,13 @@ pub fn findings(plan: &Plan, inspected: &[Inspected]) -> Vec<Finding> {
             let at = target.scope.tables.iter().find(|at| at.table == table.name);
             findings.extend(fit(&target.database, at, &from, &to));
             findings.extend(folding(&target.database, at, (source, &from), (inspection, &to)));
+            // A document may have any field.
+            if from.engine == Engine::Mongodb {
+                continue;
+            }
             let place = inspection.tables.iter().position(|schema| schema.table == table.name);
             let required = place.and_then(|place| inspection.required.get(place)).into_iter().flatten();
-            // A document may have any field.
-            let known = from.engine == Engine::Mongodb && to.engine != Engine::Mongodb;
-            for column in required.filter(|column| !known && from.column(column).is_none()) {
+            for column in required.filter(|column| from.column(column).is_none()) {
                 let name = at.map_or_else(|| to.table.to_string(), |at| at.name.clone());
                 findings.push(Finding {
                     place: format!("databases.{} table {name} column {column}", target.database),
@@ -140,45 +144,12 @@ fn folding(
     there.map(finding).collect()
 }
 
-/// Where a column has no form as a field, or the other way.
-fn documents(database: &DatabaseName, name: &str, from: &Schema, to: &Schema) -> Vec<Finding> {
-    let mut findings = Vec::new();
-    let table = if from.engine == Engine::Mongodb { to } else { from };
-    for column in &table.columns {
-        let refused = match (&column.kind, from.engine) {
-            (ColumnType::Named { .. }, _) => Some(format!("{} has no form in a document", column.type_name)),
-            (kind, Engine::Mongodb) => {
-                Conversion::new(&ColumnType::Field, kind).err().map(|refusal| refusal.to_string())
-            }
-            (_, Engine::Postgres | Engine::Mysql) => None,
-        };
-        let place = format!("databases.{database} table {name} column {}", column.name);
-        let fine = matches!(
-            column.kind,
-            ColumnType::Timestamp { precision: 4.. } | ColumnType::TimestampTz { precision: 4.. }
-        );
-        if fine && to.engine == Engine::Mongodb {
-            findings.push(Finding {
-                place: place.clone(),
-                problem: format!(
-                    "MongoDB's dates have milliseconds: a row with more digits in its {} is refused and becomes a dead letter",
-                    column.type_name
-                ),
-                cure: "give the column three digits of a second".to_owned(),
-                advice: true,
-            });
-        }
-        let cure = "change the column's type".to_owned();
-        findings.extend(refused.map(|problem| Finding { place, problem, cure, advice: false }));
-    }
-    findings
-}
-
 /// Where a target's table can't hold what the source's has.
 fn fit(database: &DatabaseName, at: Option<&TableAt>, from: &Schema, to: &Schema) -> Vec<Finding> {
     let name = at.map_or_else(|| to.table.to_string(), |at| at.name.clone());
     if from.engine != to.engine && (from.engine == Engine::Mongodb || to.engine == Engine::Mongodb) {
-        return documents(database, &name, from, to);
+        let mapping = at.map(|at| at.document.clone()).unwrap_or_default();
+        return documents::findings(database, &name, &mapping, from, to);
     }
     let mut findings = Vec::new();
     let mut find = |column: Option<&str>, problem: String, cure: String, advice: bool| {

@@ -4,23 +4,23 @@
 //! patience is used up: a row on its way is no difference. The source is read first and the target followed until it shows
 //! that version, so that a row which changes all the time is found equal, too.
 
+mod mapping;
+
+use crate::failure::EngineError;
 use crate::pipeline::Plan;
 use crate::projected::reader::ProjectedReader;
+use mapping::Mapping;
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
-use sync_worker_core::convert::{Class, Conversion, Refusal, same};
 use sync_worker_core::database::{Database, Scope};
 use sync_worker_core::error::Result;
 use sync_worker_core::name::TableName;
 use sync_worker_core::reader::{KeyRange, TableReader};
-use sync_worker_core::row::{Key, Row, RowBuilder};
+use sync_worker_core::row::{Key, Row};
 use sync_worker_core::schema::Schema;
-use sync_worker_core::types::{ColumnType, Engine};
-use sync_worker_core::value::{Cell, Damaged};
+use sync_worker_core::types::Engine;
 use tokio::time::Instant;
-
-use crate::failure::EngineError;
 
 const CHUNK_ROWS: u64 = 10_000;
 const CHUNK_BYTES: usize = 16 << 20;
@@ -106,105 +106,25 @@ async fn between(
     let mut documents = ProjectedReader::new(documents);
     let mut reports = Vec::new();
     for table in &plan.tables {
-        documents.see(&table.name, rows.schema(&table.name).await?.as_ref())?;
+        documents.see(&table.name, rows.schema(&table.name).await?.as_ref(), table.document.clone())?;
         let (here, there): (&mut dyn TableReader, &mut dyn TableReader) =
             if from_documents { (&mut documents, rows.as_mut()) } else { (rows.as_mut(), &mut documents) };
         let mut report = Comparison::new(table.name.clone(), here, there, settings).await?.run(progress).await?;
+        // No row is equal to a document whose key no row can have.
+        let (unheld, more) = documents.unheld(&table.name).await?;
+        report.more += more;
         if from_documents {
             // A repair asks the source, by its own keys.
-            let ids = report.differing.iter().map(|key| documents.id(&table.name, key));
-            report.differing = ids.collect::<std::result::Result<_, _>>()?;
+            report.differing = documents.own_keys(&table.name, &report.differing).await?;
+            report.rows += unheld.len() as u64;
+            report.differing.extend(unheld);
             report.schema = documents.own_schema(&table.name).await?;
+        } else {
+            report.more += unheld.len() as u64;
         }
         reports.push(report);
     }
     Ok(reports)
-}
-
-/// How the columns of one side become those of the other.
-struct Mapping {
-    from: Arc<Schema>,
-    to: Arc<Schema>,
-    /// For each column of `to`: the column of `from` and the conversion.
-    columns: Vec<Option<(usize, Conversion)>>,
-    /// The key columns' conversions, in key order: the column of the key in `from` and the conversion.
-    key: Vec<(usize, Conversion)>,
-}
-
-impl Mapping {
-    fn new(from: Arc<Schema>, to: Arc<Schema>) -> Result<Self, EngineError> {
-        let refused = |column: &str, reason: &dyn std::fmt::Display| {
-            EngineError::Configuration(format!("table {}, column {column}: {reason}", from.table))
-        };
-        let mut columns = Vec::with_capacity(to.columns.len());
-        for column in &to.columns {
-            let Some(at) = from.column(&column.name) else {
-                columns.push(None);
-                continue;
-            };
-            let conversion = Conversion::new(&from.columns[at].kind, &column.kind);
-            columns.push(Some((at, conversion.map_err(|refusal| refused(&column.name, &refusal))?)));
-        }
-        let mut key = Vec::with_capacity(to.key.len());
-        for &at in &to.key {
-            let name = &to.columns[at].name;
-            let column = from.key.iter().position(|&part| from.columns[part].name == *name);
-            let Some(part) = column else {
-                return Err(refused(name, &"is in the key at one side only"));
-            };
-            let kind = &from.columns[from.key[part]].kind;
-            let conversion = Conversion::new(kind, &to.columns[at].kind).map_err(|refusal| refused(name, &refusal))?;
-            key.push((part, conversion));
-        }
-        Ok(Self { from, to, columns, key })
-    }
-
-    /// The key as the other side writes it; None where the other side can't hold it.
-    fn key(&self, key: &Key) -> Result<Option<Key>, Damaged> {
-        let cells = key.cells().collect::<Result<Vec<_>, _>>()?;
-        let mut builder = RowBuilder::default();
-        for (part, conversion) in &self.key {
-            let Some(Cell::Present(value)) = cells.get(*part) else { return Err(Damaged("a key column is unknown")) };
-            let mut scratch = String::new();
-            match conversion.apply(*value, &mut scratch) {
-                Ok(value) => builder.push(Cell::Present(value)),
-                Err(Refusal(_)) => return Ok(None),
-            }
-        }
-        Ok(Some(Key::from_bytes(builder.finish().as_bytes().clone())))
-    }
-
-    /// Whether a row of `to` says what a row of `from` says, as far as `to` has the columns.
-    fn equal(&self, from: &Row, to: &Row) -> Result<bool, Damaged> {
-        let values = from.cells().collect::<Result<Vec<_>, _>>()?;
-        for ((cell, column), mapping) in to.cells().zip(&self.to.columns).zip(&self.columns) {
-            let Some((at, conversion)) = mapping else { continue };
-            let (Cell::Present(there), Some(Cell::Present(here))) = (cell?, values.get(*at).copied()) else {
-                return Ok(false);
-            };
-            let mut scratch = String::new();
-            let Ok(here) = conversion.apply(here, &mut scratch) else { return Ok(false) };
-            if here != there && !same(here, there, &column.kind) {
-                return Ok(false);
-            }
-        }
-        Ok(true)
-    }
-
-    /// Both sides order these keys alike, so that a range of one is a range of the other.
-    fn ordered_alike(&self) -> bool {
-        self.key.iter().enumerate().all(|(at, (part, conversion))| {
-            let kind = &self.from.columns[self.from.key[*part]].kind;
-            use ColumnType::{Bool, Bytes, Date, Int, Timestamp, TimestampTz, Year};
-            let portable =
-                matches!(kind, Bool | Int { .. } | Date | Year | Timestamp { .. } | TimestampTz { .. } | Bytes { .. });
-            // MongoDB puts the shorter of two binaries first.
-            let engines = [self.from.engine, self.to.engine];
-            let alike =
-                !matches!(kind, Bytes { .. }) || !engines.contains(&Engine::Mongodb) || engines[0] == engines[1];
-            at == *part && portable && alike && conversion.class() <= Class::Widened
-        })
-    }
 }
 
 struct Comparison<'a> {
@@ -264,7 +184,7 @@ impl<'a> Comparison<'a> {
     async fn compare_ranges(&mut self, progress: &mut (dyn FnMut(&TableName, u64) + Send)) -> Result<()> {
         let mut after = None;
         loop {
-            let up_to = self.here.boundary(&self.table, after.as_ref(), CHUNK_ROWS).await?;
+            let up_to = self.bound(after.as_ref()).await?;
             let rows = self.rows_here(after.clone(), up_to.clone()).await?;
             self.report.rows += rows.len() as u64;
             progress(&self.table, self.report.rows);
@@ -300,6 +220,19 @@ impl<'a> Comparison<'a> {
                 None => return Ok(()),
             }
         }
+    }
+
+    /// The end of a chunk that both sides can name: where one can't, the chunk goes on.
+    async fn bound(&mut self, after: Option<&Key>) -> Result<Option<Key>> {
+        let mut found = self.here.boundary(&self.table, after, CHUNK_ROWS).await?;
+        let mut further = 1;
+        while let Some(key) = &found
+            && self.forth.key(key).map_err(EngineError::Damaged)?.is_none()
+        {
+            found = self.here.boundary(&self.table, Some(key), further).await?;
+            further = (2 * further).min(CHUNK_ROWS);
+        }
+        Ok(found)
     }
 
     /// Every row of the source, looked up at the target by its key.

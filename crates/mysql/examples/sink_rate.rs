@@ -169,8 +169,11 @@ async fn main() -> Result<()> {
     {
         conn.query_drop(format!("CREATE TABLE {table} ({COLUMNS}{unique})")).await?;
     }
-    let tables =
-        ["plain", "uniq", "fresh", "copied"].map(|name| TableAt { table: TableName::new(name), name: name.into() });
+    let tables = ["plain", "uniq", "fresh", "copied"].map(|name| TableAt {
+        table: TableName::new(name),
+        name: name.into(),
+        document: Default::default(),
+    });
     let scope = Scope {
         installation: "sink_rate".into(),
         pipeline: "p".into(),

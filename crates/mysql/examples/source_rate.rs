@@ -18,7 +18,10 @@ async fn main() -> Result<()> {
     let scope = Scope {
         installation: "rate".into(),
         pipeline: "rate".into(),
-        tables: tables.split(',').map(|name| TableAt { table: name.into(), name: name.to_owned() }).collect(),
+        tables: tables
+            .split(',')
+            .map(|name| TableAt { table: name.into(), name: name.to_owned(), document: Default::default() })
+            .collect(),
         spill: std::env::temp_dir().join("sync-worker-rate"),
     };
     let failed = |error| anyhow!("{error:?}");

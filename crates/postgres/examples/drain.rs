@@ -21,7 +21,9 @@ async fn main() -> anyhow::Result<()> {
     let scope = Scope {
         installation: "drain".into(),
         pipeline: "drain".into(),
-        tables: arguments.map(|name| TableAt { table: name.as_str().into(), name: name.clone() }).collect(),
+        tables: arguments
+            .map(|name| TableAt { table: name.as_str().into(), name: name.clone(), document: Default::default() })
+            .collect(),
         spill: folder.path().join("spill"),
     };
     let (client, connection) = tokio_postgres::connect(&url, tokio_postgres::NoTls).await?;

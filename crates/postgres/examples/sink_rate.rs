@@ -60,7 +60,11 @@ async fn main() -> Result<()> {
         client.batch_execute(sql).await?;
     }
     let names = ["branches", "tellers", "accounts", "history"];
-    let table = |name: &str| TableAt { table: TableName::new(name), name: format!("sink_rate.{name}") };
+    let table = |name: &str| TableAt {
+        table: TableName::new(name),
+        name: format!("sink_rate.{name}"),
+        document: Default::default(),
+    };
     let scope = Scope {
         installation: InstallationId::new("rate"),
         pipeline: PipelineName::new("rate"),

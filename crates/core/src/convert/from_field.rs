@@ -4,7 +4,7 @@ use super::Refusal;
 use super::step::Room;
 use crate::decimal::Digits;
 use crate::document::decimal::Decimal;
-use crate::document::{Element, extended, id, kind};
+use crate::document::{Element, clock, extended, id, kind};
 use crate::types::ColumnType;
 use crate::value::{Damaged, Value};
 use std::fmt::Write as _;
@@ -51,11 +51,13 @@ pub(super) enum Takes {
 }
 
 /// The value as the column takes it. `raw`: the number of the field's type, then its bytes; a type of 0 is a refusal that
-/// was found before, in words.
+/// was found before, in words that a zero byte ends.
 pub(super) fn take<'a>(takes: Takes, raw: &'a [u8], scratch: &'a mut String) -> Result<Value<'a>, Refusal> {
     let (&kind, bytes) = raw.split_first().ok_or_else(|| Refusal("a field without a type".to_owned()))?;
     if kind == 0 {
-        return Err(Refusal(String::from_utf8_lossy(bytes).into_owned()));
+        // What comes after the words is the key that they stand for, which no message shows (invariant 11).
+        let words = bytes.split(|byte| *byte == 0).next().unwrap_or_default();
+        return Err(Refusal(String::from_utf8_lossy(words).into_owned()));
     }
     let field = Element { kind, name: "", bytes };
     if matches!(kind, kind::NULL | kind::UNDEFINED) {
@@ -122,7 +124,9 @@ fn scalar<'a>(takes: Takes, field: Element<'a>) -> Result<Option<Value<'a>>, Dam
                 same.then_some(Value::Float32(single))
             }
             #[allow(clippy::cast_precision_loss)] // small enough
-            _ => number(field)?.filter(|number| number.abs() <= 1 << 24).map(|number| Value::Float32(number as f32)),
+            _ => number(field)?
+                .filter(|number| number.unsigned_abs() <= 1 << 24)
+                .map(|number| Value::Float32(number as f32)),
         },
         Takes::Float64 => match field.kind {
             kind::DOUBLE => Some(Value::Float64(f64::from_le_bytes(field.array()?))),
@@ -159,6 +163,12 @@ fn scalar<'a>(takes: Takes, field: Element<'a>) -> Result<Option<Value<'a>>, Dam
             _ => None,
         },
         Takes::Timestamp { unit, zoned } => match field.kind {
+            // As `core::document::field` writes them where dates have too few digits.
+            kind::STRING => {
+                let micros = clock::read_timestamp(field.text()?, zoned);
+                let fits = micros.filter(|micros| matches!(micros, &i64::MIN | &i64::MAX) || micros % unit == 0);
+                fits.map(|micros| if zoned { Value::TimestampTz(micros) } else { Value::Timestamp(micros) })
+            }
             kind::DATE => {
                 let micros = i64::from_le_bytes(field.array()?).checked_mul(1_000);
                 let fits = micros.filter(|micros| micros % unit == 0 && *micros != i64::MAX && *micros != i64::MIN);
@@ -166,7 +176,9 @@ fn scalar<'a>(takes: Takes, field: Element<'a>) -> Result<Option<Value<'a>>, Dam
             }
             _ => None,
         },
-        Takes::Time { unit } => string(field)?.and_then(micros).filter(|micros| micros % unit == 0).map(Value::Time),
+        Takes::Time { unit } => {
+            string(field)?.and_then(clock::read_time).filter(|micros| micros % unit == 0).map(Value::Time)
+        }
         Takes::Year => number(field)?.filter(|year| matches!(year, 0 | 1901..=2155)).map(Value::Int),
         Takes::Bits { length, exact } => string(field)?
             .filter(|digits| digits.bytes().all(|digit| matches!(digit, b'0' | b'1')))
@@ -254,20 +266,6 @@ fn uuid(text: &str) -> Option<[u8; 16]> {
         *byte = u8::from_str_radix(&digits[2 * at..2 * at + 2], 16).ok()?;
     }
     Some(uuid)
-}
-
-/// `HH:MM:SS[.ffffff]`, as `core::document::field` writes it.
-fn micros(text: &str) -> Option<i64> {
-    let (negative, text) = text.strip_prefix('-').map_or((false, text), |rest| (true, rest));
-    let (clock, fraction) = text.split_once('.').unwrap_or((text, ""));
-    let mut parts = clock.split(':').map(|part| part.parse::<i64>().ok().filter(|_| part.len() >= 2));
-    let (hours, minutes, seconds) = (parts.next()??, parts.next()??, parts.next()??);
-    if parts.next().is_some() || minutes > 59 || seconds > 59 || hours > 838 || fraction.len() > 6 {
-        return None;
-    }
-    let fraction: i64 = if fraction.is_empty() { 0 } else { format!("{fraction:0<6}").parse().ok()? };
-    let micros = (hours * 3600 + minutes * 60 + seconds) * 1_000_000 + fraction;
-    Some(if negative { -micros } else { micros })
 }
 
 /// None: no field goes there.

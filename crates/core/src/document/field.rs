@@ -1,15 +1,16 @@
 //! A relational column's value as a document's field.
 
+use super::clock;
 use super::decimal::Decimal;
+use super::mapping::Times;
 use super::write::Writer;
 use super::{extended, kind};
 use crate::convert::Refusal;
 use crate::types::ColumnType;
 use crate::value::{Damaged, Value};
-use std::fmt::Write as _;
 
 /// Writes a field, or says why the server has no exact form of the value.
-pub fn put(out: &mut Writer, name: &str, value: Value<'_>, column: &ColumnType) -> Result<(), Refusal> {
+pub fn put(out: &mut Writer, name: &str, value: Value<'_>, column: &ColumnType, times: Times) -> Result<(), Refusal> {
     let done = match value {
         Value::Null => out.put(kind::NULL, name, &[]),
         Value::Bool(value) => out.put(kind::BOOL, name, &[value.into()]),
@@ -25,18 +26,23 @@ pub fn put(out: &mut Writer, name: &str, value: Value<'_>, column: &ColumnType) 
             return refuse(format_args!("the date {}infinity", if days < 0 { "-" } else { "" }));
         }
         Value::Date(days) => out.put(kind::DATE, name, &(i64::from(days) * 86_400_000).to_le_bytes()),
+        Value::Timestamp(micros) if times.are_text(column) => out.text(name, &clock::timestamp(micros, false)),
+        Value::TimestampTz(micros) if times.are_text(column) => out.text(name, &clock::timestamp(micros, true)),
         Value::Timestamp(micros) | Value::TimestampTz(micros) => match micros {
             i64::MIN | i64::MAX => return refuse("an infinite timestamp"),
             micros if micros % 1_000 == 0 => out.put(kind::DATE, name, &(micros / 1_000).to_le_bytes()),
             _ => {
                 return refuse(
-                    "a timestamp with microseconds, where MongoDB has milliseconds: make the column's precision 3",
+                    "a timestamp with microseconds, where MongoDB has milliseconds: make the column's precision 3, or write document = { times = \"text\" }",
                 );
             }
         },
-        Value::Time(micros) => out.text(name, &clock_text(micros)),
+        Value::Time(micros) => out.text(name, &clock::time(micros)),
         Value::Json(text) => {
             let (kind, bytes) = extended::from_json(text)?;
+            if kind == kind::NULL {
+                return refuse("a JSON null, which a document can't tell from NULL");
+            }
             out.put(kind, name, &bytes)
         }
         Value::Document(bytes) => out.put(kind::DOCUMENT, name, bytes),
@@ -71,16 +77,4 @@ fn decimal(out: &mut Writer, name: &str, digits: &str) -> Result<(), Refusal> {
         }
         None => refuse("a number of more than 34 digits"),
     }
-}
-
-/// `HH:MM:SS`, with a fraction where there is one.
-fn clock_text(micros: i64) -> String {
-    let (sign, size) = (if micros < 0 { "-" } else { "" }, micros.unsigned_abs());
-    let seconds = size / 1_000_000;
-    let mut text = format!("{sign}{:02}:{:02}:{:02}", seconds / 3600, seconds / 60 % 60, seconds % 60);
-    if size % 1_000_000 != 0 {
-        // Writing into a string can't fail.
-        write!(text, ".{:06}", size % 1_000_000).unwrap_or_default();
-    }
-    text
 }

@@ -20,7 +20,11 @@ pub fn canonical<'a>(id: Element<'a>, scratch: &'a mut Vec<u8>) -> Result<Value<
         return Ok(Value::Int(number));
     }
     Ok(match id.kind {
-        kind::STRING => Value::Text(id.text()?),
+        // What is no text in UTF-8 is a key all the same.
+        kind::STRING => match id.text() {
+            Ok(text) => Value::Text(text),
+            Err(_) => raw(id, scratch),
+        },
         kind::BOOL => Value::Bool(id.array::<1>()? != [0]),
         kind::DATE => match i64::from_le_bytes(id.array()?).checked_mul(1_000) {
             Some(micros) if micros != i64::MIN => Value::TimestampTz(micros),

@@ -3,10 +3,12 @@
 //! What a reader of this module sees of a document is what the bytes say; nothing is checked before it is looked at, and
 //! damage is an error of that look.
 
+pub mod clock;
 pub mod decimal;
 pub mod extended;
 pub mod field;
 pub mod id;
+pub mod mapping;
 pub mod patch;
 pub mod projection;
 pub mod write;
@@ -82,6 +84,8 @@ pub struct Element<'a> {
 }
 
 const ENDS_EARLY: Damaged = Damaged("a document ends early");
+/// A server keeps such names where a client wrote them; the field is passed over and reading can go on.
+pub const NAME_IS_NO_TEXT: &str = "a field's name is not UTF-8";
 
 impl<'a> Document<'a> {
     pub fn new(bytes: &'a [u8]) -> Result<Self, Damaged> {
@@ -106,16 +110,17 @@ impl<'a> Document<'a> {
         self.0
     }
 
-    /// Ends after the first damaged one.
+    /// Ends after the first damaged one; goes on after one whose name is no text ([`NAME_IS_NO_TEXT`]).
     pub fn fields(&self) -> Fields<'a> {
         Fields(self.0.get(4..self.0.len() - 1).unwrap_or_default())
     }
 
     pub fn get(&self, name: &str) -> Result<Option<Element<'a>>, Damaged> {
         for field in self.fields() {
-            let field = field?;
-            if field.name == name {
-                return Ok(Some(field));
+            match field {
+                Ok(field) if field.name == name => return Ok(Some(field)),
+                Err(error) if error.0 != NAME_IS_NO_TEXT => return Err(error),
+                Ok(_) | Err(_) => {}
             }
         }
         Ok(None)
@@ -149,17 +154,23 @@ impl<'a> Element<'a> {
     }
 }
 
+#[derive(Clone, Default)]
 pub struct Fields<'a>(&'a [u8]);
 
 impl<'a> Fields<'a> {
+    /// Those that were not read yet.
+    pub fn as_bytes(&self) -> &'a [u8] {
+        self.0
+    }
+
     fn field(&mut self) -> Result<Element<'a>, Damaged> {
         let (&kind, rest) = self.0.split_first().ok_or(ENDS_EARLY)?;
         let end = rest.iter().position(|byte| *byte == 0).ok_or(ENDS_EARLY)?;
-        let name = std::str::from_utf8(&rest[..end]).map_err(|_| Damaged("a field's name is not UTF-8"))?;
-        let rest = &rest[end + 1..];
+        let (name, rest) = (&rest[..end], &rest[end + 1..]);
         let length = length(kind, rest)?;
         let (bytes, rest) = rest.split_at_checked(length).ok_or(ENDS_EARLY)?;
         self.0 = rest;
+        let name = std::str::from_utf8(name).map_err(|_| Damaged(NAME_IS_NO_TEXT))?;
         Ok(Element { kind, name, bytes })
     }
 }
@@ -172,7 +183,7 @@ impl<'a> Iterator for Fields<'a> {
             return None;
         }
         let field = self.field();
-        if field.is_err() {
+        if field.as_ref().is_err_and(|error| error.0 != NAME_IS_NO_TEXT) {
             self.0 = &[];
         }
         Some(field)

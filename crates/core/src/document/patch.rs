@@ -5,7 +5,7 @@
 //! of them one after another, oldest first, are what several updates did.
 
 use super::write::Writer;
-use super::{DEEPEST, Document, Element, kind};
+use super::{DEEPEST, Document, Element, NAME_IS_NO_TEXT, kind};
 use crate::value::Damaged;
 
 /// One edit at a path.
@@ -65,17 +65,24 @@ pub fn apply(patches: &[u8], document: &[u8]) -> Result<Vec<u8>, Damaged> {
 }
 
 /// The bytes of a container with an edit below it. The path is no longer than [`DEEPEST`].
-fn edited(container: Document<'_>, of: u8, path: &[&str], edit: Edit<'_>) -> Result<Vec<u8>, Damaged> {
+pub(super) fn edited(container: Document<'_>, of: u8, path: &[&str], edit: Edit<'_>) -> Result<Vec<u8>, Damaged> {
     let (&name, rest) = path.split_first().ok_or(Damaged("an empty path"))?;
     let mut out = Writer::default();
     let (mut met, mut count) = (false, 0usize);
-    for field in container.fields() {
-        let field = field?;
+    let mut fields = container.fields();
+    loop {
+        let before = fields.as_bytes();
+        let Some(field) = fields.next() else { break };
         count += 1;
-        if field.name != name {
-            out.put(field.kind, field.name, field.bytes)?;
-            continue;
-        }
+        let field = match field {
+            Ok(field) if field.name == name => field,
+            Err(error) if error.0 != NAME_IS_NO_TEXT => return Err(error),
+            // As it stands, whatever its name is.
+            Ok(_) | Err(_) => {
+                out.copy(&before[..before.len() - fields.as_bytes().len()]);
+                continue;
+            }
+        };
         met = true;
         if !rest.is_empty() {
             if field.is_container() {

@@ -3,44 +3,56 @@
 //! A single key column is `_id` itself, whatever the column is called; several are the fields of an `_id` that is a
 //! document, in the order of the key.
 
-use super::patch::{Edit, edits};
+mod keys;
+
+use super::mapping::{DocumentMapping, OtherFields};
+use super::patch::{self, Edit, edits};
 use super::write::Writer;
 use super::{Document, Element, id, kind};
-use crate::convert::Refusal;
-use crate::row::{Key, Row, RowBuilder};
+use crate::row::{Row, RowBuilder};
 use crate::schema::{Column, Schema};
 use crate::types::{ColumnType, Engine};
 use crate::value::{Cell, Damaged, Value};
+use std::borrow::Cow;
+use std::collections::HashMap;
 use std::sync::Arc;
-
-/// What becomes of a document's fields that the table has no column for.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub enum OtherFields {
-    /// The row is refused, by the field's name.
-    #[default]
-    Refuse,
-    Ignore,
-    /// A JSON column takes them all.
-    Column(String),
-}
-
-/// How a table's rows are documents; of the configuration.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct DocumentMapping {
-    pub other_fields: OtherFields,
-    /// The key columns are fields beside `_id`.
-    pub keep_key_columns: bool,
-}
 
 /// A collection seen as a table with the columns of another one.
 #[derive(Clone, Debug)]
 pub struct Projection {
     flat: Arc<Schema>,
     mapping: DocumentMapping,
+    places: HashMap<String, usize>,
+    /// For each column: whether it is of the key.
+    is_key: Vec<bool>,
+    /// The column of the fields that have none of their own.
+    rest: Option<usize>,
+    /// No column beside the key is called `_id`.
+    id_is_key: bool,
+}
+
+/// Memory that is used again for each row.
+#[derive(Default)]
+pub struct Room {
+    builder: RowBuilder,
+    cell: Vec<u8>,
+    id: Vec<u8>,
+}
+
+/// What a cell is going to be.
+#[derive(Clone, Debug)]
+enum Slot<'a> {
+    Unchanged,
+    Null,
+    Field(u8, Cow<'a, [u8]>),
+    /// No conversion takes it, and says why in these words.
+    Refused(Cow<'static, str>),
 }
 
 const NESTED: &str = "a part of the field was changed and the source sent no document after the update; turn post-images on \
                       at the source: db.runCommand({ collMod: ..., changeStreamPreAndPostImages: { enabled: true } })";
+const MISFIT: &str = "the _id is no document of the key's columns in their order";
+const UNREADABLE: &str = "the document has a field whose name is not UTF-8";
 
 impl Projection {
     /// `other`: the relational table that the documents go to, or come from.
@@ -52,9 +64,16 @@ impl Projection {
             nullable: true,
             generated: false,
         };
-        let columns = other.columns.iter().map(column).collect();
-        let flat = Schema::new(other.table.clone(), Engine::Mongodb, columns, other.key.clone());
-        Self { flat: Arc::new(flat), mapping }
+        let columns: Vec<Column> = other.columns.iter().map(column).collect();
+        let places = columns.iter().enumerate().map(|(at, column)| (column.name.clone(), at)).collect();
+        let is_key: Vec<bool> = (0..columns.len()).map(|at| other.key.contains(&at)).collect();
+        let rest = match &mapping.other_fields {
+            OtherFields::Column(name) => other.column(name).filter(|at| !is_key[*at]),
+            OtherFields::Refuse | OtherFields::Ignore => None,
+        };
+        let id_is_key = other.column("_id").is_none_or(|at| is_key[at]);
+        let flat = Arc::new(Schema::new(other.table.clone(), Engine::Mongodb, columns, other.key.clone()));
+        Self { flat, mapping, places, is_key, rest, id_is_key }
     }
 
     /// The columns of the other table, each a field of any type.
@@ -64,193 +83,232 @@ impl Projection {
 
     /// A document's row, or a part of one, in the other table's columns. What can't be said there is a cell that every
     /// conversion refuses, in words.
-    pub fn row(&self, row: &Row) -> Result<Row, Damaged> {
+    pub fn row(&self, row: &Row, room: &mut Room) -> Result<Row, Damaged> {
         let mut cells = row.cells();
         let Some(Cell::Present(id)) = cells.next().transpose()? else {
             return Err(Damaged("a document without its key"));
         };
-        let mut out: Vec<Option<Vec<u8>>> = vec![None; self.flat.columns.len()];
-        self.put_key(id, &mut out)?;
+        let Room { builder, cell, id: bytes } = room;
+        let kind = id::element(id, bytes)?;
+        let mut slots = vec![Slot::Unchanged; self.flat.columns.len()];
+        self.put_key(kind, bytes, &mut slots)?;
         match cells.next().transpose()? {
-            Some(Cell::Present(Value::Document(bytes))) => self.whole(Document::new(bytes)?, &mut out)?,
-            Some(Cell::Present(Value::Patch(patches))) => self.patched(patches, &mut out)?,
+            Some(Cell::Present(Value::Document(bytes))) => self.whole(Document::new(bytes)?, &mut slots)?,
+            Some(Cell::Present(Value::Patch(patches))) => self.patched(patches, &mut slots)?,
             Some(Cell::Unchanged) => {}
             Some(Cell::Present(_)) | None => return Err(Damaged("a row without its document")),
         }
-        let mut builder = RowBuilder::default();
-        for cell in &out {
-            builder.push(match cell {
-                None => Cell::Unchanged,
-                Some(raw) if raw.first() == Some(&kind::NULL) => Cell::Present(Value::Null),
-                Some(raw) => Cell::Present(Value::Raw(raw)),
-            });
+        for (at, slot) in slots.iter().enumerate() {
+            self.push(builder, cell, slot, (self.flat.key.first() == Some(&at)).then_some((kind, bytes)));
         }
         Ok(builder.finish())
     }
 
-    fn put_key(&self, id: Value<'_>, out: &mut [Option<Vec<u8>>]) -> Result<(), Damaged> {
-        let mut bytes = Vec::new();
-        let kind = id::element(id, &mut bytes)?;
-        if let [column] = self.flat.key[..] {
-            out[column] = Some(raw(kind, &bytes));
-            return Ok(());
-        }
-        let fields = match kind {
-            kind::DOCUMENT => Document::new(&bytes)?.fields().collect::<Result<Vec<_>, _>>()?,
-            _ => Vec::new(),
-        };
-        let names = self.flat.key.iter().map(|&column| self.flat.columns[column].name.as_str());
-        let fits = fields.len() == self.flat.key.len() && names.eq(fields.iter().map(|field| field.name));
-        for (at, &column) in self.flat.key.iter().enumerate() {
-            out[column] = Some(match fits {
-                true => raw(fields[at].kind, fields[at].bytes),
-                // The first part carries all of it, so that the key stays one of a kind.
-                false => refusal(&format!(
-                    "the _id is no document of the key's columns in their order ({:016x})",
-                    xxhash_rust::xxh3::xxh3_64(&bytes)
-                )),
-            });
-        }
-        Ok(())
-    }
-
-    fn whole(&self, document: Document<'_>, out: &mut [Option<Vec<u8>>]) -> Result<(), Damaged> {
-        let mut rest: Option<Writer> = None;
-        for field in document.fields() {
-            let field = field?;
-            match self.flat.column(field.name) {
-                _ if field.name == "_id" && self.flat.column("_id").is_none_or(|at| self.flat.key.contains(&at)) => {}
-                // A key column is told by `_id` alone.
-                Some(column) if self.flat.key.contains(&column) => {}
-                Some(column) => out[column] = Some(raw(field.kind, field.bytes)),
-                None => self.other(field, out, &mut rest)?,
+    /// `id`: the whole key, which goes with a refusal in its first column, so that the key stays one of a kind.
+    fn push(&self, builder: &mut RowBuilder, cell: &mut Vec<u8>, slot: &Slot<'_>, id: Option<(u8, &[u8])>) {
+        cell.clear();
+        match slot {
+            Slot::Unchanged => return builder.push(Cell::Unchanged),
+            Slot::Null => return builder.push(Cell::Present(Value::Null)),
+            Slot::Field(kind, bytes) => {
+                cell.push(*kind);
+                cell.extend_from_slice(bytes);
+            }
+            Slot::Refused(words) => {
+                cell.push(0);
+                cell.extend_from_slice(words.as_bytes());
+                if let Some((kind, bytes)) = id {
+                    cell.extend_from_slice(&[0, kind]);
+                    cell.extend_from_slice(bytes);
+                }
             }
         }
-        if let OtherFields::Column(name) = &self.mapping.other_fields
-            && let Some(column) = self.flat.column(name)
-        {
-            out[column] = Some(raw(kind::DOCUMENT, &rest.unwrap_or_default().finish()?));
+        builder.push(Cell::Present(Value::Raw(cell)));
+    }
+
+    fn put_key<'a>(&self, kind: u8, id: &'a [u8], slots: &mut [Slot<'a>]) -> Result<(), Damaged> {
+        if let [column] = self.flat.key[..] {
+            slots[column] = slot(kind, id);
+            return Ok(());
         }
-        // A field that is not there is NULL.
-        out.iter_mut().filter(|cell| cell.is_none()).for_each(|cell| *cell = Some(vec![kind::NULL]));
+        let mut fields = match kind {
+            kind::DOCUMENT => Document::new(id)?.fields(),
+            _ => super::Fields::default(),
+        };
+        for &column in &self.flat.key {
+            match fields.next() {
+                Some(Ok(field)) if field.name == self.flat.columns[column].name => {
+                    slots[column] = slot(field.kind, field.bytes);
+                }
+                _ => return self.misfit(slots),
+            }
+        }
+        if fields.next().is_some() { self.misfit(slots) } else { Ok(()) }
+    }
+
+    fn misfit(&self, slots: &mut [Slot<'_>]) -> Result<(), Damaged> {
+        self.flat.key.iter().for_each(|&column| slots[column] = Slot::Refused(MISFIT.into()));
         Ok(())
     }
 
-    fn other(&self, field: Element<'_>, out: &mut [Option<Vec<u8>>], rest: &mut Option<Writer>) -> Result<(), Damaged> {
+    fn whole<'a>(&self, document: Document<'a>, slots: &mut [Slot<'a>]) -> Result<(), Damaged> {
+        let mut rest: Option<Writer> = None;
+        // Said at the end: a field that comes later would take the words' place.
+        let mut refused: Option<Cow<'static, str>> = None;
+        // Fields mostly stand in the order of the columns.
+        let mut next = 0;
+        for field in document.fields() {
+            let field = match field {
+                Ok(field) => field,
+                Err(error) if error.0 == super::NAME_IS_NO_TEXT => {
+                    if self.mapping.other_fields != OtherFields::Ignore {
+                        refused = Some(UNREADABLE.into());
+                    }
+                    continue;
+                }
+                Err(error) => return Err(error),
+            };
+            if field.name == "_id" && self.id_is_key {
+                continue;
+            }
+            match self.place(field.name, &mut next) {
+                Some(column) if self.is_key[column] && is_part(&slots[column], field)? => {}
+                Some(column) if self.is_key[column] => {
+                    self.other(field, "which is not what its key says", &mut refused, &mut rest)?;
+                }
+                Some(column) if self.rest != Some(column) => slots[column] = slot(field.kind, field.bytes),
+                Some(_) | None => self.other(field, "and the table no such column", &mut refused, &mut rest)?,
+            }
+        }
+        if let Some(column) = self.rest {
+            slots[column] = Slot::Field(kind::DOCUMENT, Cow::Owned(rest.unwrap_or_default().finish()?));
+        }
+        if let Some(words) = refused {
+            self.refuse(words, slots);
+        }
+        // A field that is not there is NULL.
+        slots.iter_mut().filter(|slot| matches!(slot, Slot::Unchanged)).for_each(|slot| *slot = Slot::Null);
+        Ok(())
+    }
+
+    fn place(&self, name: &str, next: &mut usize) -> Option<usize> {
+        let at = match self.flat.columns.get(*next) {
+            Some(column) if column.name == name => *next,
+            Some(_) | None => *self.places.get(name)?,
+        };
+        *next = at + 1;
+        Some(at)
+    }
+
+    fn other(
+        &self,
+        field: Element<'_>,
+        why: &str,
+        refused: &mut Option<Cow<'static, str>>,
+        rest: &mut Option<Writer>,
+    ) -> Result<(), Damaged> {
         match self.mapping.other_fields {
             OtherFields::Ignore => {}
             OtherFields::Column(_) => rest.get_or_insert_default().put(field.kind, field.name, field.bytes)?,
             OtherFields::Refuse => {
-                self.refuse(&format!("the document has a field {:?} and the table no such column", field.name), out)
+                *refused = Some(format!("the document has a field {:?} {why}", field.name).into());
             }
         }
         Ok(())
     }
 
     /// Leaves words in a column that is not of the key, where there is one.
-    fn refuse(&self, text: &str, out: &mut [Option<Vec<u8>>]) {
-        let column = (0..out.len()).find(|column| !self.flat.key.contains(column)).unwrap_or(0);
-        if let Some(cell) = out.get_mut(column) {
-            *cell = Some(refusal(text));
+    fn refuse(&self, words: impl Into<Cow<'static, str>>, slots: &mut [Slot<'_>]) {
+        let column = self.rest.or_else(|| self.is_key.iter().position(|is_key| !is_key));
+        let column = column.or(self.flat.key.first().copied());
+        if let Some(slot) = column.and_then(|column| slots.get_mut(column)) {
+            *slot = Slot::Refused(words.into());
         }
     }
 
-    fn patched(&self, patches: &[u8], out: &mut [Option<Vec<u8>>]) -> Result<(), Damaged> {
-        let mut refused = None;
-        for (path, edit) in edits(patches)? {
+    fn patched<'a>(&self, patches: &'a [u8], slots: &mut [Slot<'a>]) -> Result<(), Damaged> {
+        let mut refused: Option<Cow<'static, str>> = None;
+        let edits = match edits(patches) {
+            Err(error) if error.0 == super::NAME_IS_NO_TEXT => {
+                self.refuse(UNREADABLE, slots);
+                return Ok(());
+            }
+            edits => edits?,
+        };
+        for (path, edit) in edits {
             let Some((&name, below)) = path.split_first() else { continue };
-            let Some(column) = self.flat.column(name).filter(|column| !self.flat.key.contains(column)) else {
-                match &self.mapping.other_fields {
-                    _ if self.flat.column(name).is_some() => {}
-                    OtherFields::Ignore => {}
-                    OtherFields::Column(_) => refused = Some(NESTED.to_owned()),
-                    OtherFields::Refuse if matches!(edit, Edit::Remove) => {}
-                    OtherFields::Refuse => {
-                        refused = Some(format!("the document has a field {name:?} and the table no such column"));
-                    }
+            let own = self.places.get(name).copied().filter(|column| self.rest != Some(*column));
+            let whole = below.is_empty();
+            match (own, edit) {
+                (Some(column), Edit::Remove) if self.is_key[column] && whole => {}
+                (Some(column), Edit::Set(value)) if self.is_key[column] && whole && is_part(&slots[column], value)? => {
                 }
-                continue;
-            };
-            out[column] = Some(match edit {
-                Edit::Set(value) if below.is_empty() => raw(value.kind, value.bytes),
-                Edit::Remove if below.is_empty() => vec![kind::NULL],
-                Edit::Set(_) | Edit::Remove | Edit::Cut(_) => refusal(NESTED),
-            });
+                (Some(column), _) if !self.is_key[column] => {
+                    slots[column] = match edit {
+                        Edit::Set(value) if whole => slot(value.kind, value.bytes),
+                        Edit::Remove if whole => Slot::Null,
+                        _ => below_field(&slots[column], &path, edit)?,
+                    };
+                }
+                _ => match &self.mapping.other_fields {
+                    OtherFields::Ignore => {}
+                    OtherFields::Column(_) => refused = Some(NESTED.into()),
+                    OtherFields::Refuse if matches!(edit, Edit::Remove) => {}
+                    OtherFields::Refuse if own.is_some() => {
+                        refused =
+                            Some(format!("the document has a field {name:?} which is not what its key says").into());
+                    }
+                    OtherFields::Refuse => {
+                        refused =
+                            Some(format!("the document has a field {name:?} and the table no such column").into());
+                    }
+                },
+            }
         }
-        if let Some(text) = refused {
-            self.refuse(&text, out);
+        if let Some(words) = refused {
+            self.refuse(words, slots);
         }
         Ok(())
     }
+}
 
-    /// The other table's form of a document's key.
-    pub fn key(&self, key: &Key) -> Result<Key, Damaged> {
-        let Some(Cell::Present(id)) = key.cells().next().transpose()? else { return Err(Damaged("an empty key")) };
-        let mut out = vec![None; self.flat.columns.len()];
-        self.put_key(id, &mut out)?;
-        let mut builder = RowBuilder::default();
-        for &column in &self.flat.key {
-            let raw = out[column].as_ref().ok_or(Damaged("a key column is unknown"))?;
-            builder.push(Cell::Present(if raw.first() == Some(&kind::NULL) { Value::Null } else { Value::Raw(raw) }));
-        }
-        Ok(Key::from_bytes(builder.finish().as_bytes().clone()))
-    }
-
-    /// The document's key of one in the other table's form, whose cells are fields.
-    pub fn id(&self, key: &Key) -> Result<Key, Damaged> {
-        let cells = key.cells().collect::<Result<Vec<_>, _>>()?;
-        let field = |cell: &Cell<'_>| match *cell {
-            Cell::Present(Value::Raw(raw)) => raw.split_first().map(|(kind, bytes)| (*kind, bytes.to_vec())),
-            Cell::Present(Value::Null) => Some((kind::NULL, Vec::new())),
-            Cell::Present(_) | Cell::Unchanged => None,
-        };
-        let fields: Option<Vec<(u8, Vec<u8>)>> = cells.iter().map(field).collect();
-        self.id_of(&fields.ok_or(Damaged("a key that is no field"))?)
-    }
-
-    /// The document's key of one in the other table's own types.
-    pub fn id_of_columns(&self, key: &Key, other: &Schema) -> Result<Result<Key, Refusal>, Damaged> {
-        let mut fields = Vec::new();
-        for (cell, &column) in key.cells().zip(&other.key) {
-            let Cell::Present(value) = cell? else { return Err(Damaged("a key column is unknown")) };
-            let mut writer = Writer::default();
-            if let Err(refusal) = super::field::put(&mut writer, "v", value, &other.columns[column].kind) {
-                return Ok(Err(refusal));
-            }
-            let document = writer.finish()?;
-            let field = Document::new(&document)?.get("v")?.ok_or(Damaged("a field that was written"))?;
-            fields.push((field.kind, field.bytes.to_vec()));
-        }
-        self.id_of(&fields).map(Ok)
-    }
-
-    fn id_of(&self, fields: &[(u8, Vec<u8>)]) -> Result<Key, Damaged> {
-        let (mut builder, mut scratch) = (RowBuilder::default(), Vec::new());
-        if let [(kind, bytes)] = fields {
-            let element = Element { kind: *kind, name: "_id", bytes };
-            builder.push(Cell::Present(id::canonical(element, &mut scratch)?));
-        } else {
-            let mut writer = Writer::default();
-            for ((kind, bytes), &column) in fields.iter().zip(&self.flat.key) {
-                writer.put(*kind, &self.flat.columns[column].name, bytes)?;
-            }
-            let bytes = writer.finish()?;
-            let element = Element { kind: kind::DOCUMENT, name: "_id", bytes: &bytes };
-            builder.push(Cell::Present(id::canonical(element, &mut scratch)?));
-        }
-        Ok(Key::from_bytes(builder.finish().as_bytes().clone()))
+fn slot(kind: u8, bytes: &[u8]) -> Slot<'_> {
+    match kind {
+        kind::NULL => Slot::Null,
+        _ => Slot::Field(kind, Cow::Borrowed(bytes)),
     }
 }
 
-fn raw(kind: u8, bytes: &[u8]) -> Vec<u8> {
-    let mut raw = Vec::with_capacity(bytes.len() + 1);
-    raw.push(kind);
-    raw.extend_from_slice(bytes);
-    raw
+/// Whether a field says what its part of the key says.
+fn is_part(part: &Slot<'_>, field: Element<'_>) -> Result<bool, Damaged> {
+    match part {
+        Slot::Field(kind, bytes) => {
+            let part = Element { kind: *kind, name: field.name, bytes };
+            let (mut one, mut other) = (Vec::new(), Vec::new());
+            Ok(id::canonical(part, &mut one)? == id::canonical(field, &mut other)?)
+        }
+        Slot::Null => Ok(field.kind == kind::NULL),
+        // The row is refused for its key.
+        Slot::Refused(_) => Ok(true),
+        Slot::Unchanged => Ok(false),
+    }
 }
 
-fn refusal(text: &str) -> Vec<u8> {
-    raw(0, text.as_bytes())
+/// A field after an edit below it: exact where the whole of it is known.
+fn below_field<'a>(slot: &Slot<'a>, path: &[&str], edit: Edit<'_>) -> Result<Slot<'a>, Damaged> {
+    let mut around = Writer::default();
+    let &name = path.first().ok_or(Damaged("an empty path"))?;
+    match slot {
+        Slot::Unchanged => return Ok(Slot::Refused(NESTED.into())),
+        Slot::Refused(words) => return Ok(Slot::Refused(words.clone())),
+        Slot::Null => {}
+        Slot::Field(kind, bytes) => around.put(*kind, name, bytes)?,
+    }
+    let after = patch::edited(Document::new(&around.finish()?)?, kind::DOCUMENT, path, edit)?;
+    Ok(match Document::new(&after)?.get(name)? {
+        Some(field) => Slot::Field(field.kind, Cow::Owned(field.bytes.to_vec())),
+        None => Slot::Null,
+    })
 }
 
 #[cfg(test)]

@@ -25,6 +25,11 @@ impl Writer {
         Ok(())
     }
 
+    /// A whole field as it stands in another document.
+    pub fn copy(&mut self, field: &[u8]) {
+        self.bytes.extend_from_slice(field);
+    }
+
     pub fn text(&mut self, name: &str, text: &str) -> Result<(), Damaged> {
         self.name(kind::STRING, name)?;
         self.bytes.extend_from_slice(&length_of(text.len() + 1)?);

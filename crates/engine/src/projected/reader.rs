@@ -2,17 +2,24 @@
 
 use crate::failure::EngineError;
 use async_trait::async_trait;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use sync_worker_core::convert::Conversion;
-use sync_worker_core::document::projection::{DocumentMapping, Projection};
+use sync_worker_core::document::mapping::DocumentMapping;
+use sync_worker_core::document::projection::{Projection, Room};
 use sync_worker_core::error::Result;
 use sync_worker_core::name::TableName;
 use sync_worker_core::reader::{Chunk, KeyRange, TableReader};
 use sync_worker_core::row::{Key, Row, RowBuilder};
 use sync_worker_core::schema::Schema;
-use sync_worker_core::types::{ColumnType, Engine};
+use sync_worker_core::types::{ColumnType, Engine, TextLimit};
 use sync_worker_core::value::{Cell, Value};
+
+/// Documents with a key that the table can't hold are kept by their `_id` up to here; above it they are counted.
+const MOST_UNHELD: usize = 100_000;
+
+/// Documents that are looked up at a time.
+const IDS_AT_A_TIME: usize = 500;
 
 struct Table {
     projection: Projection,
@@ -20,29 +27,38 @@ struct Table {
     schema: Arc<Schema>,
     /// For each column.
     conversions: Vec<Conversion>,
+    /// Met so far: `_id`s, in the collection's own form, that are no key of the table.
+    unheld: HashSet<Key>,
+    more: u64,
 }
 
 pub struct ProjectedReader {
     inner: Box<dyn TableReader>,
     tables: HashMap<TableName, Table>,
+    room: Room,
 }
 
 impl ProjectedReader {
     pub fn new(inner: Box<dyn TableReader>) -> Self {
-        Self { inner, tables: HashMap::new() }
+        Self { inner, tables: HashMap::new(), room: Room::default() }
     }
 
     /// Sees a collection as the table that has this schema.
-    pub fn see(&mut self, table: &TableName, other: &Schema) -> Result<()> {
+    pub fn see(&mut self, table: &TableName, other: &Schema, mapping: DocumentMapping) -> Result<()> {
         let mut conversions = Vec::with_capacity(other.columns.len());
         for column in &other.columns {
-            conversions.push(Conversion::new(&ColumnType::Field, &column.kind).map_err(|refusal| {
+            // No document is written to a set, but what a set holds is compared with its text.
+            let kind = match &column.kind {
+                ColumnType::Set => &ColumnType::Text { limit: TextLimit::None, padded: false },
+                kind => kind,
+            };
+            conversions.push(Conversion::new(&ColumnType::Field, kind).map_err(|refusal| {
                 EngineError::Configuration(format!("table {table}, column {}: {refusal}", column.name))
             })?);
         }
-        let schema = Schema::new(table.clone(), Engine::Mongodb, other.columns.clone(), other.key.clone());
-        let projection = Projection::new(other, DocumentMapping::default());
-        self.tables.insert(table.clone(), Table { projection, schema: Arc::new(schema), conversions });
+        let schema = Arc::new(Schema::new(table.clone(), Engine::Mongodb, other.columns.clone(), other.key.clone()));
+        let projection = Projection::new(other, mapping);
+        self.tables.insert(table.clone(), Table { projection, schema, conversions, unheld: HashSet::new(), more: 0 });
         Ok(())
     }
 
@@ -52,65 +68,138 @@ impl ProjectedReader {
     }
 
     fn table(&self, table: &TableName) -> std::result::Result<&Table, EngineError> {
-        let unknown = || EngineError::Configuration(format!("table {table} is not one of this pipeline"));
-        self.tables.get(table).ok_or_else(unknown)
+        self.tables.get(table).ok_or_else(|| unknown(table))
     }
 
     fn range(&self, table: &TableName, range: &KeyRange) -> std::result::Result<KeyRange, EngineError> {
-        let bound = |key: &Option<Key>| key.as_ref().map(|key| self.id(table, key)).transpose();
+        let bound = |key: &Option<Key>| key.as_ref().map(|key| self.bound(table, key)).transpose();
         Ok(KeyRange { after: bound(&range.after)?, up_to: bound(&range.up_to)? })
     }
 
-    /// The key of a document in the collection's own form.
-    pub fn id(&self, table: &TableName, key: &Key) -> std::result::Result<Key, EngineError> {
+    /// A bound that a comparison has of this reader, or of the other table, whose keys stand in the same order.
+    fn bound(&self, table: &TableName, key: &Key) -> std::result::Result<Key, EngineError> {
         let known = self.table(table)?;
-        let id = known.projection.id_of_columns(key, &known.schema).map_err(EngineError::Damaged)?;
-        id.map_err(|refusal| EngineError::Configuration(format!("table {table}: its key: {refusal}")))
+        if Projection::is_sealed(key) {
+            return known.projection.id(key).map_err(EngineError::Damaged);
+        }
+        let ids = known.projection.ids_of_columns(key, &known.schema).map_err(EngineError::Damaged)?;
+        let first = ids.map(|ids| ids.into_iter().next());
+        let refused = |reason: &dyn std::fmt::Display| {
+            EngineError::Configuration(format!("table {table}: a key can't be that of a document: {reason}"))
+        };
+        first.map_err(|refusal| refused(&refusal))?.ok_or_else(|| refused(&"it is empty"))
+    }
+
+    /// The documents that these keys may be of; a key that no document can have is of none.
+    fn ids(&self, table: &TableName, keys: &[Key]) -> std::result::Result<Vec<Key>, EngineError> {
+        let known = self.table(table)?;
+        let mut found = Vec::with_capacity(keys.len());
+        for key in keys {
+            if let Ok(ids) = known.projection.ids_of_columns(key, &known.schema).map_err(EngineError::Damaged)? {
+                found.extend(ids);
+            }
+        }
+        Ok(found)
+    }
+
+    /// The keys of documents in the collection's own form: of those that are there the ones that they have, of the
+    /// others the ones that they would be written with.
+    pub async fn own_keys(&mut self, table: &TableName, keys: &[Key]) -> Result<Vec<Key>> {
+        let own = self.inner.schema(table).await?;
+        let mut found = Vec::with_capacity(keys.len());
+        for keys in keys.chunks(IDS_AT_A_TIME) {
+            let mut there = HashSet::new();
+            for row in self.inner.read_keys(table, &self.ids(table, keys)?).await?.rows {
+                there.insert(own.key_of(&row).map_err(EngineError::Damaged)?);
+            }
+            for key in keys {
+                let ids = self.ids(table, std::slice::from_ref(key))?;
+                let is_there = ids.iter().any(|id| there.contains(id));
+                let which = |(at, id): &(usize, Key)| if is_there { there.contains(id) } else { *at == 0 };
+                found.extend(ids.into_iter().enumerate().filter(which).map(|(_, id)| id));
+            }
+        }
+        Ok(found)
+    }
+
+    /// The keys of the documents that no row can be of, of those met so far that are still there, and how many of them
+    /// were only counted.
+    pub async fn unheld(&mut self, table: &TableName) -> Result<(Vec<Key>, u64)> {
+        let known = self.table(table)?;
+        let (ids, more) = (known.unheld.iter().cloned().collect::<Vec<_>>(), known.more);
+        let own = self.inner.schema(table).await?;
+        let mut left = Vec::new();
+        for ids in ids.chunks(IDS_AT_A_TIME) {
+            for row in self.inner.read_keys(table, ids).await?.rows {
+                left.push(own.key_of(&row).map_err(EngineError::Damaged)?);
+            }
+        }
+        left.sort_unstable();
+        Ok((left, more))
+    }
+
+    fn chunk(&mut self, table: &TableName, chunk: Chunk) -> std::result::Result<Chunk, EngineError> {
+        let known = self.tables.get_mut(table).ok_or_else(|| unknown(table))?;
+        let mut rows = Vec::with_capacity(chunk.rows.len());
+        for row in &chunk.rows {
+            match known.row(row, &mut self.room)? {
+                Some(row) => rows.push(row),
+                None => known.not_held(chunk.schema.key_of(row).map_err(EngineError::Damaged)?.detached()),
+            }
+        }
+        let cut_at = chunk.cut_at.as_ref().map(|key| known.projection.sealed(key, &mut self.room)).transpose();
+        Ok(Chunk {
+            schema: known.schema.clone(),
+            rows,
+            high: chunk.high,
+            cut_at: cut_at.map_err(EngineError::Damaged)?,
+        })
     }
 }
 
+fn unknown(table: &TableName) -> EngineError {
+    EngineError::Configuration(format!("table {table} is not one of this pipeline"))
+}
+
 impl Table {
-    /// A value that the column can't hold is unknown, which no value is equal to.
-    fn row(&self, row: &Row) -> std::result::Result<Row, EngineError> {
-        let flat = self.projection.row(row).map_err(EngineError::Damaged)?;
-        let mut builder = RowBuilder::default();
+    /// None for a key that the table can't hold. Another value that its column can't hold is unknown, which no value is
+    /// equal to.
+    fn row(&self, row: &Row, room: &mut Room) -> std::result::Result<Option<Row>, EngineError> {
+        let flat = self.projection.row(row, room).map_err(EngineError::Damaged)?;
+        let (mut builder, mut scratch) = (RowBuilder::default(), String::new());
         for (at, (cell, conversion)) in flat.cells().zip(&self.conversions).enumerate() {
-            let mut scratch = String::new();
             match cell.map_err(EngineError::Damaged)? {
                 Cell::Present(value) => match converted(conversion, value, &mut scratch) {
                     Some(value) => builder.push(Cell::Present(value)),
-                    None if self.schema.key.contains(&at) => return Err(self.no_key()),
+                    None if self.schema.key.contains(&at) => return Ok(None),
                     None => builder.push(Cell::Unchanged),
                 },
                 Cell::Unchanged => builder.push(Cell::Unchanged),
             }
         }
-        Ok(builder.finish())
+        Ok(Some(builder.finish()))
     }
 
-    fn key(&self, key: &Key) -> std::result::Result<Key, EngineError> {
-        let flat = self.projection.key(key).map_err(EngineError::Damaged)?;
-        let mut builder = RowBuilder::default();
+    /// None for a key that the table can't hold.
+    fn key(&self, key: &Key, room: &mut Room) -> std::result::Result<Option<Key>, EngineError> {
+        let flat = self.projection.key(key, room).map_err(EngineError::Damaged)?;
+        let (mut builder, mut scratch) = (RowBuilder::default(), String::new());
         for (cell, &column) in flat.cells().zip(&self.schema.key) {
-            let mut scratch = String::new();
-            let Cell::Present(value) = cell.map_err(EngineError::Damaged)? else { return Err(self.no_key()) };
-            let value = converted(&self.conversions[column], value, &mut scratch).ok_or_else(|| self.no_key())?;
-            builder.push(Cell::Present(value));
+            let Cell::Present(value) = cell.map_err(EngineError::Damaged)? else { return Ok(None) };
+            match converted(&self.conversions[column], value, &mut scratch) {
+                Some(value) => builder.push(Cell::Present(value)),
+                None => return Ok(None),
+            }
         }
-        Ok(Key::from_bytes(builder.finish().as_bytes().clone()))
+        Ok(Some(Key::from_bytes(builder.finish().as_bytes().clone())))
     }
 
-    fn no_key(&self) -> EngineError {
-        EngineError::Configuration(format!(
-            "table {}: the collection has an _id that the table's key can't hold; such documents can't be compared",
-            self.schema.table
-        ))
-    }
-
-    fn chunk(&self, chunk: Chunk) -> std::result::Result<Chunk, EngineError> {
-        let rows = chunk.rows.iter().map(|row| self.row(row)).collect::<std::result::Result<_, _>>()?;
-        let cut_at = chunk.cut_at.as_ref().map(|key| self.key(key)).transpose()?;
-        Ok(Chunk { schema: self.schema.clone(), rows, high: chunk.high, cut_at })
+    fn not_held(&mut self, id: Key) {
+        if self.unheld.len() < MOST_UNHELD {
+            self.unheld.insert(id);
+        } else if !self.unheld.contains(&id) {
+            self.more += 1;
+        }
     }
 }
 
@@ -131,22 +220,29 @@ impl TableReader for ProjectedReader {
         self.inner.estimate(table).await
     }
 
+    /// In the table's form where that leads back to the very document, else in one that this reader alone can read.
     async fn boundary(&mut self, table: &TableName, after: Option<&Key>, rows: u64) -> Result<Option<Key>> {
-        let after = after.map(|key| self.id(table, key)).transpose()?;
-        let found = self.inner.boundary(table, after.as_ref(), rows).await?;
-        let known = self.table(table)?;
-        Ok(found.map(|key| known.key(&key)).transpose()?)
+        let after = after.map(|key| self.bound(table, key)).transpose()?;
+        let Some(found) = self.inner.boundary(table, after.as_ref(), rows).await? else { return Ok(None) };
+        let known = self.tables.get(table).ok_or_else(|| unknown(table))?;
+        if let Some(key) = known.key(&found, &mut self.room)? {
+            let ids = known.projection.ids_of_columns(&key, &known.schema).map_err(EngineError::Damaged)?;
+            if ids.is_ok_and(|ids| ids.first() == Some(&found)) {
+                return Ok(Some(key));
+            }
+        }
+        Ok(Some(known.projection.sealed(&found, &mut self.room).map_err(EngineError::Damaged)?))
     }
 
     async fn read_range(&mut self, table: &TableName, range: &KeyRange, bytes: usize) -> Result<Chunk> {
         let range = self.range(table, range)?;
         let chunk = self.inner.read_range(table, &range, bytes).await?;
-        Ok(self.table(table)?.chunk(chunk)?)
+        Ok(self.chunk(table, chunk)?)
     }
 
     async fn read_keys(&mut self, table: &TableName, keys: &[Key]) -> Result<Chunk> {
-        let ids = keys.iter().map(|key| self.id(table, key)).collect::<std::result::Result<Vec<_>, _>>()?;
+        let ids = self.ids(table, keys)?;
         let chunk = self.inner.read_keys(table, &ids).await?;
-        Ok(self.table(table)?.chunk(chunk)?)
+        Ok(self.chunk(table, chunk)?)
     }
 }

@@ -6,7 +6,8 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use sync_worker_core::change::Change;
 use sync_worker_core::database::{Database, Scope};
-use sync_worker_core::document::projection::{DocumentMapping, Projection};
+use sync_worker_core::document::mapping::Unfit;
+use sync_worker_core::document::projection::{Projection, Room};
 use sync_worker_core::error::Result;
 use sync_worker_core::name::TableName;
 use sync_worker_core::sink::{Applied, ParkedKey, Parking, Progress, Refused, Sink, Write, WriteBatch};
@@ -14,8 +15,11 @@ use sync_worker_core::value::Damaged;
 
 pub struct ProjectedSink {
     inner: Box<dyn Sink>,
-    projections: HashMap<TableName, Projection>,
+    projections: Projections,
+    room: Room,
 }
+
+struct Projections(HashMap<TableName, Projection>);
 
 impl ProjectedSink {
     /// Over the target's tables as they are now; a change of their columns is noticed when the sink is opened again.
@@ -24,20 +28,25 @@ impl ProjectedSink {
         let mut projections = HashMap::new();
         for at in &scope.tables {
             let schema = reader.schema(&at.table).await?;
-            projections.insert(at.table.clone(), Projection::new(&schema, DocumentMapping::default()));
+            if let Err(Unfit { problem, cure, .. }) = at.document.check_rows(&schema) {
+                return Err(EngineError::Configuration(format!("table {}: {problem}; {cure}", at.table)).into());
+            }
+            projections.insert(at.table.clone(), Projection::new(&schema, at.document.clone()));
         }
-        Ok(Self { inner, projections })
+        Ok(Self { inner, projections: Projections(projections), room: Room::default() })
+    }
+}
+
+impl Projections {
+    fn of(&self, table: &TableName) -> std::result::Result<&Projection, EngineError> {
+        self.0.get(table).ok_or(EngineError::Damaged(Damaged("a table that is not in the pipeline")))
     }
 
-    fn projection(&self, table: &TableName) -> std::result::Result<&Projection, EngineError> {
-        self.projections.get(table).ok_or(EngineError::Damaged(Damaged("a table that is not in the pipeline")))
-    }
-
-    fn projected(&self, batch: &WriteBatch) -> std::result::Result<WriteBatch, EngineError> {
+    fn projected(&self, batch: &WriteBatch, room: &mut Room) -> std::result::Result<WriteBatch, EngineError> {
         let mut writes = Vec::with_capacity(batch.writes.len());
         for write in &batch.writes {
-            let projection = self.projection(write.change.table())?;
-            let row = |row: &Option<_>| row.as_ref().map(|row| projection.row(row)).transpose();
+            let projection = self.of(write.change.table())?;
+            let mut row = |row: &Option<_>| row.as_ref().map(|row| projection.row(row, room)).transpose();
             let change = Change {
                 schema: projection.schema().clone(),
                 op: write.change.op,
@@ -48,7 +57,7 @@ impl ProjectedSink {
         }
         let mut unpark = Vec::with_capacity(batch.unpark.len());
         for (table, key) in &batch.unpark {
-            unpark.push((table.clone(), self.projection(table)?.key(key).map_err(EngineError::Damaged)?));
+            unpark.push((table.clone(), self.of(table)?.key(key, room).map_err(EngineError::Damaged)?));
         }
         Ok(WriteBatch { expected: batch.expected.clone(), marker: batch.marker.clone(), writes, unpark })
     }
@@ -73,14 +82,14 @@ impl Sink for ProjectedSink {
         let progress = self.inner.take_over(log).await?;
         let mut parked = Vec::with_capacity(progress.parked.len());
         for waits in progress.parked {
-            let key = self.projection(&waits.table)?.id(&waits.key).map_err(EngineError::Damaged)?;
+            let key = self.projections.of(&waits.table)?.id(&waits.key).map_err(EngineError::Damaged)?;
             parked.push(ParkedKey { key, ..waits });
         }
         Ok(Progress { marker: progress.marker, parked })
     }
 
     async fn apply(&mut self, batch: &WriteBatch, parking: &dyn Parking) -> Result<Applied> {
-        let projected = self.projected(batch)?;
+        let projected = self.projections.projected(batch, &mut self.room)?;
         self.inner.apply(&projected, &Original { batch, parking }).await
     }
 }

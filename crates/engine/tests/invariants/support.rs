@@ -39,7 +39,7 @@ impl World {
     /// One table, one target, no initial snapshot, and retries that are due at once.
     pub fn new() -> Self {
         let schemas = [schema("customer")];
-        let table = Table { name: TableName::new("customer"), at: BTreeMap::new() };
+        let table = Table { name: TableName::new("customer"), at: BTreeMap::new(), document: Default::default() };
         let plan = Plan {
             name: PipelineName::new("customers"),
             from: DatabaseName::new(SOURCE),

@@ -19,7 +19,7 @@ use mongodb::options::{Acknowledgment, ReadConcern, WriteConcern};
 use std::collections::HashMap;
 use std::future::IntoFuture;
 use std::time::Duration;
-use sync_worker_core::database::Scope;
+use sync_worker_core::database::{Scope, TableAt};
 use sync_worker_core::error::Result as CoreResult;
 use sync_worker_core::name::{DatabaseName, TableName};
 use sync_worker_core::schema::SchemaId;
@@ -37,7 +37,7 @@ const PAUSE: Duration = Duration::from_millis(20);
 pub struct MongodbSink {
     client: Client,
     bookkeeping: Bookkeeping,
-    collections: HashMap<TableName, String>,
+    tables: HashMap<TableName, TableAt>,
     targets: HashMap<SchemaId, Target>,
     /// Of all transactions of this sink; the marker names it, so that the next holder can end what this one leaves.
     session: Option<ClientSession>,
@@ -45,8 +45,8 @@ pub struct MongodbSink {
 
 impl MongodbSink {
     pub fn new(client: Client, name: &DatabaseName, scope: &Scope) -> Self {
-        let collections = scope.tables.iter().map(|at| (at.table.clone(), at.name.clone())).collect();
-        Self { client, bookkeeping: Bookkeeping::new(scope, name), collections, targets: HashMap::new(), session: None }
+        let tables = scope.tables.iter().map(|at| (at.table.clone(), at.clone())).collect();
+        Self { client, bookkeeping: Bookkeeping::new(scope, name), tables, targets: HashMap::new(), session: None }
     }
 
     fn prepare(&mut self, batch: &WriteBatch) -> Result<(), Error> {
@@ -55,9 +55,9 @@ impl MongodbSink {
             if self.targets.contains_key(&schema.id) {
                 continue;
             }
-            let name = self.collections.get(&schema.table);
-            let name = name.ok_or_else(|| Error::Fatal(format!("table {} is not in the pipeline", schema.table)))?;
-            self.targets.insert(schema.id, Target::new(name, schema)?);
+            let at = self.tables.get(&schema.table);
+            let at = at.ok_or_else(|| Error::Fatal(format!("table {} is not in the pipeline", schema.table)))?;
+            self.targets.insert(schema.id, Target::new(at, schema)?);
         }
         Ok(())
     }

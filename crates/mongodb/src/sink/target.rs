@@ -5,6 +5,8 @@ use crate::error::Error;
 use bson::raw::cstr;
 use bson::{RawArrayBuf, RawDocumentBuf, rawdoc};
 use sync_worker_core::convert::Refusal;
+use sync_worker_core::database::TableAt;
+use sync_worker_core::document::mapping::{DocumentMapping, Unfit};
 use sync_worker_core::document::patch::{Edit, edits};
 use sync_worker_core::document::write::Writer;
 use sync_worker_core::document::{Document, field, kind};
@@ -20,6 +22,7 @@ pub struct Target {
     key: Vec<usize>,
     /// The rows are documents themselves.
     documents: bool,
+    mapping: DocumentMapping,
 }
 
 /// The server's limit for a document.
@@ -35,7 +38,7 @@ pub enum Content {
 }
 
 impl Target {
-    pub fn new(collection: &str, schema: &Schema) -> Result<Self, Error> {
+    pub fn new(at: &TableAt, schema: &Schema) -> Result<Self, Error> {
         let documents = schema.engine == Engine::Mongodb;
         if !documents && let Some(column) = schema.columns.iter().find(|column| !is_plain(&column.name)) {
             return Err(Error::Fatal(format!(
@@ -43,11 +46,15 @@ impl Target {
                 schema.table, column.name
             )));
         }
+        if !documents && let Err(Unfit { problem, cure, .. }) = at.document.check_documents(schema) {
+            return Err(Error::Fatal(format!("table {}: column _id: {problem}; {cure}", schema.table)));
+        }
         Ok(Self {
-            collection: collection.to_owned(),
+            collection: at.name.clone(),
             columns: schema.columns.iter().map(|column| (column.name.clone(), column.kind.clone())).collect(),
             key: schema.key.clone(),
             documents,
+            mapping: at.document.clone(),
         })
     }
 
@@ -72,14 +79,31 @@ impl Target {
         for (cell, &column) in key.cells().zip(&self.key) {
             let Cell::Present(value) = cell? else { return Err(Damaged("a key column is unknown").into()) };
             let (name, column) = &self.columns[column];
-            if let Err(Refusal(reason)) = field::put(out, if composite { name } else { "_id" }, value, column) {
-                return Ok(Err(format!("column {name}: {reason}")));
+            if let Err(reason) = self.put(out, if composite { name } else { "_id" }, value, (name, column)) {
+                return Ok(Err(reason));
             }
         }
         if composite {
             out.end()?;
         }
         Ok(Ok(()))
+    }
+
+    /// Whether a column is a field of its own.
+    fn is_field(&self, column: usize) -> bool {
+        !self.key.contains(&column) || (self.mapping.keep_key_columns && self.columns[column].0 != "_id")
+    }
+
+    /// The reason where the column's value has no form in a document.
+    fn put(
+        &self,
+        out: &mut Writer,
+        field: &str,
+        value: Value<'_>,
+        (name, column): (&str, &ColumnType),
+    ) -> Result<(), String> {
+        let put = field::put(out, field, value, column, self.mapping.times);
+        put.map_err(|Refusal(reason)| format!("column {name}: {reason}"))
     }
 
     pub fn content(&self, row: &Row, key: &Key) -> Result<Content, Error> {
@@ -102,12 +126,12 @@ impl Target {
         let mut fields = 0;
         for (at, (cell, (name, column))) in row.cells().zip(&self.columns).enumerate() {
             let Cell::Present(value) = cell? else { continue };
-            if self.key.contains(&at) {
+            if !self.is_field(at) {
                 continue;
             }
             fields += 1;
-            if let Err(Refusal(reason)) = field::put(&mut out, name, value, column) {
-                return Ok(Content::Refused(format!("column {name}: {reason}")));
+            if let Err(reason) = self.put(&mut out, name, value, (name, column)) {
+                return Ok(Content::Refused(reason));
             }
         }
         let document = codec::raw(out.finish()?)?;
@@ -131,13 +155,13 @@ impl Target {
         }
         let older = Document::new(older)?;
         for (at, (cell, (name, column))) in row.cells().zip(&self.columns).enumerate() {
-            if self.key.contains(&at) {
+            if !self.is_field(at) {
                 continue;
             }
             match cell? {
                 Cell::Present(value) => {
-                    if let Err(Refusal(reason)) = field::put(&mut out, name, value, column) {
-                        return Ok(Content::Refused(format!("column {name}: {reason}")));
+                    if let Err(reason) = self.put(&mut out, name, value, (name, column)) {
+                        return Ok(Content::Refused(reason));
                     }
                 }
                 Cell::Unchanged => {

@@ -61,7 +61,11 @@ impl Fixture {
         for collection in collections {
             database.create_collection(*collection).await?;
         }
-        let tables = collections.iter().map(|name| TableAt { table: (*name).into(), name: (*name).to_owned() });
+        let tables = collections.iter().map(|name| TableAt {
+            table: (*name).into(),
+            name: (*name).to_owned(),
+            document: Default::default(),
+        });
         let scope = Scope {
             installation: name.as_str().into(),
             pipeline: "p".into(),

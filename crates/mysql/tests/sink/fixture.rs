@@ -139,7 +139,10 @@ impl Fixture {
             conn.query_drop(*statement).await.unwrap();
         }
         let tables: Vec<String> = conn.query("SHOW TABLES").await.unwrap();
-        let tables = tables.iter().map(|name| TableAt { table: TableName::new(name), name: name.clone() }).collect();
+        let tables = tables
+            .iter()
+            .map(|name| TableAt { table: TableName::new(name), name: name.clone(), document: Default::default() })
+            .collect();
         let base = url.split('?').next().unwrap().trim_end_matches('/');
         let base = match base.matches('/').count() {
             2 => base,

@@ -32,7 +32,10 @@ impl Fixture {
         let scope = Scope {
             installation: database.name.as_str().into(),
             pipeline: "test".into(),
-            tables: tables.iter().map(|name| TableAt { table: (*name).into(), name: (*name).to_owned() }).collect(),
+            tables: tables
+                .iter()
+                .map(|name| TableAt { table: (*name).into(), name: (*name).to_owned(), document: Default::default() })
+                .collect(),
             spill: spill.path().join("spill"),
         };
         let mysql = Mysql::new("shop".into(), config)?;

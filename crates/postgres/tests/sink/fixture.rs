@@ -82,7 +82,11 @@ impl Target {
     }
 
     pub async fn try_sink(&self, tables: &[&str]) -> Result<Box<dyn Sink>> {
-        let table = |name: &&str| TableAt { table: TableName::new(name), name: format!("public.{name}") };
+        let table = |name: &&str| TableAt {
+            table: TableName::new(name),
+            name: format!("public.{name}"),
+            document: Default::default(),
+        };
         let scope = Scope {
             installation: InstallationId::new("installation"),
             pipeline: PipelineName::new("pipeline"),

@@ -178,12 +178,11 @@ async fn a_table_that_joins_the_pipeline_joins_the_publication() -> Result<()> {
     let stream = fixture.stream(None).await?;
     let checkpoint = stream.checkpoint.clone();
     drop(stream);
-    let more = fixture
-        .scope
-        .tables
-        .iter()
-        .cloned()
-        .chain([sync_worker_core::database::TableAt { table: "u".into(), name: "public.u".into() }]);
+    let more = fixture.scope.tables.iter().cloned().chain([sync_worker_core::database::TableAt {
+        table: "u".into(),
+        name: "public.u".into(),
+        document: Default::default(),
+    }]);
     fixture.scope.tables = more.collect();
     let mut stream = fixture.stream(Some(&checkpoint)).await?;
     fixture.execute("INSERT INTO u VALUES (7)").await?;

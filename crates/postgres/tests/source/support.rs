@@ -29,7 +29,8 @@ impl Fixture {
         let database = TestDatabase::create().await?;
         database.execute(sql).await?;
         let folder = tempfile::tempdir()?;
-        let table = |name: &&str| TableAt { table: (*name).into(), name: (*name).to_owned() };
+        let table =
+            |name: &&str| TableAt { table: (*name).into(), name: (*name).to_owned(), document: Default::default() };
         let scope = Scope {
             installation: "test".into(),
             pipeline: database.name.as_str().into(),

@@ -10,6 +10,7 @@
 //! from those lists.
 
 mod databases;
+mod documents;
 mod environment;
 mod loops;
 mod pipelines;

@@ -1,6 +1,7 @@
 //! `[pipelines.NAME]`: which tables go from where to where, and how.
 
 use crate::config::databases::{DatabaseConfig, exists};
+use crate::config::documents;
 use crate::config::place::suggestion;
 use crate::config::section::{Field, Section};
 use std::collections::{BTreeMap, BTreeSet};
@@ -66,7 +67,7 @@ pub const FIELDS: [Field; 10] = [
 /// Known, so that they are not called mistyped, and refused.
 const TWO_WAY: [&str; 5] = ["members", "strategy", "seed", "on_delete", "priority"];
 
-pub const TABLE: [Field; 2] = [
+pub const TABLE: [Field; 3] = [
     Field {
         name: "name",
         takes: "text",
@@ -78,6 +79,12 @@ pub const TABLE: [Field; 2] = [
         takes: "`{ DATABASE = \"TABLE\" }`",
         default: "",
         about: "What it is called at a database, `schema.table` or `table`, where that is not `name`.",
+    },
+    Field {
+        name: "document",
+        takes: "`{ other_fields, keep_key_columns, times }`",
+        default: "",
+        about: "How its rows are documents, in a pipeline between MongoDB and another kind of database.",
     },
 ];
 
@@ -171,13 +178,14 @@ fn tables(
             one.missing("name", "name = \"customer\"");
         }
         let at = at(one, members, databases);
+        let document = documents::read(one, members, databases);
         let Some(name) = one.text("name") else { continue };
         if name.value.is_empty() || name.value.chars().any(char::is_control) {
             one.problem("name", "must be a table's name");
         } else if !names.insert(name.value.clone()) {
             one.problem("name", format!("there are two tables {:?} in this pipeline", name.value));
         }
-        tables.push(Table { name: TableName::new(&name.value), at });
+        tables.push(Table { name: TableName::new(&name.value), at, document });
     }
     for database in members.iter().flat_map(|(from, to)| to.iter().chain([from])) {
         let known = databases.get(database.as_str()).and_then(Option::as_ref);

@@ -3,7 +3,7 @@
 //! `SYNC_WORKER_UPDATE=1 cargo test -p sync-worker reference` writes it.
 
 use super::section::Field;
-use super::{BUS, HTTP, LOG, Purpose, STATE, databases, pipelines};
+use super::{BUS, HTTP, LOG, Purpose, STATE, databases, documents, pipelines};
 use serde::de::DeserializeOwned;
 use std::fmt::Write;
 use std::path::Path;
@@ -98,6 +98,10 @@ fn reference() -> String {
     let tables = "Key and columns come from the databases themselves: every table needs a primary key (or, at a \
                   PostgreSQL source, a replica identity index), the same one on both sides.";
     part("### `[[pipelines.NAME.tables]]`", tables, &pipelines::TABLE);
+    let document = "A column is a top-level field of its name; a single key column is `_id` itself, several are the fields \
+                    of an `_id` that is a document, in the order of the key. `docs/types.md` says what becomes of the \
+                    values. Between two MongoDB databases documents go through as they are.";
+    part("### `document`", document, &documents::DOCUMENT);
     part("### `batch_limit` and `transaction_limit`", "", &pipelines::LIMIT);
     part("### `retry`", "", &pipelines::RETRY);
     part("## `[state]`", "", &STATE);
@@ -133,9 +137,24 @@ fn every_field_of_an_adapter_is_in_the_reference() {
     assert_eq!(names::<sync_worker_mysql::Config>(), listed(&MYSQL));
 }
 
+fn documented_defaults_of_documents() {
+    let read = |document: &str| {
+        let text = format!(
+            "databases.a = {{ kind = \"postgres\", url = \"postgres://u@a/x\" }}\n\
+             databases.b = {{ kind = \"mongodb\", url = \"mongodb://u@b/x\" }}\n\
+             pipelines.p = {{ from = \"a\", to = [\"b\"], tables = [{{ name = \"t\"{document} }}] }}"
+        );
+        super::Configuration::read(&text, &[], Purpose::Connect).unwrap()
+    };
+    let stated = documents::DOCUMENT.map(|field| format!("{} = {}", field.name, field.default));
+    let spelled = read(&format!(", document = {{ {} }}", stated.join(", ")));
+    assert_eq!(format!("{:?}", read("")), format!("{spelled:?}"));
+}
+
 /// What is written as default is what happens without it.
 #[test]
 fn defaults_are_as_documented() {
+    documented_defaults_of_documents();
     const MINIMAL: &str = r#"
         databases.a = { kind = "postgres", url = "postgres://u@a/x" }
         databases.b = { kind = "mysql", url = "mysql://u@b/x" }

@@ -142,6 +142,19 @@ impl<'a> Section<'a> {
         number
     }
 
+    pub fn flag(&self, name: &str) -> Option<bool> {
+        let node = self.node(name)?;
+        let flag = match (&node.value, node.environment_text()) {
+            (Value::Boolean(flag), _) => Some(*flag),
+            (_, Some(text)) => text.trim().parse().ok(),
+            (_, None) => None,
+        };
+        if flag.is_none() {
+            self.wrong(name, node, "true or false");
+        }
+        flag
+    }
+
     /// In bytes.
     pub fn size(&self, name: &str, range: RangeInclusive<u64>) -> Option<u64> {
         let text = self.with_unit(name, "64MiB")?;

@@ -4,6 +4,7 @@ use super::{Adapter, Configuration, Invalid, Purpose};
 use crate::telemetry::Format;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
+use sync_worker_core::document::mapping::{DocumentMapping, OtherFields, Times};
 use sync_worker_core::name::DatabaseName;
 
 fn read(text: &str, variables: &[(&str, &str)]) -> Result<Configuration, Vec<String>> {
@@ -62,7 +63,7 @@ fn the_examples_are_good() {
         assert!(!configuration.pipelines.is_empty());
         count += 1;
     }
-    assert_eq!(count, 3);
+    assert_eq!(count, 4);
 }
 
 #[test]
@@ -197,6 +198,47 @@ fn single_mistakes_are_told() {
         assert!(found.contains(part), "{part}\nfound: {found}");
         assert!(!found.contains("hunter2"), "{found}");
     }
+}
+
+#[test]
+fn the_mapping_of_documents_is_read_and_its_mistakes_are_told() {
+    let to = |document: &str| {
+        let text = with("mysql://sync@shop.internal:3306/shop", "mongodb://sync@shop.internal/shop");
+        text.replace("\"mysql\"", "\"mongodb\"") + &format!("document = {{ {document} }}\n")
+    };
+    let from =
+        |document: &str| to(document).replace("from = \"crm\"\nto = [\"shop\"]", "from = \"shop\"\nto = [\"crm\"]");
+    let mapping = |text: &str| read(text, &[]).unwrap().pipelines[0].tables[0].document.clone();
+    let (kept, rest) = (
+        DocumentMapping { keep_key_columns: true, times: Times::Text, ..Default::default() },
+        DocumentMapping { other_fields: OtherFields::Column("rest".to_owned()), ..Default::default() },
+    );
+    assert_eq!(mapping(&to("keep_key_columns = true, times = \"text\"")), kept);
+    assert_eq!(mapping(&from("other_fields = \"column:rest\"")), rest);
+    let place = "pipelines.customers.tables[0].document";
+    for (text, part) in [
+        (to("other_feilds = \"ignore\""), ": unknown field \"other_feilds\", did you mean \"other_fields\"?"),
+        (to("other_fields = \"ignor\""), ".other_fields: there is no \"ignor\", did you mean \"ignore\"?"),
+        (
+            from("other_fields = \"colum:rest\""),
+            ".other_fields: there is no \"colum:rest\"; there are refuse, ignore, column:NAME",
+        ),
+        (to("keep_key_columns = \"yes\""), ".keep_key_columns: must be true or false, not text"),
+        (to("times = \"txt\""), ".times: there is no \"txt\", did you mean \"text\"?"),
+        (to("other_fields = \"column:rest\""), ".other_fields: can name a column where the source is MongoDB only"),
+        (from("times = \"text\""), ".times: is for rows that go to MongoDB"),
+        (from("keep_key_columns = true"), ".keep_key_columns: is for rows that go to MongoDB"),
+        (format!("{GOOD}document = {{ times = \"text\" }}\n"), ": is for pipelines between MongoDB and another kind"),
+    ] {
+        let found = mistakes(&text, &[]);
+        assert_eq!(found.len(), 1, "{found:?}");
+        assert!(found[0].starts_with("f.toml:17:") && found[0].contains(&format!("{place}{part}")), "{found:?}");
+    }
+    let variable = "SYNC_WORKER__PIPELINES__CUSTOMERS__TABLES__0__DOCUMENT";
+    let configuration = read(&to(""), &[(variable, "{ keep_key_columns = true }")]).unwrap();
+    assert!(configuration.pipelines[0].tables[0].document.keep_key_columns);
+    let configuration = read(&to(""), &[(&format!("{variable}__KEEP_KEY_COLUMNS"), "true")]).unwrap();
+    assert!(configuration.pipelines[0].tables[0].document.keep_key_columns);
 }
 
 #[test]

@@ -1,6 +1,8 @@
 use super::*;
 use crate::convert::Conversion;
 use crate::document::field;
+use crate::document::mapping::Times;
+use crate::row::Key;
 
 fn schema(columns: &[(&str, &str)], key: usize) -> Schema {
     let column = |(name, kind): &(&str, &str)| Column {
@@ -79,9 +81,9 @@ fn every_column_type_comes_back_from_a_field_as_it_went() {
     ];
     for (kind, value) in values {
         let kind: ColumnType = kind.parse().unwrap();
-        let bytes = document(|out| field::put(out, "v", value, &kind).unwrap());
+        let bytes = document(|out| field::put(out, "v", value, &kind, Times::Refuse).unwrap());
         let element = Document::new(&bytes).unwrap().get("v").unwrap().unwrap();
-        let raw = raw(element.kind, element.bytes);
+        let raw = [&[element.kind], element.bytes].concat();
         let mut scratch = String::new();
         let conversion = Conversion::new(&ColumnType::Field, &kind).unwrap();
         let back = conversion.apply(Value::Raw(&raw), &mut scratch).unwrap();
@@ -98,9 +100,10 @@ fn values_that_a_document_can_t_hold_are_refused() {
         ("decimal", Value::Decimal("12345678901234567890123456789012345")),
         ("named(postgres,inet)", Value::Raw(b"10.0.0.1")),
         ("json", Value::Json("{")),
+        ("json", Value::Json("null")),
     ] {
         let kind: ColumnType = kind.parse().unwrap();
-        let refused = field::put(&mut Writer::default(), "v", value, &kind).unwrap_err().to_string();
+        let refused = field::put(&mut Writer::default(), "v", value, &kind, Times::Refuse).unwrap_err().to_string();
         assert!(!refused.contains("10.0.0.1"), "{refused}");
     }
 }
@@ -115,8 +118,17 @@ fn a_documents_fields_become_columns_and_the_rest_is_refused_by_name() {
         out.put(kind::OBJECT_ID, "other", &[1; 12]).unwrap();
     });
     let whole = row(Value::Int(5), Cell::Present(Value::Document(&bytes)));
-    let projected = |mapping| shown(&table, &Projection::new(&table, mapping).row(&whole).unwrap());
+    let projected =
+        |mapping| shown(&table, &Projection::new(&table, mapping).row(&whole, &mut Room::default()).unwrap());
     let refused = projected(DocumentMapping::default());
+    assert!(refused[1].contains("field \"other\""), "{refused:?}");
+    // Wherever it stands among the others.
+    let first = document(|out| {
+        out.text("other", "x").unwrap();
+        out.text("name", "x").unwrap();
+    });
+    let first = row(Value::Int(5), Cell::Present(Value::Document(&first)));
+    let refused = shown(&table, &projected_by_default(&table, &first));
     assert!(refused[1].contains("field \"other\""), "{refused:?}");
     let ignore = DocumentMapping { other_fields: OtherFields::Ignore, ..Default::default() };
     assert_eq!(projected(ignore), ["Int(5)", "Text(\"x\")", "Int(3)", "null"]);
@@ -142,11 +154,29 @@ fn a_patch_sets_whole_fields_and_refuses_parts_of_them() {
     };
     let projection = Projection::new(&table, DocumentMapping::default());
     let look =
-        |bytes: &[u8]| shown(&table, &projection.row(&row(Value::Int(5), Cell::Present(Value::Patch(bytes)))).unwrap());
+        |bytes: &[u8]| shown(&table, &projected(&projection, &row(Value::Int(5), Cell::Present(Value::Patch(bytes)))));
     let plain = patch(&|out| out.put(kind::INT32, "n", &1i32.to_le_bytes()).unwrap(), &["name"]);
     assert_eq!(look(&plain), ["Int(5)", "null", "Int(1)", "unchanged"]);
     let nested = patch(&|out| out.put(kind::INT32, "j.a", &1i32.to_le_bytes()).unwrap(), &[]);
     assert!(look(&nested)[3].contains("collMod"), "{:?}", look(&nested));
+}
+
+fn projected_by_default(table: &Schema, row: &Row) -> Row {
+    projected(&Projection::new(table, DocumentMapping::default()), row)
+}
+
+fn projected(projection: &Projection, row: &Row) -> Row {
+    projection.row(row, &mut Room::default()).unwrap()
+}
+
+/// There and back through the other table's form.
+#[track_caller]
+fn comes_back(projection: &Projection, id: &Key) {
+    let there = projection.key(id, &mut Room::default()).unwrap();
+    assert_eq!(projection.id(&there).unwrap(), *id);
+    let sealed = projection.sealed(id, &mut Room::default()).unwrap();
+    assert!(Projection::is_sealed(&sealed));
+    assert_eq!(projection.id(&sealed).unwrap(), *id);
 }
 
 #[test]
@@ -154,21 +184,155 @@ fn keys_go_both_ways() {
     let single = schema(&[("code", "text"), ("n", "int(32)")], 1);
     let projection = Projection::new(&single, DocumentMapping::default());
     for id in [Value::Int(7), Value::Text("x"), Value::Uuid([1; 16]), Value::Raw(b"\x07abcdefghijkl")] {
-        let id = key_of(&[id]);
-        assert_eq!(projection.id(&projection.key(&id).unwrap()).unwrap(), id);
+        comes_back(&projection, &key_of(&[id]));
     }
     let composite = schema(&[("a", "int(32)"), ("b", "text"), ("n", "int(32)")], 2);
     let projection = Projection::new(&composite, DocumentMapping::default());
     let columns = key_of(&[Value::Int(1), Value::Text("x")]);
-    let id = projection.id_of_columns(&columns, &composite).unwrap().unwrap();
-    assert_eq!(projection.id(&projection.key(&id).unwrap()).unwrap(), id);
+    let ids = projection.ids_of_columns(&columns, &composite).unwrap().unwrap();
+    assert_eq!(ids.len(), 1);
+    comes_back(&projection, &ids[0]);
     let bytes = document(|out| {
         out.begin(kind::DOCUMENT, "_id").unwrap();
         out.put(kind::INT32, "a", &1i32.to_le_bytes()).unwrap();
         out.text("b", "x").unwrap();
         out.end().unwrap();
     });
-    let Some(Ok(Cell::Present(value))) = id.cells().next() else { panic!() };
-    let projected = projection.row(&row(value, Cell::Present(Value::Document(&bytes)))).unwrap();
+    let Some(Ok(Cell::Present(value))) = ids[0].cells().next() else { panic!() };
+    let projected = projected(&projection, &row(value, Cell::Present(Value::Document(&bytes))));
     assert_eq!(shown(&composite, &projected), ["Int(1)", "Text(\"x\")", "null"]);
+}
+
+#[test]
+fn a_key_that_does_not_fit_comes_back_exactly() {
+    let composite = schema(&[("a", "int(32)"), ("b", "text"), ("n", "int(32)")], 2);
+    let projection = Projection::new(&composite, DocumentMapping::default());
+    let turned = document(|out| {
+        out.text("b", "x\0\0y").unwrap();
+        out.put(kind::INT32, "a", &1i32.to_le_bytes()).unwrap();
+    });
+    let turned = [&[kind::DOCUMENT], &turned[..]].concat();
+    let more = document(|out| {
+        out.put(kind::INT32, "a", &1i32.to_le_bytes()).unwrap();
+        out.text("b", "x").unwrap();
+        out.put(kind::NULL, "c", &[]).unwrap();
+    });
+    let more = [&[kind::DOCUMENT], &more[..]].concat();
+    let text = Value::Raw(b"\x02\x03\0\0\0\xff\xfe\0");
+    for id in [Value::Int(7), Value::Text("secret"), Value::Raw(&turned), Value::Raw(&more), text] {
+        let id = key_of(&[id]);
+        comes_back(&projection, &id);
+        let Some(Ok(Cell::Present(value))) = id.cells().next() else { panic!() };
+        let flat = projected(&projection, &row(value, Cell::Present(Value::Document(&document(|_| {})))));
+        assert_eq!(projection.id(&projection.schema().key_of(&flat).unwrap()).unwrap(), id);
+        let refused = &shown(&composite, &flat)[0];
+        assert!(refused.contains(MISFIT) && !refused.contains("secret"), "{refused}");
+    }
+    // Words about a field stand in the key where there is nothing else.
+    let bare = schema(&[("a", "text")], 1);
+    let projection = Projection::new(&bare, DocumentMapping::default());
+    let other = document(|out| out.text("other", "x").unwrap());
+    let flat = projected(&projection, &row(Value::Text("k"), Cell::Present(Value::Document(&other))));
+    assert!(shown(&bare, &flat)[0].contains("\"other\""));
+    assert_eq!(projection.id(&projection.schema().key_of(&flat).unwrap()).unwrap(), key_of(&[Value::Text("k")]));
+}
+
+#[test]
+fn a_field_with_the_name_of_a_key_column_says_what_the_key_says_or_is_another_field() {
+    let table = schema(&[("id", "int(64)"), ("n", "int(32)"), ("extra", "json")], 1);
+    let look = |other_fields: OtherFields, build: &dyn Fn(&mut Writer)| {
+        let bytes = document(|out| build(out));
+        let mapping = DocumentMapping { other_fields, ..Default::default() };
+        let projection = Projection::new(&table, mapping);
+        shown(&table, &projected(&projection, &row(Value::Int(5), Cell::Present(Value::Document(&bytes)))))
+    };
+    let (same, other) = (
+        |out: &mut Writer| out.put(kind::DOUBLE, "id", &5.0f64.to_le_bytes()).unwrap(),
+        |out: &mut Writer| {
+            out.put(kind::INT32, "id", &42i32.to_le_bytes()).unwrap();
+        },
+    );
+    assert_eq!(look(OtherFields::Refuse, &same), ["Int(5)", "null", "null"]);
+    assert!(look(OtherFields::Refuse, &other)[1].contains("not what its key says"));
+    assert_eq!(look(OtherFields::Ignore, &other), ["Int(5)", "null", "null"]);
+    let rest = look(OtherFields::Column("extra".to_owned()), &other);
+    assert_eq!(rest[2], "Json(\"{\\\"id\\\":42}\")");
+    // So is one with the name of the column that takes the others.
+    let rest = look(OtherFields::Column("extra".to_owned()), &|out| out.text("extra", "x").unwrap());
+    assert_eq!(rest[2], "Json(\"{\\\"extra\\\":\\\"x\\\"}\")");
+}
+
+#[test]
+fn a_name_that_is_no_text_is_refused_in_its_row() {
+    let table = schema(&[("id", "int(64)"), ("n", "int(32)")], 1);
+    let mut bytes = document(|out| {
+        out.text("?", "x").unwrap();
+        out.put(kind::INT32, "n", &1i32.to_le_bytes()).unwrap();
+    });
+    bytes[5] = 0xFF;
+    let set = document(|out| {
+        out.begin(kind::DOCUMENT, "u").unwrap();
+        out.put(kind::INT32, "n", &2i32.to_le_bytes()).unwrap();
+    });
+    let mut changed = bytes.clone();
+    let at = changed.len() - 5;
+    changed[at] = 2;
+    assert_eq!(patch::apply(&set, &bytes).unwrap(), changed);
+    let whole = row(Value::Int(5), Cell::Present(Value::Document(&bytes)));
+    let look = |other_fields| {
+        let projection = Projection::new(&table, DocumentMapping { other_fields, ..Default::default() });
+        shown(&table, &projected(&projection, &whole))
+    };
+    assert_eq!(look(OtherFields::Ignore), ["Int(5)", "Int(1)"]);
+    let refused = look(OtherFields::Refuse);
+    assert!(refused[1].contains("UTF-8"), "{refused:?}");
+}
+
+#[test]
+fn an_edit_below_a_field_that_was_set_before_is_applied() {
+    let table = schema(&[("id", "int(64)"), ("j", "json")], 1);
+    let patch = |path: &str, set: &dyn Fn(&mut Writer, &str)| {
+        document(|out| {
+            out.begin(kind::DOCUMENT, "u").unwrap();
+            set(out, path);
+            out.end().unwrap();
+        })
+    };
+    let inner = document(|out| out.put(kind::INT32, "a", &1i32.to_le_bytes()).unwrap());
+    let whole = patch("j", &|out, path| out.put(kind::DOCUMENT, path, &inner).unwrap());
+    let below = patch("j.b", &|out, path| out.text(path, "x").unwrap());
+    let projection = Projection::new(&table, DocumentMapping::default());
+    let look = |patches: &[u8]| {
+        shown(&table, &projected(&projection, &row(Value::Int(5), Cell::Present(Value::Patch(patches)))))[1].clone()
+    };
+    assert_eq!(look(&[whole.clone(), below.clone()].concat()), "Json(\"{\\\"a\\\":1,\\\"b\\\":\\\"x\\\"}\")");
+    assert!(look(&below).contains("collMod"));
+    assert_eq!(look(&[below, whole].concat()), "Json(\"{\\\"a\\\":1}\")");
+}
+
+#[test]
+fn the_ids_of_a_row_are_all_that_become_it() {
+    let ids = |kind: &str, value: Value<'_>| {
+        let table = schema(&[("k", kind), ("n", "int(32)")], 1);
+        let projection = Projection::new(&table, DocumentMapping::default());
+        let ids = projection.ids_of_columns(&key_of(&[value]), &table).unwrap().unwrap();
+        for id in &ids {
+            let there = projection.key(id, &mut Room::default()).unwrap();
+            let Some(Ok(Cell::Present(field))) = there.cells().next() else { panic!() };
+            let mut scratch = String::new();
+            let conversion = Conversion::new(&ColumnType::Field, &kind.parse().unwrap()).unwrap();
+            assert_eq!(conversion.apply(field, &mut scratch).unwrap(), value);
+        }
+        ids.len()
+    };
+    assert_eq!(ids("text", Value::Text("x")), 1);
+    assert_eq!(ids("text", Value::Text("0123456789abcdef01234567")), 2);
+    assert_eq!(ids("text", Value::Text("0123456789ABCDEF01234567")), 1);
+    assert_eq!(ids("text", Value::Text("01234567-89ab-cdef-0123-456789abcdef")), 2);
+    assert_eq!(ids("bytes", Value::Bytes(&[1; 12])), 2);
+    assert_eq!(ids("uuid", Value::Uuid([1; 16])), 2);
+    assert_eq!(ids("bool", Value::Bool(true)), 2);
+    assert_eq!(ids("int(8)", Value::Int(1)), 2);
+    assert_eq!(ids("int(64)", Value::Int(1)), 1);
+    assert_eq!(ids("timestamptz(6)", Value::TimestampTz(1)), 1);
 }

@@ -1,0 +1,103 @@
+//! `document` of a table: how its rows are documents.
+
+use crate::config::databases::Adapter;
+use crate::config::pipelines::Databases;
+use crate::config::place::suggestion;
+use crate::config::section::{Field, Section};
+use sync_worker_core::document::mapping::{DocumentMapping, OtherFields, Times};
+use sync_worker_core::name::DatabaseName;
+
+pub const DOCUMENT: [Field; 3] = [
+    Field {
+        name: "other_fields",
+        takes: "`\"refuse\"`, `\"ignore\"` or `\"column:NAME\"`",
+        default: "\"refuse\"",
+        about: "What becomes of a document's fields that the table has no column for. `refuse`: the row becomes a dead \
+                letter that names the field; `ignore`: they are left out; `column:NAME`: that JSON column takes them, \
+                from MongoDB only.",
+    },
+    Field {
+        name: "keep_key_columns",
+        takes: "`true` or `false`",
+        default: "false",
+        about: "To MongoDB: whether the key columns are fields of the document beside its `_id`.",
+    },
+    Field {
+        name: "times",
+        takes: "`\"refuse\"` or `\"text\"`",
+        default: "\"refuse\"",
+        about: "To MongoDB, whose dates have milliseconds: what becomes of timestamps with more digits. `refuse`: such a \
+                row becomes a dead letter; `text`: all values of a column with more than three digits of a second become \
+                ISO 8601 texts, as in `2024-02-29T23:59:59.000001Z`.",
+    },
+];
+
+/// Where the documents of a pipeline are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Way {
+    FromDocuments,
+    ToDocuments,
+}
+
+pub fn read(
+    table: &Section<'_>,
+    members: Option<&(DatabaseName, Vec<DatabaseName>)>,
+    databases: &Databases,
+) -> DocumentMapping {
+    if !table.has("document") {
+        return DocumentMapping::default();
+    }
+    let section = table.section("document", &DOCUMENT);
+    let mapping = DocumentMapping {
+        other_fields: other_fields(&section).unwrap_or_default(),
+        keep_key_columns: section.flag("keep_key_columns").unwrap_or_default(),
+        times: section.choice("times", &[("refuse", Times::Refuse), ("text", Times::Text)]).unwrap_or_default(),
+    };
+    match members.map(|members| way(members, databases)) {
+        Some(Some(Way::FromDocuments)) => {
+            for name in ["keep_key_columns", "times"].into_iter().filter(|name| section.has(name)) {
+                section.problem(name, "is for rows that go to MongoDB; the source of this pipeline is MongoDB itself");
+            }
+        }
+        Some(Some(Way::ToDocuments)) if matches!(mapping.other_fields, OtherFields::Column(_)) => {
+            section.problem(
+                "other_fields",
+                "can name a column where the source is MongoDB only; there are refuse, ignore",
+            );
+        }
+        Some(None) => table.problem("document", "is for pipelines between MongoDB and another kind of database"),
+        // Without members that are right nothing can be said of them.
+        Some(Some(Way::ToDocuments)) | None => {}
+    }
+    mapping
+}
+
+fn other_fields(section: &Section<'_>) -> Option<OtherFields> {
+    let text = section.text("other_fields")?.value;
+    let found = match (text.as_str(), text.strip_prefix("column:")) {
+        ("refuse", _) => Some(OtherFields::Refuse),
+        ("ignore", _) => Some(OtherFields::Ignore),
+        (_, Some(name)) if !name.is_empty() => Some(OtherFields::Column(name.to_owned())),
+        _ => None,
+    };
+    if found.is_none() {
+        let word = text.split_once(':').map_or(&*text, |(word, _)| word);
+        let suggestion = suggestion(word, ["refuse", "ignore", "column:NAME"]);
+        section.problem("other_fields", format!("there is no {text:?}{suggestion}"));
+    }
+    found
+}
+
+/// None where no documents become rows or rows documents. A database that is configured wrongly may be of any kind.
+fn way((from, to): &(DatabaseName, Vec<DatabaseName>), databases: &Databases) -> Option<Way> {
+    let documents = |name: &DatabaseName| match databases.get(name.as_str()) {
+        Some(Some(database)) => Some(matches!(database.adapter, Adapter::Mongodb(_))),
+        Some(None) | None => None,
+    };
+    let any = |which: bool| to.iter().any(|target| documents(target).is_none_or(|documents| documents == which));
+    match documents(from) {
+        Some(true) => any(false).then_some(Way::FromDocuments),
+        Some(false) => any(true).then_some(Way::ToDocuments),
+        None => Some(Way::ToDocuments).filter(|_| any(true)).or(Some(Way::FromDocuments)),
+    }
+}
