@@ -146,7 +146,7 @@ fn mysql() -> Vec<Column> {
         ("datetime(3)", vec![("'2024-02-29 12:00:00.001'", date(NOON + 1))]),
         ("datetime(6)", vec![("'2024-02-29 12:00:00.001'", date(NOON + 1))]),
         ("timestamp(3)", vec![("'2024-02-29 12:00:00.001'", date(NOON + 1))]),
-        ("year", vec![("0", Bson::Int32(2000)), ("'0000'", Bson::Int32(0)), ("2155", Bson::Int32(2155))]),
+        ("year", vec![("'0'", Bson::Int32(2000)), ("0", Bson::Int32(0)), ("2155", Bson::Int32(2155))]),
         (
             "json",
             vec![

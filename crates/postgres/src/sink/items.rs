@@ -214,6 +214,13 @@ impl Builder<'_> {
                 rows.writes.push(version.write);
                 rows.fresh += u64::from(version.fresh);
             }
+            // No row has a key that the table can't hold: it is deleted already.
+            Err(NotEncoded::Refused(_)) if kind == Kind::Delete => {
+                self.idle += 1;
+                if rows.writes.is_empty() {
+                    groups.remove(at);
+                }
+            }
             Err(NotEncoded::Refused(reason)) => {
                 self.refused.push(Refused { write: version.write, class: ErrorClass::Poison, reason });
                 if rows.writes.is_empty() {
