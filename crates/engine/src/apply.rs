@@ -125,7 +125,7 @@ impl Apply {
         if held.epoch.is_some_and(|epoch| progress.marker.epoch > epoch + held.asked) {
             return Err(EngineError::Superseded(format!("the target {}", self.id.database)).into());
         }
-        *held = Held { epoch: Some(progress.marker.epoch), asked: 0 };
+        (held.epoch, held.asked) = (Some(progress.marker.epoch), 0);
         let (subscription, sequence) = self.resume(&progress.marker).await?;
         let mut lot = ParkingLot::new(self.id.clone(), self.queue.clone(), self.retry.clone());
         lot.reset(&progress.parked, progress.marker.offset).await?;
@@ -136,11 +136,14 @@ impl Apply {
         let (feed, records) = mpsc::channel(READS_READY);
         let mut feeder = JoinSet::new();
         feeder.spawn(read_ahead(subscription, feed));
-        let assembler = Assembler::new(self.limits.clone(), sequence, self.metrics.clone());
+        let assembler = Assembler::new(self.limits.clone(), sequence, self.metrics.clone(), held.pace);
         let mut session =
             Session { sink, marker: progress.marker, lot, assembler, records, next_retry: None, asked: None };
         session.schedule_retry().await?;
-        session.stream(self, &mut feeder).await
+        let outcome = session.stream(self, &mut feeder).await;
+        // A batch that was too much for the link or the target would be so again.
+        held.pace = Some(session.assembler.pace_after(outcome.is_err()));
+        outcome
     }
 
     /// The stream of records after the marker. A marker of another log, below or above what the log holds, or over
@@ -196,6 +199,8 @@ struct Held {
     epoch: Option<u64>,
     /// Take-overs since, answered or not: one whose answer was lost may have moved the epoch.
     asked: u64,
+    /// How many rows the target takes in good time, as far as the last session has seen.
+    pace: Option<usize>,
 }
 
 async fn read_ahead(mut subscription: Box<dyn Subscription>, feed: mpsc::Sender<Vec<Delivered>>) -> Result<()> {

@@ -66,7 +66,8 @@ pub struct Assembler {
 }
 
 impl Assembler {
-    pub fn new(limits: BatchLimits, sequence: Sequence, metrics: ApplyMetrics) -> Self {
+    /// `pace`: of an earlier session.
+    pub fn new(limits: BatchLimits, sequence: Sequence, metrics: ApplyMetrics, pace: Option<usize>) -> Self {
         Self {
             limits,
             sequence,
@@ -78,8 +79,13 @@ impl Assembler {
             complete: 0,
             complete_bytes: 0,
             end: None,
-            pace: FIRST_PACE,
+            pace: pace.unwrap_or(FIRST_PACE),
         }
+    }
+
+    /// The pace that the next session begins with.
+    pub fn pace_after(&self, failed: bool) -> usize {
+        if failed { (self.pace.min(FIRST_PACE) / 2).max(1) } else { self.pace }
     }
 
     pub fn push(&mut self, delivered: Delivered) -> Result<(), EngineError> {
@@ -174,7 +180,7 @@ mod tests {
 
     fn assembler(transaction_rows: usize) -> Assembler {
         let limits = BatchLimits { transaction_rows, ..BatchLimits::default() };
-        Assembler::new(limits, Sequence::default(), Metrics::new().unwrap().apply("p", "d"))
+        Assembler::new(limits, Sequence::default(), Metrics::new().unwrap().apply("p", "d"), None)
     }
 
     fn delivered(offset: u64, last: bool) -> Delivered {
@@ -240,6 +246,17 @@ mod tests {
             assembler.took(assembler.pace, Duration::from_secs(2));
         }
         assert_eq!(assembler.pace, 1);
+        assert_eq!((assembler.pace_after(false), assembler.pace_after(true)), (1, 1));
+        // What a session could not get through, the next one tries in halves.
+        let mut again = FIRST_PACE;
+        for _ in 0..40 {
+            let limits = BatchLimits::default();
+            let metrics = Metrics::new().unwrap().apply("p", "d");
+            let next = Assembler::new(limits, Sequence::default(), metrics, Some(again)).pace_after(true);
+            assert!(next < again || next == 1);
+            again = next;
+        }
+        assert_eq!(again, 1);
     }
 
     #[test]
