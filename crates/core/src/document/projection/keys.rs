@@ -12,6 +12,9 @@ use crate::value::{Cell, Damaged, Value};
 /// The parts of a composite key have few forms each; what has more than this of them together is no key of a document.
 const MOST_FORMS: usize = 64;
 
+/// A field without its name: its type and its bytes.
+type Form = (u8, Vec<u8>);
+
 impl Projection {
     /// The other table's form of a document's key.
     pub fn key(&self, key: &Key, room: &mut Room) -> Result<Key, Damaged> {
@@ -62,15 +65,15 @@ impl Projection {
     /// The keys of documents that one in the other table's own types may be of: first the one that a row would be
     /// written with, then those of other types whose documents become the same row.
     pub fn ids_of_columns(&self, key: &Key, other: &Schema) -> Result<Result<Vec<Key>, Refusal>, Damaged> {
-        let mut found: Vec<Vec<(u8, Vec<u8>)>> = vec![Vec::new()];
+        let mut found: Vec<Vec<Form>> = vec![Vec::new()];
         for (cell, &column) in key.cells().zip(&other.key) {
             let Cell::Present(value) = cell? else { return Err(Damaged("a key column is unknown")) };
             let forms = match self.forms(value, &other.columns[column].kind)? {
                 Ok(forms) => forms,
                 Err(refusal) => return Ok(Err(refusal)),
             };
-            let longer = |parts: &Vec<(u8, Vec<u8>)>| {
-                let with = |form: &(u8, Vec<u8>)| parts.iter().chain([form]).cloned().collect();
+            let longer = |parts: &Vec<Form>| {
+                let with = |form: &Form| parts.iter().chain([form]).cloned().collect();
                 forms.iter().map(with).collect::<Vec<_>>()
             };
             found = found.iter().flat_map(longer).take(MOST_FORMS).collect();
@@ -79,7 +82,7 @@ impl Projection {
     }
 
     /// The fields that become this value in a column of this type.
-    fn forms(&self, value: Value<'_>, column: &ColumnType) -> Result<Result<Vec<(u8, Vec<u8>)>, Refusal>, Damaged> {
+    fn forms(&self, value: Value<'_>, column: &ColumnType) -> Result<Result<Vec<Form>, Refusal>, Damaged> {
         let mut forms = Vec::new();
         let mut written = Writer::default();
         let refused = field::put(&mut written, "v", value, column, self.mapping.times).err();
@@ -124,7 +127,7 @@ impl Projection {
         }
     }
 
-    fn id_of(&self, fields: &[(u8, Vec<u8>)]) -> Result<Key, Damaged> {
+    fn id_of(&self, fields: &[Form]) -> Result<Key, Damaged> {
         if let [(kind, bytes)] = fields {
             return whole_id(*kind, bytes);
         }
@@ -143,7 +146,7 @@ fn whole_id(kind: u8, bytes: &[u8]) -> Result<Key, Damaged> {
 }
 
 /// The only field of a document.
-fn only(writer: Writer) -> Result<(u8, Vec<u8>), Damaged> {
+fn only(writer: Writer) -> Result<Form, Damaged> {
     let document = writer.finish()?;
     let field = Document::new(&document)?.get("v")?.ok_or(Damaged("a field that was written"))?;
     Ok((field.kind, field.bytes.to_vec()))
