@@ -145,7 +145,6 @@ async fn to_log(here: &Shared, under: &Path, repetitions: usize, count: u64) -> 
         eprintln!("MongoDB -> log: {ours:.0} changes/s, change stream {peer:.0}");
     }
     let total = repetitions as u64 * count;
-    source.drop().await?;
     servers.restart("target")?;
     let worker = installation.start()?;
     target.until("entry", total, LIMIT).await?;
@@ -155,6 +154,7 @@ async fn to_log(here: &Shared, under: &Path, repetitions: usize, count: u64) -> 
     let counts = target.connect().await?.rows(same).await?;
     let total = Some(total.to_string());
     ensure!(counts == [vec![total.clone(), total.clone(), total]], "the log delivers something else: {counts:?}");
+    source.drop().await?;
     Ok([rates, costs])
 }
 
