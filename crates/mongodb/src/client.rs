@@ -192,8 +192,6 @@ pub async fn within<T>(doing: &'static str, work: impl Future<Output = mongodb::
     }
 }
 
-use std::future::IntoFuture;
-
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -179,8 +179,6 @@ impl Bookkeeping {
     }
 }
 
-use std::future::IntoFuture;
-
 fn binary(bytes: Vec<u8>) -> Binary {
     Binary { subtype: bson::spec::BinarySubtype::Generic, bytes }
 }

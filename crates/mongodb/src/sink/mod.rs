@@ -17,7 +17,6 @@ use marker::Bookkeeping;
 use mongodb::ClientSession;
 use mongodb::options::{Acknowledgment, ReadConcern, WriteConcern};
 use std::collections::HashMap;
-use std::future::IntoFuture;
 use std::time::Duration;
 use sync_worker_core::database::{Scope, TableAt};
 use sync_worker_core::error::Result as CoreResult;
