@@ -368,6 +368,10 @@ impl<'a> Attempt<'a> {
                 };
             }
         };
+        if careful && outcome.lacks && outcome.lacking.is_empty() {
+            // Nothing would be learned from it, and the batch tried for ever.
+            return Err(Error::Protocol("a document was missing and no word on which").into());
+        }
         if outcome.lacks {
             let reason = "the row is missing at the target and the source sent only a part of it";
             let fault = || Fault { class: ErrorClass::Dependency, reason: reason.to_owned() };
