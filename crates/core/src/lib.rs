@@ -16,6 +16,7 @@ pub mod database;
 mod decimal;
 pub mod document;
 pub mod error;
+pub mod guard;
 pub mod json;
 pub mod name;
 pub mod position;

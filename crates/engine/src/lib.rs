@@ -39,6 +39,7 @@ pub mod pipeline;
 pub mod preflight;
 pub mod projected;
 pub mod publish;
+pub mod resolve;
 pub mod retry;
 pub mod sequence;
 pub mod snapshot;

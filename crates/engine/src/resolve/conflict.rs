@@ -1,0 +1,64 @@
+//! What goes into the conflict ledger.
+
+use super::version::{Event, Member, Version};
+use std::sync::Arc;
+use sync_worker_core::record::Offset;
+
+/// PostgreSQL 18's names of conflicts, and what they lack.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Kind {
+    /// Both inserted the key.
+    InsertExists,
+    /// Both updated the row.
+    UpdateOriginDiffers,
+    /// An update of a row that was deleted elsewhere.
+    UpdateDeleted,
+    /// A delete of a row that was updated elsewhere.
+    DeleteOriginDiffers,
+    /// Both deleted the row.
+    DeleteMissing,
+    /// A member holds a row that its own stream has never shown.
+    Drift,
+    /// The same, where so much was under way that the row may be one of ours.
+    Late,
+}
+
+impl Kind {
+    /// Of an event that meets the version that is held.
+    pub fn of(held: &Version, event: &Event) -> Self {
+        match (&event.version.row, &held.row) {
+            (None, None) => Kind::DeleteMissing,
+            (None, Some(_)) => Kind::DeleteOriginDiffers,
+            (Some(_), None) => Kind::UpdateDeleted,
+            (Some(_), Some(_)) if event.before.is_none() => Kind::InsertExists,
+            (Some(_), Some(_)) => Kind::UpdateOriginDiffers,
+        }
+    }
+
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Kind::InsertExists => "insert_exists",
+            Kind::UpdateOriginDiffers => "update_origin_differs",
+            Kind::UpdateDeleted => "update_deleted",
+            Kind::DeleteOriginDiffers => "delete_origin_differs",
+            Kind::DeleteMissing => "delete_missing",
+            Kind::Drift => "drift",
+            Kind::Late => "late",
+        }
+    }
+}
+
+/// One entry of the ledger.
+#[derive(Clone, Debug)]
+pub struct Conflict {
+    /// The record at which it was decided. With `column` and the key it names the entry.
+    pub offset: Offset,
+    pub kind: Kind,
+    pub winner: Arc<Version>,
+    /// None where no version lost: a drifted row, whose image only the member has.
+    pub loser: Option<Arc<Version>>,
+    /// Where a single column of a merged row was contested.
+    pub column: Option<usize>,
+    /// The member that holds a drifted row.
+    pub at: Option<Member>,
+}

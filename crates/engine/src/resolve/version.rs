@@ -1,0 +1,160 @@
+//! Versions of a row, and what is under way of them.
+
+use std::sync::Arc;
+use sync_worker_core::guard::{Expected, Image};
+use sync_worker_core::name::TableName;
+use sync_worker_core::record::Offset;
+use sync_worker_core::row::{Key, Row};
+
+/// A database of the pipeline, by its place among the members in the order of their names.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Member(pub u8);
+
+/// A row of a logical table, whichever member it is at.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct RowKey {
+    pub table: TableName,
+    pub key: Key,
+}
+
+/// Who made a version.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Origin {
+    Member(Member),
+    /// Put together from versions of several members: nobody holds it yet.
+    Merge,
+    Person,
+}
+
+/// Names a version on every applier alike.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum VersionId {
+    /// The version that this record brought.
+    Record(Offset),
+    /// What the columns of this record were merged into.
+    Merged(Offset),
+}
+
+/// A state of a row that was accepted, or wants to be.
+#[derive(Clone, Debug)]
+pub struct Version {
+    pub id: VersionId,
+    pub key: RowKey,
+    pub origin: Origin,
+    /// Whose priority and name it has before a strategy: of the members that it was merged from, the one that comes first.
+    /// None for a person's.
+    pub by: Option<Member>,
+    /// Microseconds since 1970-01-01 UTC by the clock of its origin; of a merged version the latest.
+    pub commit_time: i64,
+    /// The logical row; None for a delete.
+    pub row: Option<Row>,
+    pub image: Image,
+    /// A snapshot row.
+    pub read: bool,
+}
+
+/// A change that a member's own stream shows.
+#[derive(Clone, Debug)]
+pub struct Event {
+    pub version: Arc<Version>,
+    /// The row that it was made over.
+    pub before: Option<Row>,
+    pub before_image: Image,
+}
+
+/// What a member is to do about a version.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Expectation {
+    /// It has the version, or something newer of its own: whatever waits there has been superseded.
+    Keep,
+    Over(Vec<Expected>),
+}
+
+/// A version on its way.
+#[derive(Clone, Debug)]
+pub struct Send {
+    pub version: Arc<Version>,
+    pub to: Vec<(Member, Expectation)>,
+}
+
+/// A send whose echo has not been seen.
+#[derive(Clone, Debug)]
+pub struct UnderWay {
+    pub member: Member,
+    /// The record that caused the send.
+    pub sent: Offset,
+    pub over: Images,
+    /// A write of the member has won since. Whether the send was written over an equal image all the same shows in its echo.
+    pub unsure: bool,
+}
+
+/// What a send may be written over, without repetitions and bounded (invariant 9): the first few, which old sends may have
+/// found, and the last ones.
+#[derive(Clone, Debug, Default)]
+pub struct Images {
+    list: Vec<Expected>,
+    /// Some are missing: a row that differs may be one of those.
+    pub cut: bool,
+}
+
+const FIRST: usize = 4;
+
+impl Images {
+    pub fn one(expected: Expected) -> Self {
+        Self { list: vec![expected], cut: false }
+    }
+
+    pub fn as_slice(&self) -> &[Expected] {
+        &self.list
+    }
+
+    pub fn push(&mut self, expected: Expected, limit: usize) {
+        if self.list.contains(&expected) {
+            return;
+        }
+        if self.list.len() >= limit {
+            self.list.remove(FIRST.min(limit / 2));
+            self.cut = true;
+        }
+        self.list.push(expected);
+    }
+}
+
+/// A key of which a version is under way to somebody.
+#[derive(Clone, Debug)]
+pub struct Entry {
+    pub version: Arc<Version>,
+    pub under_way: Vec<UnderWay>,
+}
+
+impl Entry {
+    pub fn of(&self, member: Member) -> Option<&UnderWay> {
+        self.under_way.iter().find(|way| way.member == member)
+    }
+
+    pub fn of_mut(&mut self, member: Member) -> Option<&mut UnderWay> {
+        self.under_way.iter_mut().find(|way| way.member == member)
+    }
+
+    /// A send is under way that the member will hold once it is written.
+    pub fn is_pending(&self, member: Member) -> bool {
+        self.of(member).is_some_and(|way| !way.unsure)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn images_are_told_once_and_those_in_the_middle_go_first() {
+        let image = |number: u8| Expected::Image(Image::Row([number; 16]));
+        let mut images = Images::one(image(0));
+        (0..8).for_each(|number| images.push(image(number), 8));
+        assert!(!images.cut);
+        (8..12).for_each(|number| images.push(image(number), 8));
+        assert!(images.cut);
+        let kept: Vec<_> = [0, 1, 2, 3, 8, 9, 10, 11].into_iter().map(image).collect();
+        assert_eq!(images.as_slice(), kept);
+    }
+}

@@ -1,0 +1,700 @@
+#!/usr/bin/env python3
+"""Executable model of two-way sync: causal conflict detection by echo, compare-and-set apply.
+
+Run it:      python3 resolver_model.py [schedules] [first seed]
+Prove it:    python3 resolver_model.py --mutants     (each broken variant must be caught)
+Exit status: 0 when every random schedule converged and kept its guarantees, 1 otherwise.
+
+What is modelled
+----------------
+Databases accept local writes at any time. Each database has ONE totally ordered change stream.
+A capture task per database copies that stream, in order, onto ONE totally ordered log (a partition
+of the bus). An applier per target database reads the log in order, runs the resolver over it and
+writes the winners to its target, in transactions that each do three things:
+
+  1. move the target's progress marker, by compare-and-set, to the log offset applied up to
+     (exactly-once; a second applier of the same target is refused);
+  2. write each version only over the version that the resolver expects there (guard: the image that
+     the target should hold). A row that differs is left alone and its key is PARKED: most often the
+     application has just written it and capture has not shown that yet;
+  3. record parked keys (key, offset, what was seen) in the target itself.
+
+When the target's own stream shows such a transaction, capture publishes Marker(database, offset,
+parked, unparked) instead of rows: the echo. It stops loops, and tells every resolver since when that
+database has, or lacks, a version.
+
+Resolver rule, per key: an entry (version; per database, the offset of the last send under way to it and the images
+that send may be written over) exists while a winning version is still in flight to someone.
+  event from A, no entry, or nothing under way to A, or its before image is the entry's version
+                                            -> A had seen it: accept; send to the others over E.before
+  event from A, something under way to A    -> CONCURRENT: ask the strategy
+       the event wins  -> send to the others over the entry's version; A keeps its own
+       the entry wins  -> send the entry's version to A, over the event
+       `reject` and `manual` always let the entry win; with `manual` a person may still decide otherwise.
+       `on_delete` comes before the strategy where one of the two is a delete.
+  merge, by columns, while an entry exists and none of the images is a delete or an insert: an event changes the columns
+       in which its before and after differ. A delta column gets what the event added, whoever the entry is under way to.
+       Another one is contested if the entry's value differs from the event's before and from its after: the strategy
+       decides it, the loser is recorded. The rest is taken. The merged version is nobody's: to the others over the
+       entry's, to A over the event
+  A send may be written over the image expected there, and over any image that older sends still under way to that
+  database may have found or left. A row that already is as wanted needs no write.
+  Marker(A, n)  -> A has all sends up to n, except parked ones.
+       Parked because the row differed, and no event of A has explained that by now: the row has drifted (it was never
+       captured). Send again, over what was seen there.
+       A's event had won while a send to A was under way, and A did not park that send: the row had gone back to an
+       image that the send could be written over, so it was written after all. Send the entry's version to A again.
+  snapshot row from A  -> dropped if an entry exists; else sent to the others over nothing; loses against any event
+  a person's decision  -> on a key that has a conflict on record, and valid only on the version that the person saw;
+       sent to everyone over that version
+  records whose position is not above the last of their origin are duplicates: dropped
+
+A target may also refuse a version (a constraint, a value that does not fit): parked the same way, and the
+version waits in a retry queue. A newer version of a parked key is tried at once. A retry whose parked row is gone or
+replaced has nothing to do; one that succeeds shows as such in the echo (the parked row goes, the row itself is written).
+
+No clock decides whether writes conflict, no shadow table and no tombstones are needed, state is bounded by what is
+in flight, and every applier reaches the same decisions from the log alone.
+
+Images are values: a row is (writer, a, b, counter). In half of the schedules `writer` tells each version apart; in the
+other half it is empty, a and b have few values, and what rests on telling versions apart is not judged there.
+
+Simpler here than in the world: no constraint across keys; no failover of source, target or bus; one fixed configuration.
+
+Checked after every schedule
+----------------------------
+  all databases equal; nothing left in flight or parked; all appliers decided alike;
+  a local write is overwritten only by a version that saw it or beat it (checked at every single apply);
+  no version comes back that a later write had seen and replaced;
+  every local write that is not in the final version's history is in the ledger as a loser, or in a loser's history;
+  no row is called drifted unless it was written behind capture's back;
+  counters under `delta` end at the exact sum of all increments, where no row is deleted;
+  a column written under `merge` is in the final row, replaced by a write that saw it, or in the ledger as a loser.
+"""
+import copy
+import random
+import sys
+
+MUTANTS = {
+    "no-dedup": "records that capture published twice are not dropped",
+    "echo-ignored": "a marker does not end the wait for a version",
+    "echo-early": "a version counts as seen when it is sent, not when its echo shows",
+    "no-guard": "a version is written over whatever the target holds",
+    "loser-kept": "the database whose write lost is not sent the winner",
+    "marker-monotonic": "the marker only has to grow: a second applier repeats writes",
+    "parked-forgotten": "a marker covers a version that the target has not taken",
+    "drift-ignored": "a row that differs without an event to explain it is left as it is",
+    "aba": "a row that went away and came back to what a send expected hides that the send was written over it",
+    "snapshot-wins": "a snapshot row is treated like a change",
+    "stale-decision": "a decision is carried out on a state that the person did not see",
+    "delta-equal": "a counter that shows the written value already is taken for having it",
+    "column-silent": "a column that lost is not put on record",
+    "retry-unguarded": "a retry is written over whatever the target holds by then",
+}
+mutant = None
+KEEP = "KEEP"  # instead of an image: this database has the version, or something newer of its own
+
+
+def image(version):
+    """What a database holds that has this version; None for no row."""
+    return version["value"]
+
+
+class Rules:
+    """How a table decides: a strategy, what a delete does, and whether columns are merged."""
+
+    def __init__(self, strategy, on_delete, merge):
+        self.strategy, self.on_delete, self.merge = strategy, on_delete, merge
+
+    def winner(self, held, event):
+        if (held["value"] is None) != (event["value"] is None) and self.on_delete != "by_strategy":
+            deletes = self.on_delete == "delete_wins"
+            return held if (held["value"] is None) == deletes else event
+        return STRATEGIES[self.strategy](held, event)
+
+
+class Resolver:
+    def __init__(self, databases, rules):
+        self.databases, self.rules = list(databases), rules
+        self.entries = {}    # key -> dict(version; pending, unsure: database -> (offset of the send, images it may be written over))
+        self.parked = {}     # (database, key) -> offset of the send that the database has not taken
+        self.position = {}   # origin -> highest stream position seen
+        self.last = {}       # key with a conflict on record -> image of its last accepted version
+        self.ledger = []     # (offset, key, winner, loser, kind)
+        self.equal = set()   # (event, version): the event was written over the very image of a version that it had not been sent, for the judge
+
+    def on_record(self, seq, record):
+        """Returns a list of (version, {database: images that it may be written over})."""
+        origin, position, kind, payload = record
+        if position <= self.position.get(origin, -1) and mutant != "no-dedup":
+            return []
+        self.position[origin] = position
+        if kind == "marker":
+            return self.on_marker(seq, origin, *payload)
+        if kind == "read" and mutant != "snapshot-wins":
+            return self.on_read(seq, payload)
+        if kind == "decision":
+            return self.on_decision(seq, payload)
+        return self.on_event(seq, payload)
+
+    def dispute(self, seq, key, held, winner, loser, kind):
+        """Puts a conflict on record; `held` is the version that stands until something else is accepted."""
+        self.ledger.append((seq, key, winner, loser, kind))
+        self.last[key] = image(held)
+
+    def on_marker(self, seq, database, offset, parked, unparked):
+        dropped = {(key, self.parked.pop((database, key), None)) for key, written in unparked if not written}
+        for key, written in unparked:
+            self.parked.pop((database, key), None)
+        differs = set()
+        if mutant != "parked-forgotten":
+            for key, sent, reason in parked:
+                self.parked[(database, key)] = sent
+                if reason == "differs":
+                    differs.add(key)
+        if mutant == "echo-ignored":
+            return []
+        sends = []
+        for key, entry in list(self.entries.items()):
+            version, pending, unsure = entry["version"], entry["pending"], entry["unsure"]
+            taken = lambda sent: self.parked.get((database, key)) != sent
+            if database in unsure and unsure[database][0] <= offset and taken(unsure[database][0]):
+                sent, over = unsure.pop(database)
+                if (key, sent) not in dropped and mutant != "aba":
+                    pending[database] = (seq, over)
+                    sends.append((version, {database: over}))
+                    continue
+            if database in pending and pending[database][0] <= offset:
+                sent, over = pending[database]
+                if taken(sent):
+                    del pending[database]
+                elif key in differs and mutant != "drift-ignored":
+                    self.dispute(seq, key, version, version["id"], None, "drift")
+                    pending[database] = (seq, over + [("seen", sent)])
+                    sends.append((version, {database: over + [("seen", sent)]}))
+            if not pending and not unsure:
+                del self.entries[key]
+        return sends
+
+    def on_read(self, seq, version):
+        if version["key"] in self.entries:
+            return []
+        return self.accept(seq, version, {d: None for d in self.others(version)})
+
+    def on_decision(self, seq, version):
+        if self.last.get(version["key"], KEEP) != version["before"] and mutant != "stale-decision":
+            return []
+        return self.accept(seq, version, {d: version["before"] for d in self.databases})
+
+    def on_event(self, seq, event):
+        origin, key = event["origin"], event["key"]
+        entry = self.entries.get(key)
+        if entry is not None and self.rules.merge and not entry["version"]["read"]:
+            if None not in (entry["version"]["value"], event["before"], event["value"]):
+                return self.on_columns(seq, event, entry)
+        if entry is None or origin not in entry["pending"]:
+            return self.accept(seq, event, {d: event["before"] for d in self.others(event)})
+        held = entry["version"]
+        if held["origin"] == origin or event["before"] == image(held):  # its own version sent back to it, or it evidently saw this one
+            self.equal.add((event["id"], held["id"]))
+            return self.accept(seq, event, {d: event["before"] for d in self.others(event)} | {origin: KEEP})
+        winner = event if held["read"] else self.rules.winner(held, event)
+        loser = held if winner is event else event
+        if not loser["read"]:
+            self.dispute(seq, key, held, winner["id"], loser["id"], kind(held, event))
+        if winner is event:
+            return self.accept(seq, event, {d: image(held) for d in self.others(event)} | {origin: KEEP})
+        if mutant == "loser-kept":
+            return []
+        over = entry["pending"][origin][1] + [image(event)]
+        entry["pending"][origin] = (seq, over)
+        return [(held, {origin: over})]
+
+    def on_columns(self, seq, event, entry):
+        """While an entry exists, the columns that an event changed are merged into it; what an event added to a counter
+        is added, whoever the entry is under way to: equal images prove nothing."""
+        origin, key, held = event["origin"], event["key"], entry["version"]
+        merged, contested = merge(held, event, self.rules)
+        if origin not in entry["pending"] and origin not in entry["unsure"] and merged["value"] == event["value"]:
+            return self.accept(seq, event, {d: event["before"] for d in self.others(event)})
+        for column, winner, loser in contested if mutant != "column-silent" else []:
+            self.dispute(seq, key, held, (winner["id"], column, winner["value"][column]), (loser["id"], column, loser["value"][column]), "update_origin_differs")
+        return self.accept(seq, merged, {d: image(held) for d in self.others(event)} | {origin: image(event)})
+
+    def others(self, version):
+        return [d for d in self.databases if d != version["origin"]]
+
+    def accept(self, seq, version, expectations):
+        """Sends the version to each database over the image expected there, or over any that older sends under way
+        to it may have found or left; KEEP: this database has it, or something newer of its own."""
+        old = self.entries.get(version["key"], dict(version=None, pending={}, unsure={}))
+        under_way = {d: (sent, over + [image(old["version"])]) for d, (sent, over) in old["pending"].items()}
+        keeps = [d for d in expectations if expectations[d] is KEEP]
+        under_way = {d: u for d, u in old["unsure"].items() if d not in under_way} | under_way
+        over = {d: under_way.get(d, (0, []))[1] + [e] for d, e in expectations.items() if d not in keeps}
+        pending = {} if mutant == "echo-early" else {d: (seq, o) for d, o in over.items()}
+        unsure = {d: u for d, u in under_way.items() if d not in pending}
+        self.entries[version["key"]] = dict(version=version, pending=pending, unsure=unsure)
+        if version["key"] in self.last:
+            self.last[version["key"]] = image(version)
+        return [(version, over | {d: [KEEP] for d in keeps})]
+
+
+def kind(held, event):
+    """PostgreSQL's name of a conflict, as seen where the event meets the version that is held."""
+    if event["value"] is None:
+        return "delete_missing" if held["value"] is None else "delete_origin_differs"
+    if held["value"] is None:
+        return "update_deleted"
+    return "insert_exists" if event["before"] is None else "update_origin_differs"
+
+
+def timestamp(held, event):  # ties: the name that sorts first
+    return min(held, event, key=lambda v: (-v["ts"], v["by"]))
+
+
+def first_write(held, event):
+    return min(held, event, key=lambda v: (v["ts"], v["by"]))
+
+
+def priority(held, event):  # the name that sorts first has the highest priority
+    return min(held, event, key=lambda v: v["by"])
+
+
+def incumbent(held, event):
+    return held
+
+
+STRATEGIES = {"timestamp": timestamp, "first_write": first_write, "priority": priority, "reject": incumbent, "manual": incumbent}
+WRITER, COUNTER = 0, 3
+
+
+def merge(held, event, rules):
+    """The held version with what the event changed, and the contested columns: (column, winner, loser)."""
+    values, contested = list(held["value"]), []
+    for column, (was, now) in enumerate(zip(event["before"], event["value"])):
+        if was == now:
+            continue
+        if column == COUNTER:
+            if held["value"][column] != now or mutant != "delta-equal":
+                values[column] += now - was
+            continue
+        if held["value"][column] not in (was, now):
+            winner = rules.winner(held, event)
+            contested.append((column, winner, held if winner is event else event))
+            if winner is held:
+                continue
+        values[column] = now
+    ident = f"({held['id']}+{event['id']})"
+    by, ts = min(held["by"], event["by"]), max(held["ts"], event["ts"])
+    return dict(event, origin="merge", by=by, ts=ts, value=tuple(values), id=ident, read=False), contested
+
+
+class Database:
+    def __init__(self, name, skew, history):
+        self.name, self.skew, self.history = name, skew, history
+        self.rows, self.stream = {}, []
+        self.truth = {}  # key -> id of the version held, a delete's too: for the judge, nobody else sees it
+        self.progress, self.parked, self.refuses = -1, {}, set()
+
+    def local_write(self, now, key, value, ident, logged=True):
+        before = self.rows.get(key)
+        if value == before:
+            return  # deleting what is not there, or changing nothing, is no event
+        self.history.wrote(key, ident, self.truth.get(key), logged)
+        self.put(key, value, ident)
+        if logged:
+            version = dict(origin=self.name, key=key, value=value, ts=now + self.skew, id=ident, before=before, by=self.name, read=False)
+            self.stream.append(("event", version))
+
+    def snapshot_row(self, now, key):
+        if key in self.rows:
+            version = dict(origin=self.name, key=key, value=self.rows[key], ts=now, id=self.truth[key], before=None, by=self.name, read=True)
+            self.stream.append(("read", version))
+
+    def apply(self, batch, expected_progress, offset):
+        """One transaction: marker by compare-and-set, guarded rows, parked keys. False: superseded."""
+        if (self.progress >= offset) if mutant == "marker-monotonic" else (self.progress != expected_progress):
+            return False
+        self.progress = offset
+        parked, unparked = [], []
+        for key, (seq, version, over) in batch.items():
+            old = self.parked.pop(key, None)
+            if old:
+                unparked.append((key, False))
+            if KEEP in over:
+                continue
+            if old and ("seen", old["seq"]) in over:
+                over = over + [old["seen"]]
+                if self.rows.get(key) == old["seen"]:
+                    self.history.drifted.append((self.name, key, old["seen"]))
+            reason = self.try_write(version, over)
+            if reason:
+                self.parked[key] = dict(seq=seq, version=version, over=over, seen=self.rows.get(key), reason=reason)
+                parked.append((key, seq, reason))
+        self.stream.append(("marker", (offset, parked, unparked)))
+        return True
+
+    def try_write(self, version, over):
+        key = version["key"]
+        there, truth = self.rows.get(key), self.truth.get(key)
+        if there == image(version):  # it is as wanted already, whoever made it so
+            self.history.same(version["id"], truth)
+            self.truth[key] = version["id"]
+            return None
+        if there not in over and mutant != "no-guard":
+            return "differs"
+        if key in self.refuses:
+            return "refused"
+        if there is None:
+            self.history.same(version["id"], truth)  # written over nothing, as expected: whoever made it nothing
+        self.history.overwrote(self.name, key, None if there is None else truth, version["id"])
+        self.put(key, version["value"], version["id"])
+        return None
+
+    def retry(self, key, seq):
+        """One transaction: the parked version is written, if its row is still there and the guard holds. False: again later."""
+        item = self.parked.get(key)
+        if not item or item["seq"] != seq or item["reason"] != "refused":
+            return True
+        if key in self.refuses:
+            return False
+        reason = self.try_write(item["version"], [self.rows.get(key)] if mutant == "retry-unguarded" else item["over"])
+        if reason:
+            return True  # the application has written meanwhile: its event decides, and the parked row goes then
+        del self.parked[key]
+        self.stream.append(("marker", (self.progress, [], [(key, True)])))
+        return True
+
+    def put(self, key, value, ident):
+        self.truth[key] = ident
+        if value is None:
+            self.rows.pop(key, None)
+        else:
+            self.rows[key] = value
+
+
+class History:
+    """What really happened, seen from outside, to judge the algorithm by."""
+
+    def __init__(self):
+        self.parents, self.replaced, self.local, self.errors, self.drifted = {}, set(), [], [], []
+        self.columns = {}  # (key, column, value written) -> value replaced
+
+    def wrote(self, key, ident, before, logged):
+        self.parents[ident] = [before]
+        self.replaced.add((key, before))
+        if logged:
+            self.local.append((key, ident))
+
+    def wrote_columns(self, key, before, after):
+        for column in range(1, COUNTER):
+            if before is not None and after is not None and before[column] != after[column]:
+                self.columns[key, column, after[column]] = before[column]
+
+    def column_ancestors(self, found):
+        seen, todo = set(), list(found)
+        while todo:
+            item = todo.pop()
+            if item not in seen:
+                seen.add(item)
+                if item in self.columns:
+                    todo.append((item[0], item[1], self.columns[item]))
+        return seen
+
+    def same(self, one, other):
+        if one != other:
+            self.parents.setdefault(one, []).append(other)
+
+    def ancestors(self, idents):
+        seen, todo = set(), list(idents)
+        while todo:
+            ident = todo.pop()
+            if ident is None or ident in seen:
+                continue
+            seen.add(ident)
+            todo += self.parents.get(ident, [])
+            if isinstance(ident, str) and ident.startswith("("):
+                depth, parts, start = 0, [], 1
+                for i, c in enumerate(ident[1:-1], 1):
+                    depth += (c == "(") - (c == ")")
+                    if c == "+" and depth == 0:
+                        parts.append(ident[start:i])
+                        start = i + 1
+                todo += parts + [ident[start:-1]]
+        return seen
+
+    def overwrote(self, database, key, old, new):
+        if old is None or old in self.ancestors([new]):
+            return
+        self.errors.append((database, key, old, new))
+
+
+class Capture:
+    """Copies one database's change stream to the log, at least once and in order."""
+
+    def __init__(self, database):
+        self.database, self.next, self.saved = database, 0, 0
+
+    def step(self, log):
+        if self.next >= len(self.database.stream):
+            return False
+        log.append((self.database.name, self.next) + self.database.stream[self.next])
+        self.next += 1
+        return True
+
+    def checkpoint(self):
+        self.saved = self.next
+
+    def crash(self):
+        self.next = self.saved
+
+
+class Applier:
+    """Consumes the log for one target. `crash` loses everything but the last saved checkpoint."""
+
+    def __init__(self, target, databases, rules, queue):
+        self.target, self.resolver, self.offset, self.batch = target, Resolver(databases, rules), 0, {}
+        self.progress, self.queue = target.progress, queue  # queue: the durable retry queue of this target
+        self.saved = (0, copy.deepcopy(self.resolver))
+
+    def step(self, log):
+        if self.offset >= len(log):
+            return self.flush()
+        for version, expectations in self.resolver.on_record(self.offset, log[self.offset]):
+            if self.target.name in expectations and self.offset > self.progress:  # the last send of a key in a batch is enough
+                self.batch[version["key"]] = (self.offset, version, expectations[self.target.name])
+        self.offset += 1
+
+    def flush(self):
+        if not self.batch:
+            return
+        for key, (seq, version, over) in self.batch.items():  # queued before the commit: at least once
+            if KEEP not in over and key in self.target.refuses:
+                self.queue.append((key, seq))
+        if self.target.apply(self.batch, self.progress, self.offset - 1):
+            self.progress, self.batch = self.offset - 1, {}
+        else:
+            self.crash()
+
+    def retry(self, rng):
+        if self.queue:
+            item = self.queue.pop(rng.randrange(len(self.queue)))
+            if not self.target.retry(*item):
+                self.queue.append(item)
+
+    def checkpoint(self):
+        self.flush()
+        self.saved = (self.offset, copy.deepcopy(self.resolver))
+
+    def crash(self):
+        self.offset, self.resolver, self.batch = self.saved[0], copy.deepcopy(self.saved[1]), {}
+        self.progress = self.target.progress
+
+
+class Schedule:
+    """One random world: what its databases are like, and what its applications write."""
+
+    def __init__(self, rng):
+        self.names = ["crm", "erp", "web"][: rng.choice([2, 2, 3])]
+        self.merges = rng.random() < 0.4
+        strategy = rng.choice(["timestamp", "priority", "first_write", "reject", "manual"])
+        on_delete = rng.choice(["by_strategy", "by_strategy", "delete_wins", "update_wins"])
+        self.rules = Rules(strategy, on_delete, self.merges)
+        self.told_apart = rng.random() < 0.5
+        self.deletes = not self.merges or rng.random() < 0.3
+        self.refusing = rng.random() < 0.5
+        self.drifting = rng.random() < 0.3 and not self.merges
+        self.seeding = rng.random() < 0.5 and not self.merges
+        self.added = {}
+
+    def first(self, key):
+        return (f"s{key}" if self.told_apart else "", "s", "s", 0)
+
+    def next(self, rng, key, ident, row):
+        if row is not None and self.deletes and rng.random() < 0.2:
+            return None
+        _, a, b, counter = row or ("", "s", "s", 0)
+        which, step = rng.choice(["a", "b", "ab", ""]), rng.choice([-1, 1, rng.randint(1, 9)]) if self.merges else 0
+        value = lambda few: ident if self.told_apart else rng.choice(few)
+        a, b = value("xyz") if "a" in which or row is None else a, value("uv") if "b" in which or row is None else b
+        self.added[key] = self.added.get(key, 0) + step
+        return (ident if self.told_apart else "", a, b, counter + step)
+
+
+def run(seed):
+    rng = random.Random(seed)
+    schedule = Schedule(rng)
+    names, rules = schedule.names, schedule.rules
+    history = History()
+    databases = {n: Database(n, rng.choice([0, 0, -50, 50]), history) for n in names}
+    queues = {n: [] for n in names}
+    appliers = [Applier(databases[n], names, rules, queues[n]) for n in names]
+    captures = [Capture(databases[n]) for n in names]
+    log, writes, decisions, now = [], 0, 0, 0
+    total, keys = rng.randint(5, 120), rng.randint(1, 6)
+    for key in range(keys):  # seeding: only the first database has the rows, the others get them by snapshot
+        for n in names[:1] if schedule.seeding else names:
+            databases[n].put(key, schedule.first(key), f"s{key}")
+
+    while writes < total:
+        now += 1
+        db, action = databases[rng.choice(names)], rng.random()
+        applier = rng.choice([a for a in appliers if a.target is db])
+        key = rng.randrange(keys)
+        if action < 0.30:
+            before, ident = db.rows.get(key), f"w{writes}"
+            value = schedule.next(rng, key, ident, before)
+            if schedule.told_apart:
+                history.wrote_columns(key, before, value)
+            db.local_write(now, key, value, ident)
+            writes += 1
+        elif action < 0.58:
+            rng.choice([c for c in captures if c.database is db]).step(log)
+        elif action < 0.85:
+            applier.step(log)
+        elif action < 0.90:
+            applier.flush()
+        elif action < 0.92:
+            applier.checkpoint()
+        elif action < 0.93:
+            applier.crash()
+        elif action < 0.935:
+            rng.choice(captures).checkpoint()
+        elif action < 0.945:
+            rng.choice(captures).crash()
+        elif action < 0.955:
+            applier.retry(rng)
+        elif action < 0.965 and schedule.refusing:
+            db.refuses ^= {key}
+        elif action < 0.972 and not schedule.merges:
+            databases[names[0]].snapshot_row(now, key)
+        elif action < 0.975 and schedule.drifting:  # a write that capture never sees
+            db.local_write(now, key, (f"u{now}", "u", "u", 0), f"u{now}", logged=False)
+        elif action < 0.98 and not schedule.merges:
+            seen = rng.choice(list(databases.values()))
+            basis = seen.rows.get(key)
+            history.parents[f"d{now}"] = [seen.truth.get(key)]
+            value = (f"d{now}" if schedule.told_apart else "", "d", "d", 0)
+            version = dict(origin="person", key=key, value=value, ts=now, id=f"d{now}", before=basis, by="~", read=False)
+            log.append(("person", decisions, "decision", version))
+            decisions += 1
+        elif action < 0.985 and len(captures) < 6:  # a second capture, started from an older checkpoint
+            captures.append(copy.copy(rng.choice(captures)))
+            captures[-1].crash()
+        elif action < 0.99 and len(appliers) < 6:  # a second applier of the same target, likewise
+            twin = Applier(applier.target, names, rules, applier.queue)
+            twin.saved = applier.saved
+            twin.crash()
+            appliers.append(twin)
+
+    for db in databases.values():
+        db.refuses.clear()
+    if not schedule.merges:
+        for key in range(keys):
+            databases[names[0]].snapshot_row(now, key)
+    quiesce(seed, databases, captures, appliers, log, rng)
+    if schedule.drifting:  # a write that capture never saw shows when its key is written to again
+        for key in range(keys):
+            databases[names[0]].local_write(now + 1000, key, (f"e{key}", "end", "end", 0), f"e{key}")
+        quiesce(seed, databases, captures, appliers, log, rng)
+    judge(seed, schedule, databases, appliers, history, log)
+    decided = max((a.resolver.ledger for a in appliers), key=len)
+    return len(log), len(decided)
+
+
+def quiesce(seed, databases, captures, appliers, log, rng):
+    size = None
+    while size != (size := (len(log), [len(d.stream) for d in databases.values()], [len(a.queue) for a in appliers])):
+        for c in captures:
+            while c.step(log):
+                pass
+        for a in appliers:
+            while a.queue:
+                a.retry(rng)
+            while a.offset < len(log):
+                a.step(log)
+            a.flush()
+        assert len(log) < 100_000, f"seed {seed}: never came to rest"
+
+
+def judge(seed, schedule, databases, appliers, history, log):
+    names = schedule.names
+    for one, other in set().union(*(a.resolver.equal for a in appliers)):
+        history.same(one, other)
+    states = [databases[n].rows for n in names]
+    assert all(s == states[0] for s in states), f"seed {seed}: diverged {states}"
+    decided = [a.resolver.ledger for a in appliers if a.offset == len(log)]
+    tail = min(len(d) for d in decided)
+    assert all(d[len(d) - tail:] == decided[0][len(decided[0]) - tail:] for d in decided), f"seed {seed}: appliers disagree"
+    assert not any(a.resolver.entries for a in appliers), f"seed {seed}: state left behind"
+    assert not any(d.parked for d in databases.values()), f"seed {seed}: a key stayed parked"
+    ledger = max(decided, key=len)
+    if schedule.merges and not schedule.deletes:
+        for key, row in states[0].items():
+            total = schedule.added.get(key, 0)
+            assert row[COUNTER] == total, f"seed {seed}: counter {key} is {row[COUNTER]}, {total} were added"
+    if not schedule.told_apart:
+        return
+    if not schedule.drifting and not schedule.seeding:  # a row that is not seeded yet is as unknown to capture as a drifted one
+        assert not history.drifted, f"seed {seed}: {history.drifted[0]} was called drift"
+        drift = [entry for entry in ledger if entry[4] == "drift"]
+        assert not drift, f"seed {seed}: {drift[0]} is recorded as drift"
+    if schedule.merges:
+        if not schedule.deletes:
+            judge_columns(seed, states[0], history, ledger)
+        return
+    judge_rows(seed, databases[names[0]].truth, schedule, history, ledger)
+
+
+def judge_columns(seed, rows, history, ledger):
+    final = {(key, column, row[column]) for key, row in rows.items() for column in range(1, COUNTER)}
+    lost = {(key,) + loser[1:] for _, key, _, loser, _ in ledger}
+    accounted = history.column_ancestors(final | lost)
+    for written in history.columns:
+        assert written in accounted, f"seed {seed}: column write {written} vanished without a trace in the ledger"
+
+
+def judge_rows(seed, truth, schedule, history, ledger):
+    known = (("u",) if schedule.drifting else ()) + (("s", "None") if schedule.seeding else ())
+    losers = {loser for _, _, _, loser, _ in ledger}
+    lost = history.ancestors(losers)
+    for database, key, old, new in history.errors:
+        assert str(old).startswith(known) or old in lost or old in history.ancestors([new]), f"seed {seed}: {database} key {key}: {new} overwrote {old}, which it had neither seen nor beaten"
+    for key, ident in truth.items():
+        assert (key, ident) not in history.replaced, f"seed {seed}: key {key} went back to a version that a later write had seen and replaced"
+    final = history.ancestors(truth.values())
+    for key, ident in history.local:
+        assert ident in final or ident in lost, f"seed {seed}: write {ident} of key {key} vanished without a trace in the ledger"
+
+
+def search(schedules, first):
+    records = conflicts = 0
+    for seed in range(first, first + schedules):
+        n, c = run(seed)
+        records, conflicts = records + n, conflicts + c
+    return f"{schedules} schedules converged; {records} log records, {conflicts} concurrent writes arbitrated"
+
+
+def main():
+    global mutant
+    if sys.argv[1:2] == ["--mutants"]:
+        missed = 0
+        for mutant, what in MUTANTS.items():
+            try:
+                search(int(sys.argv[2]) if len(sys.argv) > 2 else 5000, 0)
+                print(f"MISSED {mutant}: {what}")
+                missed += 1
+            except (AssertionError, KeyError, TypeError) as error:
+                print(f"caught {mutant}: {what} [{str(error)[:70]}]")
+        return 1 if missed else 0
+    try:
+        print(search(int(sys.argv[1]) if len(sys.argv) > 1 else 20000, int(sys.argv[2]) if len(sys.argv) > 2 else 0))
+    except AssertionError as error:
+        print(f"FAILED {error}")
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
