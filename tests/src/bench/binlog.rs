@@ -1,4 +1,5 @@
-//! MySQL to the log against a bare replica that reads the same file of the binary log and throws it away.
+//! MySQL to the log against two readers of the same file of the binary log: `mysqlbinlog`, which copies it to a file, and a
+//! bare replica that throws every packet away unread, below which nothing can be.
 
 use crate::bench::dump::Dump;
 use crate::bench::entries::{self, Entries};
@@ -14,7 +15,7 @@ use tokio::time::Instant;
 
 const LIMIT: Duration = Duration::from_secs(300);
 
-/// For how long the peer reads the file again and again: once is over too soon to be measured.
+/// For how long a peer reads the file again and again: once is over too soon to be measured.
 const READING: Duration = Duration::from_secs(10);
 
 /// For everything that was captured, to be compared.
@@ -71,9 +72,10 @@ pub async fn measure(under: &Path, repetitions: usize, scale: f64) -> anyhow::Re
     Ok(lines)
 }
 
-async fn one(under: &Path, shape: Shape, repetitions: usize, scale: f64) -> anyhow::Result<[Line; 2]> {
-    let what = format!("MySQL -> log, {}, against a raw remote read of the binary log", shape.name());
+async fn one(under: &Path, shape: Shape, repetitions: usize, scale: f64) -> anyhow::Result<[Line; 3]> {
+    let what = format!("MySQL -> log, {}, against mysqlbinlog --raw from the server to a file", shape.name());
     let mut rates = Line::new(&what, "changes/s", "at least 0.4", "0.75");
+    let mut bare = Line::new("the same, against packets thrown away unread", "changes/s", "-", "-");
     let mut costs = Line::new("the same, processor time of the worker", "s per million, lower is better", "-", "-");
     let servers = Servers::new()?;
     let source = Entries::start(&servers, Kind::Mysql, "source").await?;
@@ -99,18 +101,21 @@ async fn one(under: &Path, shape: Shape, repetitions: usize, scale: f64) -> anyh
             Shape::Bulk => source.write("entry", first, count).await?,
         }
         let written = logs(&source).await?.split_off(before - 1);
-        let (mut ours, mut cpu, mut peer) = (0.0, 0.0, 0.0);
-        for turn in 0..2 {
-            if (turn + repetition).is_multiple_of(2) {
-                peer = count as f64 / run_peer(&source, &written, READING.mul_f64(scale)).await?;
-            } else {
-                let (seconds, spent) = run_worker(&installation, count).await?;
-                (ours, cpu) = (count as f64 / seconds, spent);
+        let (mut ours, mut cpu, mut tool, mut loops) = (0.0, 0.0, 0.0, 0.0);
+        for turn in 0..3 {
+            match (turn + repetition) % 3 {
+                0 => loops = count as f64 / run_bare(&source, &written, READING.mul_f64(scale)).await?,
+                1 => tool = count as f64 / run_tool(under, &source, &written, READING.mul_f64(scale)).await?,
+                _ => {
+                    let (seconds, spent) = run_worker(&installation, count).await?;
+                    (ours, cpu) = (count as f64 / seconds, spent);
+                }
             }
         }
-        rates.pair(ours, peer);
+        rates.pair(ours, tool);
+        bare.pair(ours, loops);
         costs.ours.push(cpu / count as f64 * 1e6);
-        eprintln!("MySQL -> log, {}: {ours:.0} changes/s, raw read {peer:.0}", shape.name());
+        eprintln!("MySQL -> log, {}: {ours:.0} changes/s, mysqlbinlog {tool:.0}, bare {loops:.0}", shape.name());
     }
     let captured = source.checksum("entry").await?;
     // Without the source nothing can be delivered but what was on the log when the measured runs had ended.
@@ -121,7 +126,7 @@ async fn one(under: &Path, shape: Shape, repetitions: usize, scale: f64) -> anyh
     worker.stop()?;
     let delivered = target.checksum("entry").await?;
     anyhow::ensure!(captured == delivered, "the log delivers {delivered:?} instead of {captured:?}");
-    Ok([rates, costs])
+    Ok([rates, bare, costs])
 }
 
 /// Name and size of each file of the binary log.
@@ -132,7 +137,7 @@ async fn logs(source: &Entries) -> anyhow::Result<Vec<(String, u64)>> {
 }
 
 /// Seconds that one read takes, connecting included as the worker's start is.
-async fn run_peer(source: &Entries, files: &[(String, u64)], reading: Duration) -> anyhow::Result<f64> {
+async fn run_bare(source: &Entries, files: &[(String, u64)], reading: Duration) -> anyhow::Result<f64> {
     let (url, file) = (source.url.clone(), files.first().context("no binary log")?.0.clone());
     let size: u64 = files.iter().map(|(_, size)| size).sum();
     // Threads of its own: what reads is one blocking loop.
@@ -147,6 +152,40 @@ async fn run_peer(source: &Entries, files: &[(String, u64)], reading: Duration) 
         Ok(begun.elapsed().as_secs_f64() / f64::from(reads))
     })
     .await?
+}
+
+/// Seconds that one copy by `mysqlbinlog` takes, over TCP without TLS, to the disk that the worker's log is on.
+async fn run_tool(under: &Path, source: &Entries, files: &[(String, u64)], reading: Duration) -> anyhow::Result<f64> {
+    let file = files.first().context("no binary log")?.0.clone();
+    let size: u64 = files.iter().map(|(_, size)| size).sum();
+    let (server, folder) = (mysql_async::Opts::from_url(&source.url)?, tempfile::tempdir_in(under)?);
+    let begun = Instant::now();
+    let mut copies = 0;
+    while copies == 0 || begun.elapsed() < reading {
+        let mut tool = tokio::process::Command::new("mysqlbinlog");
+        tool.args([
+            "--read-from-remote-server",
+            "--raw",
+            "--to-last-log",
+            "--ssl-mode=DISABLED",
+            "--get-server-public-key",
+        ]);
+        tool.args(["--host", server.ip_or_hostname(), "--port", &server.tcp_port().to_string()]);
+        tool.args(["--user", server.user().unwrap_or_default()]);
+        tool.env("MYSQL_PWD", server.pass().unwrap_or_default());
+        tool.arg(format!("--result-file={}/", folder.path().display())).arg(&file);
+        let output = tool.output().await.context("mysqlbinlog is one of the server's programs")?;
+        let said = String::from_utf8_lossy(&output.stderr);
+        anyhow::ensure!(output.status.success(), "mysqlbinlog: {}", said.trim());
+        copies += 1;
+    }
+    let seconds = begun.elapsed().as_secs_f64() / f64::from(copies);
+    let mut bytes = 0;
+    for copy in std::fs::read_dir(folder.path())? {
+        bytes += copy?.metadata()?.len();
+    }
+    anyhow::ensure!(bytes.abs_diff(size) < 1_000, "mysqlbinlog copied {bytes} bytes of {size}");
+    Ok(seconds)
 }
 
 /// Seconds from the start of the process to its end in order, before which everything is durable on the log and the

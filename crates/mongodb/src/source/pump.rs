@@ -1,4 +1,5 @@
-//! Reads the cursor and hands out batches, ahead of the engine by a few of them.
+//! Reads the cursor and hands out batches, ahead of the engine by a few of them. The server makes the next answer while
+//! the last one is decoded.
 
 use crate::client::Client;
 use crate::codec::Rows;
@@ -15,7 +16,8 @@ use std::time::Duration;
 use sync_worker_core::document::Document;
 use sync_worker_core::source::SourceBatch;
 use sync_worker_core::value::Damaged;
-use tokio::sync::mpsc::Sender;
+use tokio::sync::mpsc::{self, Receiver, Sender};
+use tokio::task::JoinSet;
 
 /// How much longer than it was asked to a server may hold back an answer before it is asked whether it is there.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -23,11 +25,18 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// How often it may say so. A scan of hours of other databases' changes takes its time.
 const LOOKS: u32 = 60;
 
+/// Answers that wait to be decoded, each of 16 MB at most.
+const REPLIES: usize = 1;
+
+type Reply = mongodb::error::Result<RawBatch>;
+
 pub struct Pump {
     client: Client,
     tables: Tables,
     images: bool,
-    cursor: RawBatchCursor,
+    replies: Receiver<Reply>,
+    /// What reads the cursor; it ends with the pump.
+    reading: JoinSet<()>,
     assembly: Assembly,
     fragments: Fragments,
     rows: Rows,
@@ -36,6 +45,18 @@ pub struct Pump {
 
 /// Nobody wants more.
 struct Stopped;
+
+fn read(mut cursor: RawBatchCursor, reading: &mut JoinSet<()>) -> Receiver<Reply> {
+    let (sender, replies) = mpsc::channel(REPLIES);
+    reading.spawn(async move {
+        while let Some(reply) = cursor.next().await {
+            if sender.send(reply).await.is_err() {
+                return;
+            }
+        }
+    });
+    replies
+}
 
 impl Pump {
     pub fn new(
@@ -47,7 +68,9 @@ impl Pump {
         batches: Sender<Result<SourceBatch, Error>>,
     ) -> Self {
         let (fragments, rows) = (Fragments::default(), Rows::default());
-        Self { client, tables, images, cursor, assembly, fragments, rows, batches }
+        let mut reading = JoinSet::new();
+        let replies = read(cursor, &mut reading);
+        Self { client, tables, images, replies, reading, assembly, fragments, rows, batches }
     }
 
     pub async fn run(mut self) {
@@ -82,10 +105,10 @@ impl Pump {
     }
 
     /// The next answer of the cursor. A server that is silent is asked over another connection.
-    async fn reply(&mut self) -> Result<Option<mongodb::error::Result<RawBatch>>, Error> {
+    async fn reply(&mut self) -> Result<Option<Reply>, Error> {
         let limit = AWAIT + PATIENCE;
         for _ in 0..LOOKS {
-            match tokio::time::timeout(limit, self.cursor.next()).await {
+            match tokio::time::timeout(limit, self.replies.recv()).await {
                 Ok(reply) => return Ok(reply),
                 Err(_) => self.client.now().await?,
             };
@@ -99,7 +122,8 @@ impl Pump {
         tell_of_images(&self.client, &names);
         self.images = false;
         let start = self.assembly.newest();
-        self.cursor = watch(&self.client, &names, &start, false).await?;
+        let cursor = watch(&self.client, &names, &start, false).await?;
+        self.replies = read(cursor, &mut self.reading);
         Ok(())
     }
 
