@@ -38,6 +38,8 @@ pub enum Error {
     Full { path: PathBuf, reason: String },
     #[error("an earlier publish to the log in {} failed and its receipt has not been looked at", .0.display())]
     Unseen(PathBuf),
+    #[error("records that were read ahead of the log in {} could not be made durable there", .0.display())]
+    TakenBack(PathBuf),
     #[error("writing {} failed: {reason}; nothing more is written to it: look after the disk, then start the worker again", path.display())]
     Broken { path: PathBuf, reason: String },
     #[error("a row of table {table} takes {bytes} bytes, more than a log record can hold")]
@@ -74,7 +76,7 @@ impl Classified for Error {
     fn class(&self) -> ErrorClass {
         match self {
             Error::Io { source, .. } if is_full(source.kind()) => ErrorClass::Transient,
-            Error::Full { .. } | Error::Unseen(_) | Error::Closed(_) => ErrorClass::Transient,
+            Error::Full { .. } | Error::Unseen(_) | Error::Closed(_) | Error::TakenBack(_) => ErrorClass::Transient,
             Error::Damaged { .. }
             | Error::Record { .. }
             | Error::Missing(_)

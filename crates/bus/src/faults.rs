@@ -9,7 +9,7 @@ use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::sync::{Arc, Condvar, Mutex};
-use sync_worker_core::bus::Bus;
+use sync_worker_core::bus::{Ahead, Bus};
 use sync_worker_core::error::ErrorClass;
 use sync_worker_core::record::{Offset, Partition, Record};
 use sync_worker_core::types::Engine;
@@ -32,12 +32,14 @@ enum Fault {
 struct FaultyDisk {
     fault: Mutex<Fault>,
     held: Mutex<bool>,
+    flush_held: Mutex<bool>,
     released: Condvar,
 }
 
 impl FaultyDisk {
     fn new() -> Arc<Self> {
-        Arc::new(Self { fault: Mutex::new(Fault::None), held: Mutex::new(false), released: Condvar::new() })
+        let (fault, released) = (Mutex::new(Fault::None), Condvar::new());
+        Arc::new(Self { fault, held: Mutex::new(false), flush_held: Mutex::new(false), released })
     }
 
     fn set(&self, fault: Fault) {
@@ -46,6 +48,11 @@ impl FaultyDisk {
 
     fn hold(&self, held: bool) {
         *lock(&self.held) = held;
+        self.released.notify_all();
+    }
+
+    fn hold_flush(&self, held: bool) {
+        *lock(&self.flush_held) = held;
         self.released.notify_all();
     }
 }
@@ -66,6 +73,8 @@ impl Disk for FaultyDisk {
     }
 
     fn sync(&self, file: &File) -> io::Result<()> {
+        let held = lock(&self.flush_held);
+        drop(self.released.wait_while(held, |held| *held).unwrap());
         let fault = *lock(&self.fault);
         if fault == Fault::Sync { Err(io::Error::other("as the test wants it")) } else { file.sync_data() }
     }
@@ -213,6 +222,61 @@ async fn publishers_wait_while_the_queue_is_full() {
         receipt.await.unwrap();
     }
     assert_eq!(log.bounds(ONLY).await.unwrap().next, Offset(count as u64));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_reader_ahead_has_what_is_not_flushed_yet_and_ends_when_the_flush_fails() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut test = Log::new(folder.path()).await;
+    let next = test.log.bounds(ONLY).await.unwrap().next;
+    let Ahead { mut subscription, durability } = test.log.subscribe_ahead(ONLY, next).await.unwrap();
+    let mut others = test.log.subscribe(ONLY, next).await.unwrap();
+    for fault in [Fault::None, Fault::Sync] {
+        let from = test.log.bounds(ONLY).await.unwrap().next;
+        test.disk.set(fault);
+        test.disk.hold_flush(true);
+        let transaction = test.records.transaction();
+        let receipt = test.log.publish(ONLY, transaction.clone()).await.unwrap();
+        stand(&read(&mut *subscription, transaction.len()).await, &transaction, from);
+        let last = Offset(from.0 + transaction.len() as u64 - 1);
+        let mut flush = durability.pending(last).unwrap();
+        assert!(poll_once(&mut flush).is_none(), "it says that it is durable");
+        assert!(poll_once(&mut others.next(1)).is_none(), "others see what is not durable");
+        assert_eq!(test.log.bounds(ONLY).await.unwrap().next, from);
+        assert!(durability.pending(Offset(from.0 - 1)).is_none());
+        test.disk.hold_flush(false);
+        if fault == Fault::None {
+            flush.await.unwrap();
+            receipt.await.unwrap();
+            assert!(durability.pending(last).is_none());
+            stand(&read(&mut *others, transaction.len()).await, &transaction, from);
+            test.durable.extend(transaction);
+        } else {
+            assert_eq!(flush.await.unwrap_err().class(), ErrorClass::Transient);
+            receipt.await.unwrap_err();
+            assert_eq!(subscription.next(1).await.unwrap_err().class(), ErrorClass::Transient);
+            assert!(durability.pending(last).unwrap().await.is_err());
+            assert!(poll_once(&mut others.next(1)).is_none());
+        }
+    }
+    // One that begins now gets what is durable, and waits.
+    let mut again = test.log.subscribe_ahead(ONLY, next).await.unwrap();
+    let durable = &test.durable[usize::try_from(next.0).unwrap()..];
+    stand(&read(&mut *again.subscription, durable.len()).await, durable, next);
+    assert!(poll_once(&mut again.subscription.next(1)).is_none());
+    test.assert_holds(&test.log).await;
+    // The offset goes to another record.
+    let Log { log, disk, records, durable } = test;
+    drop((log, subscription, others, again));
+    disk.set(Fault::None);
+    let log = EmbeddedLog::open_on(folder.path(), Config::default(), disk.clone()).unwrap();
+    let mut test = Log { log, disk, records, durable };
+    let from = Offset(test.durable.len() as u64);
+    let mut ahead = test.log.subscribe_ahead(ONLY, from).await.unwrap();
+    test.publish().await;
+    let new = &test.durable[usize::try_from(from.0).unwrap()..];
+    stand(&read(&mut *ahead.subscription, new.len()).await, new, from);
+    test.assert_holds(&test.log).await;
 }
 
 fn poll_once<F: Future + Unpin>(future: &mut F) -> Option<F::Output> {

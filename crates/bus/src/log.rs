@@ -4,10 +4,10 @@ use crate::config::Config;
 use crate::consumers::Consumers;
 use crate::disk::{self, Disk, RealDisk};
 use crate::error::{Error, Result};
-use crate::partition::Shared;
+use crate::partition::{End, Shared};
 use crate::publish;
 use crate::recovery::{self, Recovered};
-use crate::subscription::LogSubscription;
+use crate::subscription::{LogDurability, LogSubscription};
 use crate::writer::Writer;
 use async_trait::async_trait;
 use std::fs::{File, TryLockError};
@@ -16,7 +16,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::thread::JoinHandle;
-use sync_worker_core::bus::{Bounds, Bus, Receipt, Subscription};
+use sync_worker_core::bus::{Ahead, Bounds, Bus, Receipt, Subscription};
 use sync_worker_core::record::{Offset, Partition, Record};
 use tokio::sync::{oneshot, watch};
 
@@ -33,7 +33,7 @@ pub struct EmbeddedLog {
 
 struct Part {
     shared: Arc<Shared>,
-    durable: watch::Receiver<Offset>,
+    durable: watch::Receiver<End>,
 }
 
 /// What a partition takes on the disk.
@@ -80,9 +80,9 @@ impl EmbeddedLog {
             let Recovered { folder, segments, file, end, next, .. } = recovered;
             let segment = segments.back().cloned().ok_or_else(|| Error::Missing(folder.clone()))?;
             let (queue, cache) = (log.config.queue_bytes.max(1), log.config.cache_bytes);
-            let shared = Arc::new(Shared::new(number, folder, schemas.clone(), segments, queue, cache));
+            let shared = Arc::new(Shared::new(number, folder, schemas.clone(), segments, next, queue, cache));
             shared.written.store(end, Ordering::Relaxed);
-            let (durable, reader) = watch::channel(next);
+            let (durable, reader) = watch::channel(End { next, ..End::default() });
             let writer = Writer {
                 shared: shared.clone(),
                 consumers: log.consumers.clone(),
@@ -185,6 +185,18 @@ impl Bus for EmbeddedLog {
             return Err(part.shared.outside(from, bounds).into());
         }
         Ok(Box::new(LogSubscription::new(part.shared.clone(), part.durable.clone(), from)))
+    }
+
+    async fn subscribe_ahead(&self, partition: Partition, from: Offset) -> sync_worker_core::error::Result<Ahead> {
+        let Part { shared, durable } = self.part(partition)?;
+        let end = *durable.borrow();
+        let bounds = Bounds { first: shared.first(), next: end.next };
+        if from < bounds.first || from > bounds.next {
+            return Err(shared.outside(from, bounds).into());
+        }
+        let subscription = Box::new(LogSubscription::ahead(shared.clone(), durable.clone(), from, end));
+        let (shared, durable) = (shared.clone(), durable.clone());
+        Ok(Ahead { subscription, durability: Arc::new(LogDurability { shared, durable, taken_back: end.taken_back }) })
     }
 
     async fn retain(&self, partition: Partition, consumer: &str, from: Offset) -> sync_worker_core::error::Result<()> {

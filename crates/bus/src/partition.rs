@@ -26,8 +26,19 @@ pub struct Shared {
     /// The oldest first, never empty. The last one is being written.
     segments: Mutex<VecDeque<Arc<Segment>>>,
     tail: Mutex<Tail>,
+    /// What readers ahead may read.
+    pub ahead: watch::Sender<End>,
     /// The length of the segment being written.
     pub written: AtomicU64,
+}
+
+/// An end of the log.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct End {
+    pub next: Offset,
+    /// How often frames have been taken back, since the log was opened. With another count, an offset may mean another
+    /// record.
+    pub taken_back: u64,
 }
 
 /// What a publish waits for: the offset of its last record.
@@ -84,6 +95,7 @@ struct Tail {
     frames: VecDeque<Frame>,
     bytes: usize,
     limit: usize,
+    taken_back: u64,
 }
 
 impl Shared {
@@ -92,6 +104,7 @@ impl Shared {
         folder: PathBuf,
         schemas: Arc<Schemas>,
         segments: VecDeque<Arc<Segment>>,
+        next: Offset,
         queue_bytes: u32,
         cache_bytes: usize,
     ) -> Self {
@@ -103,7 +116,8 @@ impl Shared {
             wake: Condvar::new(),
             room: Arc::new(Semaphore::new(queue_bytes as usize)),
             segments: Mutex::new(segments),
-            tail: Mutex::new(Tail { frames: VecDeque::new(), bytes: 0, limit: cache_bytes }),
+            tail: Mutex::new(Tail { frames: VecDeque::new(), bytes: 0, limit: cache_bytes, taken_back: 0 }),
+            ahead: watch::Sender::new(End { next, taken_back: 0 }),
             written: AtomicU64::new(0),
         }
     }
@@ -192,21 +206,41 @@ impl Shared {
         }
     }
 
+    /// Keeps a frame that is written, durable or not, and lets readers ahead have it.
     pub fn cache(&self, frame: Frame) {
         let mut tail = lock(&self.tail);
+        let end = End { next: frame.end(), taken_back: tail.taken_back };
         tail.bytes += frame.payload.len();
         tail.frames.push_back(frame);
         while tail.bytes > tail.limit && tail.frames.len() > 1 {
             let bytes = tail.frames.pop_front().map_or(0, |frame| frame.payload.len());
             tail.bytes -= bytes;
         }
+        drop(tail);
+        self.ahead.send_replace(end);
     }
 
-    /// The frame with a record, if it is in memory.
-    pub fn cached(&self, offset: Offset) -> Option<Frame> {
+    /// Forgets a frame that did not become durable. From here on no reader ahead gets anything any more that had the
+    /// chance to see it.
+    pub fn take_back(&self, base: Offset) -> End {
+        let mut tail = lock(&self.tail);
+        while tail.frames.back().is_some_and(|frame| frame.base >= base) {
+            let bytes = tail.frames.pop_back().map_or(0, |frame| frame.payload.len());
+            tail.bytes -= bytes;
+        }
+        tail.taken_back += 1;
+        let end = End { next: base, taken_back: tail.taken_back };
+        // Under the lock: who finds another count in the cache finds it here as well.
+        self.ahead.send_replace(end);
+        end
+    }
+
+    /// The frame with a record, if it is in memory, up to an end of the log as the reader knows it.
+    pub fn cached(&self, offset: Offset, until: End) -> Option<Frame> {
         let tail = lock(&self.tail);
         let at = tail.frames.partition_point(|frame| frame.end() <= offset);
-        tail.frames.get(at).filter(|frame| frame.base <= offset).cloned()
+        let frame = tail.frames.get(at).filter(|frame| frame.base <= offset && frame.end() <= until.next)?;
+        (tail.taken_back == until.taken_back).then(|| frame.clone())
     }
 
     pub fn first(&self) -> Offset {
@@ -245,9 +279,9 @@ impl Shared {
         closed + self.written.load(Ordering::Relaxed)
     }
 
-    pub fn bounds(&self, durable: &watch::Receiver<Offset>) -> Bounds {
+    pub fn bounds(&self, durable: &watch::Receiver<End>) -> Bounds {
         // `first` never passes `next`, whichever is read first: the segment being written is never dropped.
-        Bounds { first: self.first(), next: *durable.borrow() }
+        Bounds { first: self.first(), next: durable.borrow().next }
     }
 
     pub fn outside(&self, from: Offset, bounds: Bounds) -> Error {

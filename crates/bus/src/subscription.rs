@@ -1,21 +1,24 @@
-//! A reader of one partition: from memory while it keeps up, from the files while it is behind.
+//! A reader of one partition: from memory while it keeps up, from the files while it is behind. A reader ahead takes from
+//! memory what the files do not have for certain yet.
 
 use crate::error::{Error, Result};
 use crate::format::{Decoder, Undecodable};
 use crate::frame::Frame;
-use crate::partition::Shared;
+use crate::partition::{End, Shared};
 use crate::reader::Reader;
 use async_trait::async_trait;
 use std::collections::VecDeque;
 use std::sync::Arc;
-use sync_worker_core::bus::Subscription;
+use sync_worker_core::bus::{Durability, Flush, Subscription};
 use sync_worker_core::record::{Delivered, Offset};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 pub struct LogSubscription {
     shared: Arc<Shared>,
-    durable: watch::Receiver<Offset>,
+    durable: watch::Receiver<End>,
+    /// Of a reader ahead.
+    ahead: Option<Ahead>,
     /// The record that is returned next.
     next: Offset,
     current: Option<Current>,
@@ -23,6 +26,12 @@ pub struct LogSubscription {
     read: VecDeque<Frame>,
     files: Files,
     decoder: Decoder,
+}
+
+struct Ahead {
+    written: watch::Receiver<End>,
+    /// As it was when the reader began. When it is another, what has been read may not be what stands there.
+    taken_back: u64,
 }
 
 /// A frame that is being decoded: the record `offset` starts at byte `at`.
@@ -40,9 +49,33 @@ enum Files {
 
 impl LogSubscription {
     /// `from` is within the bounds.
-    pub fn new(shared: Arc<Shared>, durable: watch::Receiver<Offset>, from: Offset) -> Self {
-        let files = Files::Idle(None);
-        Self { shared, durable, next: from, current: None, read: VecDeque::new(), files, decoder: Decoder::default() }
+    pub fn new(shared: Arc<Shared>, durable: watch::Receiver<End>, from: Offset) -> Self {
+        let (files, decoder) = (Files::Idle(None), Decoder::default());
+        Self { shared, durable, ahead: None, next: from, current: None, read: VecDeque::new(), files, decoder }
+    }
+
+    /// `from` is within the bounds, `end` what is durable at that time.
+    pub fn ahead(shared: Arc<Shared>, durable: watch::Receiver<End>, from: Offset, end: End) -> Self {
+        let ahead = Some(Ahead { written: shared.ahead.subscribe(), taken_back: end.taken_back });
+        Self { ahead, ..Self::new(shared, durable, from) }
+    }
+
+    /// What this reader may take from memory.
+    fn end(&self) -> End {
+        match &self.ahead {
+            Some(ahead) => End { taken_back: ahead.taken_back, ..*ahead.written.borrow() },
+            None => *self.durable.borrow(),
+        }
+    }
+
+    /// Waits until there is more than this reader has returned. Cancel safe.
+    async fn more(&mut self) -> Result<()> {
+        let (next, begun) = (self.next, self.ahead.as_ref().map(|ahead| ahead.taken_back));
+        let is_other = |end: &End| begun.is_some_and(|begun| begun != end.taken_back);
+        let follows = self.ahead.as_mut().map_or(&mut self.durable, |ahead| &mut ahead.written);
+        let end = follows.wait_for(|end| end.next > next || is_other(end)).await;
+        let end = end.map(|end| *end).map_err(|_| Error::Closed(self.shared.folder.clone()))?;
+        if is_other(&end) { Err(Error::TakenBack(self.shared.folder.clone())) } else { Ok(()) }
     }
 
     /// Decodes what is at hand until there are about `bytes` bytes.
@@ -81,7 +114,7 @@ impl LogSubscription {
             while self.read.front().is_some_and(|frame| frame.end() <= wanted) {
                 self.read.pop_front();
             }
-            let frame = self.read.pop_front().or_else(|| self.shared.cached(wanted));
+            let frame = self.read.pop_front().or_else(|| self.shared.cached(wanted, self.end()));
             self.current = frame.map(|frame| Current { offset: frame.base, frame, at: 0 });
         }
         self.current.is_some()
@@ -91,10 +124,12 @@ impl LogSubscription {
     fn read_ahead(&mut self) {
         let behind = self.read.back().map(Frame::end);
         let from = behind.or(self.current.as_ref().map(|current| current.frame.end())).unwrap_or(self.next);
-        let until = *self.durable.borrow();
-        if from >= until || self.shared.cached(from).is_some() {
+        let durable = *self.durable.borrow();
+        let is_other = self.ahead.as_ref().is_some_and(|ahead| ahead.taken_back != durable.taken_back);
+        if from >= durable.next || is_other || self.shared.cached(from, self.end()).is_some() {
             return;
         }
+        let until = durable.next;
         if let Files::Idle(reader) = &mut self.files {
             let mut reader = reader.take().unwrap_or_else(|| Reader::new(self.shared.clone()));
             self.files = Files::Reading(tokio::task::spawn_blocking(move || {
@@ -129,17 +164,40 @@ impl Subscription for LogSubscription {
                 return Ok(out);
             }
             decoded?;
-            if *self.durable.borrow_and_update() <= self.next {
-                let closed = |_| Error::Closed(self.shared.folder.clone());
-                self.durable.changed().await.map_err(closed)?;
-                continue;
-            }
+            self.more().await?;
             self.read_ahead();
             self.take_read().await?;
         }
     }
 
     fn caught_up(&self) -> bool {
-        *self.durable.borrow() <= self.next
+        self.durable.borrow().next <= self.next
+    }
+}
+
+/// Of a reader ahead.
+pub struct LogDurability {
+    pub shared: Arc<Shared>,
+    pub durable: watch::Receiver<End>,
+    /// As it was when the reader began.
+    pub taken_back: u64,
+}
+
+impl Durability for LogDurability {
+    fn pending(&self, offset: Offset) -> Option<Flush> {
+        let begun = self.taken_back;
+        let is_durable = move |end: &End| end.taken_back == begun && end.next > offset;
+        if is_durable(&self.durable.borrow()) {
+            return None;
+        }
+        let (mut durable, folder) = (self.durable.clone(), self.shared.folder.clone());
+        Some(Box::pin(async move {
+            let end = durable.wait_for(|end| end.taken_back != begun || end.next > offset).await;
+            match end.map(|end| is_durable(&end)) {
+                Ok(true) => Ok(()),
+                Ok(false) => Err(Error::TakenBack(folder).into()),
+                Err(_) => Err(Error::Closed(folder).into()),
+            }
+        }))
     }
 }

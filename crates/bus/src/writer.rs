@@ -5,7 +5,7 @@ use crate::consumers::Consumers;
 use crate::disk::{self, Disk};
 use crate::error::{Error, is_full};
 use crate::frame::{self, Frame, HEADER};
-use crate::partition::{Failure, Job, Pending, Shared};
+use crate::partition::{End, Failure, Job, Pending, Shared};
 use crate::segment::{Previous, START, Segment};
 use bytes::BytesMut;
 use std::fs::{self, File};
@@ -30,7 +30,7 @@ pub struct Writer {
     /// Where the next frame goes. Whatever is behind it has not been acknowledged.
     pub end: u64,
     pub next: Offset,
-    pub durable: watch::Sender<Offset>,
+    pub durable: watch::Sender<End>,
 }
 
 impl Writer {
@@ -46,18 +46,16 @@ impl Writer {
     }
 
     fn commit(&mut self, mut group: Vec<Pending>) {
-        let frame = match self.store(&mut group) {
-            Ok(frame) => frame,
+        let mut next = self.next;
+        match self.store(&mut group) {
+            Ok(end) => self.next = end,
             Err(failure) => {
                 tracing::error!(file = %failure.path.display(), reason = %failure.reason, "the log could not be written");
                 return self.shared.fail(group, failure);
             }
-        };
-        let mut next = frame.base;
-        self.next = frame.end();
-        self.shared.cache(frame);
-        // Only now may readers and publishers know of it (invariant 1).
-        self.durable.send_replace(self.next);
+        }
+        // Only now may publishers and readers rest on it (invariant 1).
+        self.durable.send_modify(|end| end.next = self.next);
         for pending in group {
             next = Offset(next.0 + u64::from(pending.count));
             if let Some(answer) = pending.answer {
@@ -67,8 +65,8 @@ impl Writer {
         }
     }
 
-    /// Writes a group as one frame, durable when it returns.
-    fn store(&mut self, group: &mut [Pending]) -> Result<Frame, Failure> {
+    /// Writes a group as one frame, durable when it returns, and returns the offset behind it.
+    fn store(&mut self, group: &mut [Pending]) -> Result<Offset, Failure> {
         for pending in group.iter() {
             self.shared
                 .schemas
@@ -83,19 +81,25 @@ impl Writer {
             self.remove_old();
         }
         frame::seal(&mut frame, self.next, count, self.shared.schemas.count(), self.segment.seed);
+        let frame = frame.freeze();
         if let Err(error) = self.disk.write_all_at(&self.file, &frame, self.end) {
             return Err(self.undo(&error, is_full(error.kind())));
         }
+        // Readers ahead work on it while it is being flushed.
+        let written = Frame { base: self.next, count, payload: frame.slice(HEADER..) };
+        let end = written.end();
+        self.shared.cache(written);
         if let Err(error) = self.disk.sync(&self.file) {
+            self.durable.send_replace(self.shared.take_back(self.next));
             return Err(self.undo(&error, false));
         }
         self.segment.note(self.next, self.end);
         self.end += length;
         self.shared.written.store(self.end, Ordering::Relaxed);
-        Ok(Frame { base: self.next, count, payload: frame.freeze().slice(HEADER..) })
+        Ok(end)
     }
 
-    /// Takes back what was written of a frame: nobody has been told of it, so the next start must not find it.
+    /// Takes back what was written of a frame: nobody rests on it, so the next start must not find it.
     fn undo(&self, error: &io::Error, full: bool) -> Failure {
         let path = self.segment.path.clone();
         match self.file.set_len(self.end) {

@@ -1,5 +1,6 @@
 //! Writing to a database: rows, parked rows and marker in one transaction (invariant 2).
 
+use crate::bus::Flush;
 use crate::change::Change;
 use crate::error::{ErrorClass, Result};
 use crate::name::TableName;
@@ -66,11 +67,15 @@ pub struct Applied {
     pub row_by_row: bool,
 }
 
-/// Makes refused writes durable in the retry queue.
+/// What must be durable elsewhere before a sink may commit.
 #[async_trait]
 pub trait Parking: Send + Sync {
-    /// Called inside the sink's transaction, before its commit (invariant 2). May be called again with the same writes
-    /// when that commit fails.
+    /// Whether the batch's records may still be lost on the bus: then to be awaited right before the commit is sent, and
+    /// on an error nothing may be committed. Not before the writes: both take their time, at the same time.
+    fn pending(&self, batch: &WriteBatch) -> Option<Flush>;
+
+    /// Makes refused writes durable in the retry queue. Called inside the sink's transaction, before its commit
+    /// (invariant 2). May be called again with the same writes when that commit fails.
     async fn park(&self, batch: &WriteBatch, refused: &[Refused]) -> Result<()>;
 }
 

@@ -2,12 +2,15 @@
 //!
 //! A feeder reads and decodes the bus while the sink's transaction is under way; what has come in by the time it is
 //! committed makes up the next one. So batches are small while the stream is quiet and grow by themselves under load.
+//!
+//! At the tail the records are read before they are durable: their flush and the target's statements take their time side
+//! by side, and the sink waits for the flush before it commits (invariant 2).
 
 use crate::assemble::{Assembler, Batch, BatchLimits};
 use crate::breaker::Breaker;
 use crate::capture::PARTITION;
 use crate::clock::now_micros;
-use crate::failure::{Action, EngineError, FAILED_RETRY, Halt, action, wait_failed};
+use crate::failure::{Action, EngineError, FAILED_RETRY, Halt, action, timed, wait_failed};
 use crate::letters::{self, Asked, Command};
 use crate::metrics::ApplyMetrics;
 use crate::preflight::Owed;
@@ -15,10 +18,9 @@ use crate::projected;
 use crate::retry::{ParkingLot, RetryPolicy};
 use crate::sequence::Sequence;
 use crate::status::{Entry, State};
-use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
-use sync_worker_core::bus::{Bus, Subscription};
+use sync_worker_core::bus::{Ahead, Bus, Subscription};
 use sync_worker_core::change::Op;
 use sync_worker_core::database::{Database, Scope};
 use sync_worker_core::error::{Error, Result};
@@ -126,8 +128,8 @@ impl Apply {
             return Err(EngineError::Superseded(format!("the target {}", self.id.database)).into());
         }
         (held.epoch, held.asked) = (Some(progress.marker.epoch), 0);
-        let (subscription, sequence) = self.resume(&progress.marker).await?;
-        let mut lot = ParkingLot::new(self.id.clone(), self.queue.clone(), self.retry.clone());
+        let (Ahead { subscription, durability }, sequence) = self.resume(&progress.marker).await?;
+        let mut lot = ParkingLot::new(self.id.clone(), self.queue.clone(), self.retry.clone(), durability);
         lot.reset(&progress.parked, progress.marker.offset).await?;
         self.breaker.succeeded();
         self.status.set(State::Streaming, "");
@@ -148,7 +150,7 @@ impl Apply {
 
     /// The stream of records after the marker. A marker of another log, below or above what the log holds, or over
     /// another record than the one that stands there, is a GAP (invariant 8).
-    async fn resume(&self, marker: &Marker) -> Result<(Box<dyn Subscription>, Sequence)> {
+    async fn resume(&self, marker: &Marker) -> Result<(Ahead, Sequence)> {
         let (target, pipeline) = (&self.id.database, &self.id.pipeline);
         let gap = |what: String| {
             EngineError::Gap(format!(
@@ -166,14 +168,14 @@ impl Apply {
                     gap(format!("the log begins at offset {}, after changes it has not seen", bounds.first)).into()
                 );
             }
-            return Ok((self.bus.subscribe(PARTITION, bounds.first).await?, sequence));
+            return Ok((self.bus.subscribe_ahead(PARTITION, bounds.first).await?, sequence));
         };
         if offset < bounds.first || offset >= bounds.next {
             let range = format!("{} to {}", bounds.first, bounds.next);
             return Err(gap(format!("its marker is at offset {offset}, but the log holds {range}")).into());
         }
-        let mut subscription = self.bus.subscribe(PARTITION, offset).await?;
-        let there = subscription.next(1).await?;
+        let mut ahead = self.bus.subscribe_ahead(PARTITION, offset).await?;
+        let there = ahead.subscription.next(1).await?;
         let Some(first) = there.first().filter(|first| first.offset == offset) else {
             return Err(gap(format!("the log has no record at its marker's offset {offset}")).into());
         };
@@ -184,11 +186,11 @@ impl Apply {
         }
         sequence.resume_after(&first.record);
         // What came with the first record is read again, in order.
-        let subscription = match there.len() {
-            1 => subscription,
-            _ => self.bus.subscribe(PARTITION, offset.next()).await?,
+        let ahead = match there.len() {
+            1 => ahead,
+            _ => self.bus.subscribe_ahead(PARTITION, offset.next()).await?,
         };
-        Ok((subscription, sequence))
+        Ok((ahead, sequence))
     }
 }
 
@@ -209,14 +211,6 @@ async fn read_ahead(mut subscription: Box<dyn Subscription>, feed: mpsc::Sender<
         if feed.send(records).await.is_err() {
             return Ok(());
         }
-    }
-}
-
-/// A dead peer may keep a connection open without a word.
-async fn timed<T>(what: &str, limit: Duration, work: impl Future<Output = Result<T>>) -> Result<T> {
-    match tokio::time::timeout(limit, work).await {
-        Ok(outcome) => outcome,
-        Err(_) => Err(EngineError::TimedOut { what: what.to_owned(), seconds: limit.as_secs() }.into()),
     }
 }
 

@@ -1,7 +1,7 @@
 //! What the engine does about an error, by its class, and the engine's own errors.
 
 use std::time::Duration;
-use sync_worker_core::error::{Classified, ErrorClass};
+use sync_worker_core::error::{Classified, Error, ErrorClass};
 use sync_worker_core::value::Damaged;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
@@ -72,5 +72,13 @@ impl Classified for EngineError {
             EngineError::TimedOut { .. } | EngineError::Stopped(_) => ErrorClass::Transient,
             EngineError::Superseded(_) => ErrorClass::Superseded,
         }
+    }
+}
+
+/// A dead peer may keep a connection open without a word.
+pub async fn timed<T>(what: &str, limit: Duration, work: impl Future<Output = Result<T, Error>>) -> Result<T, Error> {
+    match tokio::time::timeout(limit, work).await {
+        Ok(outcome) => outcome,
+        Err(_) => Err(EngineError::TimedOut { what: what.to_owned(), seconds: limit.as_secs() }.into()),
     }
 }

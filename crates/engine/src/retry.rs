@@ -8,13 +8,14 @@
 //! whatever comes next for the new key takes the old row with it.
 
 use crate::clock::now_micros;
-use crate::failure::EngineError;
+use crate::failure::{EngineError, timed};
 use crate::version::{History, merged, stay};
 use async_trait::async_trait;
 use rand::Rng;
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
+use sync_worker_core::bus::{Durability, Flush};
 use sync_worker_core::change::{Change, Op};
 use sync_worker_core::error::{ErrorClass, Result};
 use sync_worker_core::name::TableName;
@@ -45,6 +46,9 @@ const JITTER: f64 = 0.2;
 /// A version that is due and can't be tried yet is looked at again after this.
 const SHORTEST_WAIT: Duration = Duration::from_millis(50);
 
+/// How long a target's transaction is kept open for the log's flush: less than a target is waited for.
+const FLUSH_PATIENCE: Duration = Duration::from_secs(10);
+
 /// Versions of each kind that are looked through when a target is taken over.
 const PURGED_AT_A_TIME: usize = 10_000;
 
@@ -67,6 +71,8 @@ pub struct ParkingLot {
     pub target: TargetId,
     pub queue: Arc<dyn RetryQueue>,
     pub policy: RetryPolicy,
+    /// Of the records that the writes are made of.
+    durability: Arc<dyn Durability>,
     /// As the target's own rows say.
     parked: HashMap<Name, Parked>,
     /// Where the target still has the row of a parked key: old name to parked key.
@@ -81,8 +87,13 @@ struct Parked {
 }
 
 impl ParkingLot {
-    pub fn new(target: TargetId, queue: Arc<dyn RetryQueue>, policy: RetryPolicy) -> Self {
-        Self { target, queue, policy, parked: HashMap::new(), moved: HashMap::new() }
+    pub fn new(
+        target: TargetId,
+        queue: Arc<dyn RetryQueue>,
+        policy: RetryPolicy,
+        durability: Arc<dyn Durability>,
+    ) -> Self {
+        Self { target, queue, policy, durability, parked: HashMap::new(), moved: HashMap::new() }
     }
 
     /// Takes what the target says is parked, and removes from the queue what is not: a version whose transaction was
@@ -329,7 +340,16 @@ impl ParkingLot {
 
 #[async_trait]
 impl Parking for ParkingLot {
+    fn pending(&self, batch: &WriteBatch) -> Option<Flush> {
+        let flush = batch.marker.offset.and_then(|offset| self.durability.pending(offset))?;
+        Some(Box::pin(timed("the log", FLUSH_PATIENCE, flush)))
+    }
+
     async fn park(&self, batch: &WriteBatch, refused: &[Refused]) -> Result<()> {
+        // What waits for a retry outlives the log's tail: it must not be about a record that gets lost.
+        if let Some(flush) = self.pending(batch) {
+            flush.await?;
+        }
         let history = History::of(&batch.writes).map_err(EngineError::Damaged)?;
         let mut deferred = Vec::with_capacity(refused.len());
         for one in refused {

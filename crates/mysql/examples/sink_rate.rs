@@ -9,6 +9,7 @@ use mysql_async::{Conn, Opts};
 use std::fmt::Write as _;
 use std::sync::Arc;
 use std::time::Instant;
+use sync_worker_core::bus::Flush;
 use sync_worker_core::change::{Change, Op};
 use sync_worker_core::database::{Scope, TableAt};
 use sync_worker_core::name::{DatabaseName, TableName};
@@ -28,6 +29,10 @@ struct Nothing;
 
 #[async_trait]
 impl Parking for Nothing {
+    fn pending(&self, _: &WriteBatch) -> Option<Flush> {
+        None
+    }
+
     async fn park(&self, _: &WriteBatch, _: &[Refused]) -> sync_worker_core::error::Result<()> {
         Ok(())
     }

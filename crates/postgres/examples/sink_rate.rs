@@ -6,6 +6,7 @@ use anyhow::{Context, Result};
 use async_trait::async_trait;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
+use sync_worker_core::bus::Flush;
 use sync_worker_core::change::{Change, Op};
 use sync_worker_core::database::{Database as _, Scope, TableAt};
 use sync_worker_core::name::{InstallationId, PipelineName, TableName};
@@ -32,6 +33,10 @@ struct Never;
 
 #[async_trait]
 impl Parking for Never {
+    fn pending(&self, _: &WriteBatch) -> Option<Flush> {
+        None
+    }
+
     async fn park(&self, _: &WriteBatch, _: &[Refused]) -> sync_worker_core::error::Result<()> {
         Ok(())
     }

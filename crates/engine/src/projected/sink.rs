@@ -4,6 +4,7 @@ use crate::failure::EngineError;
 use async_trait::async_trait;
 use std::collections::HashMap;
 use std::sync::Arc;
+use sync_worker_core::bus::Flush;
 use sync_worker_core::change::Change;
 use sync_worker_core::database::{Database, Scope};
 use sync_worker_core::document::mapping::Unfit;
@@ -71,6 +72,10 @@ struct Original<'a> {
 
 #[async_trait]
 impl Parking for Original<'_> {
+    fn pending(&self, _: &WriteBatch) -> Option<Flush> {
+        self.parking.pending(self.batch)
+    }
+
     async fn park(&self, _: &WriteBatch, refused: &[Refused]) -> Result<()> {
         self.parking.park(self.batch, refused).await
     }

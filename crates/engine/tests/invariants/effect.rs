@@ -39,6 +39,40 @@ async fn invariant_2_what_is_parked_is_durable_in_the_retry_queue_before_the_com
     life.stop().await;
 }
 
+/// The sink is at work on records that the bus may still lose. Its statements may run; their commit may not.
+#[tokio::test(start_paused = true)]
+async fn invariant_2_nothing_is_committed_or_parked_before_its_records_are_durable_on_the_bus() {
+    let world = World::new().without_retries();
+    let life = world.streaming().await;
+    world.target.refuse(|_, row| (number(row, 0) == 2).then_some(ErrorClass::Poison));
+    for version in 1..=2 {
+        world.bus.hold();
+        world
+            .source
+            .commit(vec![world.changes.create(version * 10, 1, "a"), world.changes.create(version * 10 + 1, 1, "b")]);
+        let_run().await;
+        assert!(world.bus.queued() > 0);
+        assert_eq!(world.target.rows().len(), 2 * (usize::try_from(version).unwrap() - 1));
+        world.bus.release();
+        world.equal().await;
+    }
+    let before = world.target.marker();
+    world.bus.hold();
+    world.source.commit(vec![world.changes.create(2, 1, "refused"), world.changes.create(3, 1, "b")]);
+    let_run().await;
+    assert!(world.store.deferred().is_empty(), "parked for a record that may get lost");
+    // What was read ahead is lost, and comes again under the same offsets.
+    world.bus.crash();
+    let_run().await;
+    assert_eq!((world.target.marker(), world.target.rows().len()), (before, 4));
+    world.bus.release();
+    life.is(SOURCE, Task::Capture, State::Streaming).await;
+    world.target.until(|target| (target.rows().len() == 5).then_some(())).await;
+    assert_eq!((world.store.deferred().len(), world.target.parked().len()), (1, 1));
+    assert_eq!(world.target.written().len(), 5);
+    life.stop().await;
+}
+
 /// The store is gone: a row that can't be put in the queue may not be skipped.
 #[tokio::test(start_paused = true)]
 async fn invariant_2_a_refused_row_that_the_queue_does_not_take_holds_the_marker_back() {

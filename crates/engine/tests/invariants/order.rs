@@ -3,10 +3,11 @@
 use crate::support::{TARGET, World, let_run, within};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use sync_worker_core::bus::Bus;
 use sync_worker_core::change::Change;
 use sync_worker_core::error::ErrorClass;
 use sync_worker_core::name::DatabaseName;
-use sync_worker_core::record::Offset;
+use sync_worker_core::record::{Offset, Partition};
 use sync_worker_core::row::Row;
 use sync_worker_core::sink::ParkedKey;
 use sync_worker_core::store::{Deferred, RetryQueue};
@@ -295,7 +296,9 @@ async fn invariant_5_a_version_above_the_marker_waits_for_the_bus() {
         offset: Offset(offset),
         reason: String::new(),
     };
-    let mut lot = ParkingLot::new(world.target_id(), Arc::new(world.store.clone()), world.plan.retry.clone());
+    let durability = world.bus.subscribe_ahead(Partition::default(), Offset(0)).await.unwrap().durability;
+    let (queue, policy) = (Arc::new(world.store.clone()), world.plan.retry.clone());
+    let mut lot = ParkingLot::new(world.target_id(), queue, policy, durability);
     // In the queue, parked at the target, the marker: what is tried, and whether the queue keeps it.
     for (queued, at, marker, tried, kept) in
         [(50, 40, 45, 0, true), (40, 40, 45, 1, true), (40, 42, 45, 0, false), (50, 40, 50, 0, false)]

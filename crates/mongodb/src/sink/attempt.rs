@@ -63,8 +63,8 @@ pub enum Ended {
     Refused(Vec<(usize, Fault)>),
     /// A command of several writes.
     RefusedWhole,
-    /// The retry queue did not take what was refused.
-    NotParked(sync_worker_core::error::Error),
+    /// The retry queue did not take what was refused, or the batch's records were lost.
+    NotDurable(sync_worker_core::error::Error),
 }
 
 /// Why an attempt ends before its end.
@@ -143,9 +143,15 @@ impl<'a> Attempt<'a> {
         if !self.applied.refused.is_empty()
             && let Err(error) = parking.park(self.batch, &self.applied.refused).await
         {
-            return Ok(Ended::NotParked(error));
+            return Ok(Ended::NotDurable(error));
         }
         self.write_parked(session).await?;
+        // Invariant 2: so are the batch's records on the bus.
+        if let Some(flush) = parking.pending(self.batch)
+            && let Err(error) = flush.await
+        {
+            return Ok(Ended::NotDurable(error));
+        }
         Ok(Ended::Written(self.applied))
     }
 

@@ -86,7 +86,7 @@ impl MongodbSink {
                     known.learn_whole();
                     continue;
                 }
-                Ok(Ended::NotParked(error)) => {
+                Ok(Ended::NotDurable(error)) => {
                     abort(session).await;
                     return Err(error);
                 }

@@ -7,6 +7,7 @@ use futures::TryStreamExt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use sync_worker_core::bus::Flush;
 use sync_worker_core::change::{Change, Op};
 use sync_worker_core::database::{Database as _, Scope, TableAt};
 use sync_worker_core::name::TableName;
@@ -174,6 +175,10 @@ pub struct Parked(pub std::sync::Mutex<Vec<Vec<Refused>>>);
 
 #[async_trait]
 impl Parking for Parked {
+    fn pending(&self, _: &WriteBatch) -> Option<Flush> {
+        None
+    }
+
     async fn park(&self, _: &WriteBatch, refused: &[Refused]) -> sync_worker_core::error::Result<()> {
         self.0.lock().unwrap().push(refused.to_vec());
         Ok(())

@@ -8,6 +8,7 @@ use sync_worker_core::error::ErrorClass;
 use sync_worker_core::sink::Write;
 use sync_worker_core::types::ColumnType;
 use sync_worker_core::value::{Cell, Value};
+use sync_worker_testkit::flush::apply_late;
 
 #[tokio::test]
 async fn rows_of_a_relational_source_become_documents() -> Result<()> {
@@ -167,6 +168,21 @@ async fn a_sink_that_has_been_superseded_writes_nothing() -> Result<()> {
     let error = old.try_apply(&batch).await.unwrap_err();
     assert_eq!(error.class(), ErrorClass::Superseded, "{error}");
     assert_eq!(fixture.all("a").await?, [doc! { "_id": 1i64 }]);
+    Ok(())
+}
+
+#[tokio::test]
+async fn nothing_is_committed_before_its_records_are_durable() -> Result<()> {
+    let Some(fixture) = Fixture::new(&["a"]).await? else { return Ok(()) };
+    let a = schema("a", &[("id", INT)]);
+    let mut writer = fixture.sink().await?;
+    let batch = writer.batch(vec![write(&a, Op::Create, None, Some(&[int(1)]))]);
+    for durable in [false, true] {
+        let look = async { assert!(fixture.all("a").await.unwrap().is_empty()) };
+        let applied = apply_late(&mut *writer.sink, &batch, durable, look).await;
+        assert_eq!(applied.err().map(|error| error.class()), (!durable).then_some(ErrorClass::Transient));
+        assert_eq!(fixture.all("a").await?.len(), usize::from(durable));
+    }
     Ok(())
 }
 

@@ -29,7 +29,7 @@ const DOING: &str = "writing a batch";
 /// Why a batch was not committed.
 pub enum Failed {
     Here(Error),
-    /// The retry queue did not take what was refused.
+    /// The retry queue did not take what was refused, or the batch's records were lost.
     Parking(sync_worker_core::error::Error),
 }
 
@@ -95,6 +95,10 @@ impl<'a> Attempt<'a> {
             parking.park(self.batch, &self.applied.refused).await.map_err(Failed::Parking)?;
         }
         self.write_parked().await?;
+        // Invariant 2: so are the batch's records on the bus.
+        if let Some(flush) = parking.pending(self.batch) {
+            flush.await.map_err(Failed::Parking)?;
+        }
         commit(&mut self.sink.client).await?;
         Ok(self.applied)
     }

@@ -5,6 +5,7 @@ use mysql_async::prelude::Queryable;
 use mysql_async::{Conn, Opts, Value as DriverValue};
 use std::sync::Arc;
 use std::sync::Mutex;
+use sync_worker_core::bus::Flush;
 use sync_worker_core::change::{Change, Op};
 use sync_worker_core::database::{Scope, TableAt};
 use sync_worker_core::error::{ErrorClass, Result};
@@ -39,6 +40,10 @@ pub struct Parked(pub Mutex<Vec<Vec<Refused>>>);
 
 #[async_trait]
 impl Parking for Parked {
+    fn pending(&self, _: &WriteBatch) -> Option<Flush> {
+        None
+    }
+
     async fn park(&self, _: &WriteBatch, refused: &[Refused]) -> Result<()> {
         self.0.lock().unwrap().push(refused.to_vec());
         Ok(())

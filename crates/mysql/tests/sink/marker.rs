@@ -4,9 +4,11 @@ use crate::fixture::*;
 use async_trait::async_trait;
 use mysql_async::Conn;
 use mysql_async::prelude::Queryable;
+use sync_worker_core::bus::Flush;
 use sync_worker_core::error::{Error, ErrorClass, Result};
 use sync_worker_core::record::Offset;
 use sync_worker_core::sink::{Marker, Parking, Refused, Sink, WriteBatch};
+use sync_worker_testkit::flush::apply_late;
 use tokio::sync::Mutex;
 
 const TABLE: &str = "CREATE TABLE t (k BIGINT PRIMARY KEY, a VARCHAR(20))";
@@ -56,6 +58,22 @@ async fn the_marker_moves_only_from_what_was_read() {
 }
 
 #[tokio::test]
+async fn nothing_is_committed_before_its_records_are_durable() {
+    let Some(mut f) = Fixture::new("late", &[TABLE]).await else { return };
+    let t = schema("t", &[("k", INT), ("a", TEXT)]);
+    let mut sink = f.another_sink().await;
+    f.marker = sink.take_over("log").await.unwrap().marker;
+    let batch = f.batch(vec![create(&t, &[int(1), text("x")])]);
+    for durable in [false, true] {
+        let look = async { assert!(f.rows("t").await.is_empty()) };
+        let applied = apply_late(&mut sink, &batch, durable, look).await;
+        assert_eq!(applied.err().map(|error| error.class()), (!durable).then_some(ErrorClass::Transient));
+        assert_eq!(f.rows("t").await.len(), usize::from(durable));
+    }
+    f.close().await;
+}
+
+#[tokio::test]
 async fn parked_keys_come_back_with_a_take_over() {
     let Some(mut f) = Fixture::new("parked", &["CREATE TABLE t (k BIGINT PRIMARY KEY, a INT NOT NULL)"]).await else {
         return;
@@ -84,6 +102,10 @@ struct Disaster {
 
 #[async_trait]
 impl Parking for Disaster {
+    fn pending(&self, _: &WriteBatch) -> Option<Flush> {
+        None
+    }
+
     async fn park(&self, _: &WriteBatch, _: &[Refused]) -> Result<()> {
         let Some(conn) = &self.conn else {
             return Err(Error::from(sync_worker_mysql::Error::Config("the queue is full".into())));

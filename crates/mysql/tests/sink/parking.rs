@@ -6,6 +6,7 @@ use crate::random::Random;
 use async_trait::async_trait;
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Mutex;
+use sync_worker_core::bus::Flush;
 use sync_worker_core::change::{Change, Op};
 use sync_worker_core::error::Result;
 use sync_worker_core::record::Offset;
@@ -75,6 +76,10 @@ impl Lot {
 
 #[async_trait]
 impl Parking for Lot {
+    fn pending(&self, _: &WriteBatch) -> Option<Flush> {
+        None
+    }
+
     async fn park(&self, batch: &WriteBatch, refused: &[Refused]) -> Result<()> {
         let mut waiting = self.waiting.lock().unwrap();
         for one in refused {

@@ -96,7 +96,7 @@ impl Session {
         let steps = collapse(&batch.writes, 0..batch.writes.len(), &HashMap::new())?;
         let mut pipeline = Pipeline::new(&self.client);
         self.settle(&mut pipeline, batch, &steps, &applied.refused).await?;
-        finish(pipeline, 0, &[], &mut applied).await?;
+        finish(pipeline, 0, &[], parking.pending(batch), &mut applied).await?;
         Ok(applied)
     }
 

@@ -9,6 +9,7 @@ use super::session::Session;
 use super::statement::Kind;
 use crate::error::Error;
 use std::collections::HashMap;
+use sync_worker_core::bus::Flush;
 use sync_worker_core::change::Op;
 use sync_worker_core::collapse::{Effect, Step, Version};
 use sync_worker_core::convert::Refusal;
@@ -63,7 +64,8 @@ impl Session {
         let mut applied = Applied { rows: idle, ..Applied::default() };
         match missing {
             Missing::Fails if refused.is_empty() => {
-                self.at_once(batch, steps, items.into_iter().flatten().collect(), &mut applied).await?;
+                let items = items.into_iter().flatten().collect();
+                self.at_once(batch, steps, items, parking, &mut applied).await?;
             }
             Missing::Fails => return Box::pin(self.set_based(batch, steps, Missing::Told, parking)).await,
             Missing::Told => {
@@ -74,12 +76,13 @@ impl Session {
         Ok(applied)
     }
 
-    /// Everything in one round trip, the commit included.
+    /// Everything in one round trip, the commit included where nothing has to be waited for.
     async fn at_once(
         &mut self,
         batch: &WriteBatch,
         steps: &[Step],
         items: Vec<Item>,
+        parking: &dyn Parking,
         applied: &mut Applied,
     ) -> Result<(), Attempt> {
         let ready = self.ready(items).await?;
@@ -93,7 +96,7 @@ impl Session {
         let first = pipeline.len();
         send(&mut pipeline, &ready).await;
         self.settle(&mut pipeline, batch, steps, &[]).await?;
-        finish(pipeline, first, &ready, applied).await?;
+        finish(pipeline, first, &ready, parking.pending(batch), applied).await?;
         Ok(())
     }
 
@@ -129,7 +132,7 @@ impl Session {
         }
         let mut pipeline = Pipeline::new(&self.client);
         self.settle(&mut pipeline, batch, steps, &applied.refused).await?;
-        finish(pipeline, 0, &[], applied).await
+        finish(pipeline, 0, &[], parking.pending(batch), applied).await
     }
 
     async fn one_step(
@@ -328,15 +331,20 @@ pub async fn send<'a>(pipeline: &mut Pipeline<'a>, ready: &'a [Ready]) {
     }
 }
 
-/// Sends the commit and waits for everything; `first` is the place of the first item's reply.
+/// Sends the commit, as soon as the batch's records are durable, and waits for everything; `first` is the place of the
+/// first item's reply.
 pub async fn finish(
     mut pipeline: Pipeline<'_>,
     first: usize,
     ready: &[Ready],
+    flush: Option<Flush>,
     applied: &mut Applied,
 ) -> Result<(), Attempt> {
     // Something that never left must not be committed without.
     let broken = pipeline.broken;
+    if let Some(flush) = flush {
+        flush.await?; // invariant 2
+    }
     pipeline.send(if broken { "ROLLBACK" } else { "COMMIT" }).await;
     let mut replies = pipeline.finish().await;
     if let Some((_, failure)) = first_failure(&mut replies) {

@@ -5,6 +5,7 @@ use std::future::Future;
 use std::sync::Arc;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU32, Ordering};
+use sync_worker_core::bus::Flush;
 use sync_worker_core::change::{Change, Op};
 use sync_worker_core::database::{Database as _, Scope, TableAt};
 use sync_worker_core::error::{Error, ErrorClass, Result};
@@ -192,6 +193,10 @@ impl Lot {
 
 #[async_trait]
 impl Parking for Lot {
+    fn pending(&self, _: &WriteBatch) -> Option<Flush> {
+        None
+    }
+
     async fn park(&self, _: &WriteBatch, refused: &[Refused]) -> Result<()> {
         if self.fails {
             return Err(Full.into());

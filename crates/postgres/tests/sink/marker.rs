@@ -4,6 +4,7 @@ use crate::fixture::*;
 use sync_worker_core::error::ErrorClass;
 use sync_worker_core::record::Offset;
 use sync_worker_core::value::Value::{Int, Text};
+use sync_worker_testkit::flush::apply_late;
 
 const TABLE: &str = "CREATE TABLE t (id bigint PRIMARY KEY, name text)";
 
@@ -59,6 +60,40 @@ fn a_marker_that_anybody_moved_stops_the_sink() {
         target.sql("DELETE FROM sync_worker.progress").await;
         assert_eq!(applier.fails(vec![]).await.class(), ErrorClass::Superseded);
         assert!(target.table("t").await.is_empty());
+    });
+}
+
+/// In one round trip, and with a look at what the updates found.
+#[test]
+fn nothing_is_committed_before_its_records_are_durable() {
+    on_server(async |target| {
+        target.sql(TABLE).await;
+        let schema = target.schema("t").await;
+        let mut there = Vec::new();
+        for (id, looks) in [(1, false), (2, true)] {
+            for durable in [false, true] {
+                let mut applier = target.applier(&["t"]).await;
+                if looks {
+                    applier.apply(vec![update(&schema, &[Int(id + 10), Text("missing")])]).await;
+                    there.retain(|row: &String| !row.contains("missing"));
+                    there.push(format!("({},missing)", id + 10));
+                }
+                let marker = target.marker().await;
+                let batch = applier.batch(writes(vec![create(&schema, &[Int(id), Text("late")])], 9));
+                let look = async {
+                    assert_eq!(target.table("t").await, there);
+                    assert_eq!(target.marker().await, marker);
+                };
+                let applied = apply_late(&mut *applier.sink, &batch, durable, look).await;
+                assert_eq!(applied.err().map(|error| error.class()), (!durable).then_some(ErrorClass::Transient));
+                if durable {
+                    there.push(format!("({id},late)"));
+                    there.sort();
+                }
+                drop(applier);
+                assert_eq!(target.table("t").await, there);
+            }
+        }
     });
 }
 

@@ -25,6 +25,7 @@ pub async fn holds<F: Fixture>(fixture: F) -> F {
     let fixture = order(fixture).await;
     gaps(&fixture).await;
     waiting(&fixture).await;
+    ahead(&fixture).await;
     let fixture = schemas(fixture).await;
     partitions(&fixture).await;
     consumers(fixture).await
@@ -97,6 +98,34 @@ async fn gaps<F: Fixture>(fixture: &F) {
     assert_eq!(subscription.err().map(|error| error.class()), Some(ErrorClass::Gap));
     assert!(fixture.bus().subscribe(FIRST, next).await.unwrap().caught_up());
     assert!(fixture.bus().bounds(Partition(999)).await.is_err(), "a partition that is not there");
+}
+
+/// A reader ahead gets the same records, from behind and from the end, and what its receipt says is durable is so.
+async fn ahead<F: Fixture>(fixture: &F) {
+    let next = fixture.bus().bounds(FIRST).await.unwrap().next;
+    let gap = fixture.bus().subscribe_ahead(FIRST, next.next()).await.err().unwrap();
+    assert_eq!(gap.class(), ErrorClass::Gap);
+    let mut old = fixture.bus().subscribe_ahead(FIRST, Offset(next.0 / 2)).await.unwrap();
+    let mut new = fixture.bus().subscribe_ahead(FIRST, next).await.unwrap();
+    let mut records = Records::new("crm", Engine::Postgres, 4);
+    for _ in 0..20 {
+        let from = fixture.bus().bounds(FIRST).await.unwrap().next;
+        let transaction = records.transaction();
+        let receipt = fixture.bus().publish(FIRST, transaction.clone()).await.unwrap();
+        stand(&read(&mut *new.subscription, transaction.len()).await, &transaction, from);
+        let last = Offset(from.0 + transaction.len() as u64 - 1);
+        if let Some(flush) = new.durability.pending(last) {
+            flush.await.unwrap();
+        }
+        assert_eq!(fixture.bus().bounds(FIRST).await.unwrap().next, last.next());
+        receipt.await.unwrap();
+        assert!(new.durability.pending(last).is_none());
+    }
+    let end = fixture.bus().bounds(FIRST).await.unwrap().next;
+    let mut again = fixture.bus().subscribe(FIRST, Offset(next.0 / 2)).await.unwrap();
+    let count = usize::try_from(end.0 - next.0 / 2).unwrap();
+    let (old, again) = (read(&mut *old.subscription, count).await, read(&mut *again, count).await);
+    assert!(old.iter().map(Delivered::digest).eq(again.iter().map(Delivered::digest)));
 }
 
 /// A reader at the end waits, and may stop waiting at any time without losing anything.

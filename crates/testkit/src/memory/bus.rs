@@ -5,7 +5,7 @@ use async_trait::async_trait;
 use bytes::{BufMut, Bytes, BytesMut};
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use sync_worker_core::bus::{Bounds, Bus, Receipt, Subscription};
+use sync_worker_core::bus::{Ahead, Bounds, Bus, Durability, Flush, Receipt, Subscription};
 use sync_worker_core::error::{ErrorClass, Result};
 use sync_worker_core::record::{Body, Delivered, Offset, Partition, Record};
 
@@ -22,7 +22,7 @@ struct State {
     held: bool,
     /// Records that may wait to become durable.
     queue: usize,
-    /// A crash ends the receipts of the life before it.
+    /// A crash ends the receipts and the readers ahead of the life before it.
     life: u64,
 }
 
@@ -192,13 +192,13 @@ impl Bus for MemoryBus {
     }
 
     async fn subscribe(&self, partition: Partition, from: Offset) -> Result<Box<dyn Subscription>> {
-        let mut state = self.shared.lock();
-        let log = state.log(partition)?;
-        if from.0 < log.first || from.0 > log.durable as u64 {
-            return Err(MemoryError::new(ErrorClass::Gap, "the offset is not in the log").into());
-        }
-        let next = usize::try_from(from.0).unwrap_or(usize::MAX);
-        Ok(Box::new(Reading { shared: self.shared.clone(), partition, next }))
+        Ok(Box::new(self.read(partition, from, false)?))
+    }
+
+    async fn subscribe_ahead(&self, partition: Partition, from: Offset) -> Result<Ahead> {
+        let reading = self.read(partition, from, true)?;
+        let (shared, life) = (self.shared.clone(), reading.life);
+        Ok(Ahead { subscription: Box::new(reading), durability: Arc::new(InMemory { shared, partition, life }) })
     }
 
     async fn retain(&self, partition: Partition, consumer: &str, from: Offset) -> Result<()> {
@@ -207,23 +207,74 @@ impl Bus for MemoryBus {
     }
 }
 
+impl MemoryBus {
+    fn read(&self, partition: Partition, from: Offset, ahead: bool) -> Result<Reading, MemoryError> {
+        let mut state = self.shared.lock();
+        let life = state.life;
+        let log = state.log(partition)?;
+        if from.0 < log.first || from.0 > log.durable as u64 {
+            return Err(MemoryError::new(ErrorClass::Gap, "the offset is not in the log"));
+        }
+        let next = usize::try_from(from.0).unwrap_or(usize::MAX);
+        Ok(Reading { shared: self.shared.clone(), partition, next, ahead, life })
+    }
+}
+
+fn taken_back() -> MemoryError {
+    MemoryError::new(ErrorClass::Transient, "records that were read ahead are lost")
+}
+
+struct InMemory {
+    shared: Arc<Shared<State>>,
+    partition: Partition,
+    life: u64,
+}
+
+impl InMemory {
+    fn ended(&self, state: &mut State, offset: Offset) -> Option<Result<(), MemoryError>> {
+        if state.life != self.life {
+            return Some(Err(taken_back()));
+        }
+        match state.log(self.partition) {
+            Ok(log) => (log.durable as u64 > offset.0).then_some(Ok(())),
+            Err(error) => Some(Err(error)),
+        }
+    }
+}
+
+impl Durability for InMemory {
+    fn pending(&self, offset: Offset) -> Option<Flush> {
+        if let Some(Ok(())) = self.ended(&mut self.shared.lock(), offset) {
+            return None;
+        }
+        let (shared, partition, life) = (self.shared.clone(), self.partition, self.life);
+        let this = Self { shared, partition, life };
+        Some(Box::pin(async move { Ok(this.shared.when(|state| this.ended(state, offset)).await?) }))
+    }
+}
+
 struct Reading {
     shared: Arc<Shared<State>>,
     partition: Partition,
     next: usize,
+    ahead: bool,
+    life: u64,
 }
 
 #[async_trait]
 impl Subscription for Reading {
     async fn next(&mut self, bytes: usize) -> Result<Vec<Delivered>> {
-        let (partition, next) = (self.partition, self.next);
+        let (partition, next, ahead, life) = (self.partition, self.next, self.ahead, self.life);
         let some = self.shared.when(|state| {
+            if ahead && state.life != life {
+                return Some(Err(taken_back()));
+            }
             let log = match state.log(partition) {
                 Ok(log) => log,
                 Err(error) => return Some(Err(error)),
             };
             let mut left = bytes;
-            let there = log.records.get(next..log.durable).unwrap_or_default();
+            let there = log.records.get(next..if ahead { log.records.len() } else { log.durable }).unwrap_or_default();
             let some = there.iter().enumerate().take_while(|(at, record)| {
                 let taken = *at == 0 || left > 0;
                 left = left.saturating_sub(record.bytes.len());

@@ -64,6 +64,9 @@ impl Sink for MemorySink {
         if fault == Some(Fault::BeforeCommitAfterParking) {
             return Err(lost().into());
         }
+        if let Some(flush) = parking.pending(batch) {
+            flush.await?;
+        }
         // invariant 2: one step for rows, parked rows and marker
         self.database.shared.change(|state| {
             if !is_expected(state.marker.as_ref(), &batch.expected) {
