@@ -6,3 +6,5 @@ pub mod memory;
 pub mod mysql;
 pub mod postgres;
 pub mod records;
+pub mod stream;
+pub mod writer;

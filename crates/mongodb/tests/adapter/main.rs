@@ -1,5 +1,6 @@
 //! The adapter on a replica set: the one that SYNC_WORKER_TEST_MONGODB names.
 
+mod contract;
 mod fixture;
 mod reader;
 mod sink;

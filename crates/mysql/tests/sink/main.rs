@@ -1,5 +1,6 @@
 //! The sink against a real MySQL server, the one at `SYNC_WORKER_TEST_MYSQL`; without it these tests are skipped.
 
+mod contract;
 mod failures;
 mod fixture;
 mod folding;

@@ -1,6 +1,7 @@
 //! The change stream and the table reader against a real server.
 
 mod connect;
+mod contract;
 mod fixture;
 mod inspect;
 mod resume;

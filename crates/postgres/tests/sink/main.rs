@@ -2,6 +2,7 @@
 
 mod catalog;
 mod constraints;
+mod contract;
 mod fixture;
 mod marker;
 mod random;

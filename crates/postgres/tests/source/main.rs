@@ -1,5 +1,6 @@
 //! The source and the reader against a real server.
 
+mod contract;
 mod faults;
 mod large;
 mod positions;

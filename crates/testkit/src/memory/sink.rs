@@ -3,7 +3,7 @@
 use super::MemoryError;
 use super::database::{Fault, MemoryDatabase, RowName, State, Written};
 use async_trait::async_trait;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use sync_worker_core::change::{Change, Op};
 use sync_worker_core::error::{ErrorClass, Result};
 use sync_worker_core::row::{Key, Row};
@@ -54,7 +54,8 @@ impl Sink for MemorySink {
         for (index, write) in batch.writes.iter().enumerate() {
             transaction.write(index, &write.change);
         }
-        let mut applied = Applied { missing: transaction.missing, ..Applied::default() };
+        let keys: BTreeSet<&RowName> = transaction.written.iter().map(|(_, _, name, _)| name).collect();
+        let mut applied = Applied { rows: keys.len() as u64, missing: transaction.missing, ..Applied::default() };
         applied.refused = transaction.refused.values().map(|refused| refused.reason.clone()).collect();
         applied.refused.sort_by_key(|refused| refused.write);
         if !applied.refused.is_empty() {

@@ -92,16 +92,19 @@ impl Store {
                 if committed.is_some_and(|holder| own.is_none_or(|own| !own.contains_key(holder))) {
                     return Err(index.duplicate(namespace, &entry));
                 }
-                let ours = own.into_iter().flatten().any(|(other, row)| {
-                    other != key && row.as_ref().is_some_and(|row| index.keys(row).contains(&entry))
-                });
-                if ours {
-                    return Err(index.duplicate(namespace, &entry));
-                }
                 match self.holds.unique(namespace, &index.name, &entry) {
                     Some(holder) if !Arc::ptr_eq(holder, &transaction.id) => return Err(Failure::write_conflict()),
-                    _ => unique.push((index.name.clone(), entry)),
+                    // A row of this transaction has it, or had it. Only then are they looked through.
+                    Some(_) => {
+                        let has = |row: &Shared| index.keys(row).contains(&entry);
+                        let mut others = own.into_iter().flatten().filter(|(other, _)| *other != key);
+                        if others.any(|(_, row)| row.as_ref().is_some_and(has)) {
+                            return Err(index.duplicate(namespace, &entry));
+                        }
+                    }
+                    None => {}
                 }
+                unique.push((index.name.clone(), entry));
             }
         }
         self.holds.take_row(namespace, key, &transaction.id);
