@@ -2,6 +2,7 @@
 
 use async_trait::async_trait;
 use std::sync::Mutex;
+use sync_worker_core::bus::Flush;
 use sync_worker_core::change::Change;
 use sync_worker_core::error::{ErrorClass, Result};
 use sync_worker_core::record::Offset;
@@ -66,6 +67,10 @@ pub struct Lot(pub Mutex<Vec<Vec<Refused>>>);
 
 #[async_trait]
 impl Parking for Lot {
+    fn pending(&self, _: &WriteBatch) -> Option<Flush> {
+        None
+    }
+
     async fn park(&self, _: &WriteBatch, refused: &[Refused]) -> Result<()> {
         self.0.lock().unwrap().push(refused.to_vec());
         Ok(())

@@ -4,6 +4,7 @@ use crate::memory::{Changes, key};
 use crate::writer::{Lot, Writer, again, write};
 use async_trait::async_trait;
 use std::future::Future;
+use sync_worker_core::bus::Flush;
 use sync_worker_core::change::{Change, Op};
 use sync_worker_core::error::{Classified, Error, ErrorClass, Result};
 use sync_worker_core::record::Offset;
@@ -234,6 +235,10 @@ struct Witness<'a, F> {
 
 #[async_trait]
 impl<F: Fixture> Parking for Witness<'_, F> {
+    fn pending(&self, _: &WriteBatch) -> Option<Flush> {
+        None
+    }
+
     async fn park(&self, batch: &WriteBatch, refused: &[Refused]) -> Result<()> {
         assert_eq!(self.fixture.rows().await, self.before, "rows were visible before the queue had the refused ones");
         self.lot.park(batch, refused).await
@@ -328,6 +333,10 @@ impl Classified for Full {
 
 #[async_trait]
 impl Parking for Full {
+    fn pending(&self, _: &WriteBatch) -> Option<Flush> {
+        None
+    }
+
     async fn park(&self, _: &WriteBatch, _: &[Refused]) -> Result<()> {
         Err(Error::from(Self))
     }
