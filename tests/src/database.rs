@@ -72,6 +72,16 @@ impl Database {
         self.connect().await?.execute(sql).await
     }
 
+    /// Gives a row of the loads' table its next version.
+    pub async fn bump(&self, id: i64) -> anyhow::Result<()> {
+        match self.connect().await? {
+            Connection::Mongodb(database) => mongodb::run(&database, &[mongodb::Write::Bump(id)], false).await,
+            mut connection => {
+                connection.execute(&format!("UPDATE item SET version = version + 1 WHERE id = {id}")).await
+            }
+        }
+    }
+
     pub async fn number(&self, sql: &str) -> anyhow::Result<i64> {
         self.connect().await?.number(sql).await
     }

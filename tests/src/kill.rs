@@ -1,7 +1,8 @@
-//! The kill test: a worker killed with -9 at random moments under load, again and again; nothing is lost, repeated or
-//! out of order.
+//! The kill test: a worker killed with -9 at random moments under load, again and again, and a MongoDB server with faults
+//! between the kills; nothing is lost, repeated or out of order.
 
 use crate::compare;
+use crate::faults::{Faults, Tally};
 use crate::kind::Direction;
 use crate::ledger::{self, Verdict};
 use crate::load::{Load, LoadReport, LoadSettings};
@@ -20,6 +21,8 @@ const ROWS: i64 = 2_000;
 pub struct KillReport {
     pub direction: Direction,
     pub cycles: u32,
+    /// Those of MongoDB.
+    pub faults: Tally,
     pub load: LoadReport,
     pub verdict: Verdict,
     /// Rows compared at the end; the first differences where they are not equal.
@@ -47,20 +50,28 @@ pub async fn run(
     ledger::install(&scenario.source).await?;
     ledger::install(&scenario.target).await?;
     let load = Load::start(&scenario.source.url(), &LoadSettings::new(seed))?;
+    let mut faults = Faults::at([&scenario.source, &scenario.target], seed).await?;
     for cycle in 1..=cycles {
         let life = rng.random_range(Duration::ZERO..LONGEST_LIFE);
         // The kill's random moment, not a wait for something.
-        tokio::time::sleep(life).await;
+        faults.during(life).await?;
         scenario.worker.kill().await?;
         scenario.worker.start()?;
         tell(cycle);
     }
+    let faults = faults.end().await?;
     let load = load.stop().await?;
     scenario.settle().await?;
     let verdict = ledger::judge(&ledger::read(&scenario.source).await?, &ledger::read(&scenario.target).await?);
     let compared = compare::equal(&scenario.source, &scenario.target, "item").await;
-    let report =
-        KillReport { direction, cycles, load, verdict, compared: compared.map_err(|error| format!("{error:#}")) };
+    let report = KillReport {
+        direction,
+        cycles,
+        faults,
+        load,
+        verdict,
+        compared: compared.map_err(|error| format!("{error:#}")),
+    };
     if report.is_good() {
         scenario.finish().await?;
     }

@@ -15,6 +15,7 @@ pub mod connection;
 pub mod database;
 pub mod demo;
 pub mod directions;
+pub mod faults;
 pub mod histogram;
 pub mod kill;
 pub mod kind;

@@ -65,6 +65,13 @@ pub fn again(change: Change) -> Write {
 #[derive(Default)]
 pub struct Lot(pub Mutex<Vec<Vec<Refused>>>);
 
+impl Lot {
+    /// The writes of the last call.
+    pub fn refused(&self) -> Vec<(usize, ErrorClass)> {
+        self.0.lock().unwrap().last().map(|last| refused(last)).unwrap_or_default()
+    }
+}
+
 #[async_trait]
 impl Parking for Lot {
     fn pending(&self, _: &WriteBatch) -> Option<Flush> {

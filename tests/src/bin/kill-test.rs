@@ -1,4 +1,4 @@
-//! Kills the worker with -9 at random moments under load, restarts it, and holds what the target's trigger logged
+//! Kills the worker with -9 at random moments under load, with faults of MongoDB between, restarts it, and holds what the target's trigger logged
 //! against the source's history.
 
 use clap::Parser;
@@ -66,7 +66,7 @@ async fn run(arguments: Arguments) -> anyhow::Result<bool> {
             Err(differences) => format!("NOT EQUAL: {differences}"),
         };
         let seconds = begun.elapsed().as_secs();
-        println!("{direction}: {cycles} cycles in {seconds} s, {}, {compared}", report.verdict);
+        println!("{direction}: {cycles} cycles in {seconds} s, {}, {}, {compared}", report.faults, report.verdict);
         good &= report.is_good();
     }
     println!("{}", if good { "kill-test: passed" } else { "kill-test: FAILED" });

@@ -1,71 +1,43 @@
 //! Batches in one transaction: what is written, what is parked, and who may write.
 
-use crate::fixture::{Fixture, INT, TEXT, U, int, schema, text, write};
+use crate::fixture::{Fixture, INT, TEXT, U, apply, int, schema, text, write};
 use anyhow::Result;
 use bson::{Document, doc};
 use sync_worker_core::change::Op;
-use sync_worker_core::error::ErrorClass;
-use sync_worker_core::sink::Write;
 use sync_worker_core::types::ColumnType;
 use sync_worker_core::value::{Cell, Value};
-use sync_worker_testkit::flush::apply_late;
+use sync_worker_testkit::writer::{self, Lot};
 
 #[tokio::test]
 async fn rows_of_a_relational_source_become_documents() -> Result<()> {
     let Some(fixture) = Fixture::new(&["a"]).await? else { return Ok(()) };
     let a = schema("a", &[("id", INT), ("name", TEXT), ("n", INT)]);
     let mut writer = fixture.sink().await?;
-    let applied = writer
-        .apply(vec![
+    let applied = apply(
+        &mut writer,
+        vec![
             write(&a, Op::Create, None, Some(&[int(1), text("one"), int(10)])),
             write(&a, Op::Create, None, Some(&[int(2), text("two"), Cell::Present(Value::Null)])),
             write(&a, Op::Update, None, Some(&[int(1), U, int(11)])),
             write(&a, Op::Create, None, Some(&[int(3), text("three"), int(3)])),
-        ])
-        .await?;
+        ],
+    )
+    .await?;
     assert!(applied.refused.is_empty() && !applied.row_by_row, "{applied:?}");
-    writer
-        .apply(vec![
+    apply(
+        &mut writer,
+        vec![
             write(&a, Op::Update, None, Some(&[int(2), U, int(22)])),
             write(&a, Op::Delete, Some(&[int(3), U, U]), None),
             // The key changes, and the name stays what it was at the target.
             write(&a, Op::Update, Some(&[int(1), U, U]), Some(&[int(9), U, int(12)])),
-        ])
-        .await?;
+        ],
+    )
+    .await?;
     let expected = [doc! { "_id": 2i64, "name": "two", "n": 22i64 }, doc! { "_id": 9i64, "name": "one", "n": 12i64 }];
     assert_eq!(fixture.all("a").await?, expected);
-    let applied = writer.apply(vec![write(&a, Op::Truncate, None, None)]).await?;
+    let applied = apply(&mut writer, vec![write(&a, Op::Truncate, None, None)]).await?;
     assert_eq!((applied.rows, fixture.all("a").await?.len()), (1, 0));
-    Ok(())
-}
-
-#[tokio::test]
-async fn a_refused_row_is_parked_and_the_rest_is_written() -> Result<()> {
-    let Some(fixture) = Fixture::new(&["a"]).await? else { return Ok(()) };
-    let unique = doc! { "createIndexes": "a", "indexes": [{ "key": { "name": 1 }, "name": "name_1", "unique": true }] };
-    fixture.database.run_command(unique).await?;
-    let a = schema("a", &[("id", INT), ("name", TEXT)]);
-    let mut writer = fixture.sink().await?;
-    let applied = writer
-        .apply(vec![
-            write(&a, Op::Create, None, Some(&[int(1), text("twin")])),
-            write(&a, Op::Create, None, Some(&[int(2), text("twin")])),
-            write(&a, Op::Create, None, Some(&[int(3), text("other")])),
-            write(&a, Op::Update, None, Some(&[int(4), U])),
-        ])
-        .await?;
-    let refused: Vec<_> = applied.refused.iter().map(|one| (one.write, one.class)).collect();
-    assert_eq!(refused, [(1, ErrorClass::Dependency), (3, ErrorClass::Dependency)], "{applied:?}");
-    let reason = &applied.refused[0].reason;
-    assert!(reason.contains("name_1") && !reason.contains("twin"), "{reason}");
-    assert_eq!(fixture.all("a").await?.len(), 2);
-    assert_eq!(fixture.sink().await?.parked, 2);
-    // The version that waits gets its place once the other one is gone.
-    let mut writer = fixture.sink().await?;
-    let mut again = write(&a, Op::Create, None, Some(&[int(2), text("twin")]));
-    again.parked = true;
-    writer.apply(vec![write(&a, Op::Delete, Some(&[int(1), U]), None), again]).await?;
-    assert_eq!(fixture.sink().await?.parked, 1);
     Ok(())
 }
 
@@ -84,11 +56,12 @@ async fn a_batch_full_of_refusals_ends_in_good_time() -> Result<()> {
     });
     let batch = writer.batch(rows.collect());
     // One attempt for the set, one to find what is missing, one that goes through.
-    let applied = tokio::time::timeout(std::time::Duration::from_secs(20), writer.try_apply(&batch)).await?;
+    let applied =
+        tokio::time::timeout(std::time::Duration::from_secs(20), writer.try_apply(&batch, &Lot::default())).await?;
     let applied = applied.map_err(|error| anyhow::anyhow!("{error:?}"))?;
     assert_eq!((applied.refused.len(), applied.rows), (1_100, 900), "{:?}", applied.refused.first());
     assert_eq!(fixture.all("a").await?.len(), 900);
-    assert_eq!(fixture.sink().await?.parked, 1_100);
+    assert_eq!(fixture.sink().await?.parked.len(), 1_100);
     Ok(())
 }
 
@@ -110,8 +83,8 @@ async fn updates_of_one_field_in_one_batch_take_effect_in_their_order() -> Resul
     }
     stream.until(5).await?;
     let changes = stream.changes.iter();
-    let writes = changes.map(|(_, change)| Write { change: change.clone(), offset: Default::default(), parked: false });
-    let applied = there.sink().await?.apply(writes.collect()).await?;
+    let writes = changes.map(|(_, change)| writer::write(change.clone()));
+    let applied = apply(&mut there.sink().await?, writes.collect()).await?;
     assert!(applied.refused.is_empty() && !applied.row_by_row, "{applied:?}");
     assert_eq!(here.all("a").await?, there.all("a").await?);
     Ok(())
@@ -123,12 +96,14 @@ async fn a_document_that_a_command_can_t_hold_with_its_key_is_parked() -> Result
     let a = schema("a", &[("id", TEXT), ("body", TEXT)]);
     let mut writer = fixture.sink().await?;
     let (key, body) = ("k".repeat(100 << 10), "b".repeat((16 << 20) - (110 << 10)));
-    let applied = writer
-        .apply(vec![
+    let applied = apply(
+        &mut writer,
+        vec![
             write(&a, Op::Create, None, Some(&[text("small"), text("x")])),
             write(&a, Op::Create, None, Some(&[text(&key), text(&body)])),
-        ])
-        .await?;
+        ],
+    )
+    .await?;
     assert_eq!((applied.refused.len(), applied.refused[0].write), (1, 1), "{applied:?}");
     assert!(applied.refused[0].reason.contains("16 MB"), "{applied:?}");
     assert_eq!(fixture.all("a").await?.len(), 1);
@@ -143,46 +118,18 @@ async fn two_hundred_levels_of_nesting_are_refused_without_harm() -> Result<()> 
     let nested = |levels: usize| format!("{}1{}", "[".repeat(levels), "]".repeat(levels));
     let (deep, shallow) = (nested(200), nested(50));
     let json = |text| Cell::Present(Value::Json(text));
-    let applied = writer
-        .apply(vec![
+    let applied = apply(
+        &mut writer,
+        vec![
             write(&a, Op::Create, None, Some(&[int(1), json(shallow.as_str())])),
             write(&a, Op::Create, None, Some(&[int(2), json(deep.as_str())])),
             write(&a, Op::Create, None, Some(&[int(3), json("{}")])),
-        ])
-        .await?;
+        ],
+    )
+    .await?;
     assert_eq!((applied.refused.len(), applied.refused[0].write), (1, 1), "{applied:?}");
     assert!(applied.refused[0].reason.contains("deep"), "{applied:?}");
     assert_eq!(fixture.all("a").await?.len(), 2);
-    Ok(())
-}
-
-#[tokio::test]
-async fn a_sink_that_has_been_superseded_writes_nothing() -> Result<()> {
-    let Some(fixture) = Fixture::new(&["a"]).await? else { return Ok(()) };
-    let a = schema("a", &[("id", INT)]);
-    let mut old = fixture.sink().await?;
-    old.apply(vec![write(&a, Op::Create, None, Some(&[int(1)]))]).await?;
-    let new = fixture.sink().await?;
-    assert_eq!(new.marker.epoch, old.marker.epoch + 1);
-    let batch = old.batch(vec![write(&a, Op::Create, None, Some(&[int(2)]))]);
-    let error = old.try_apply(&batch).await.unwrap_err();
-    assert_eq!(error.class(), ErrorClass::Superseded, "{error}");
-    assert_eq!(fixture.all("a").await?, [doc! { "_id": 1i64 }]);
-    Ok(())
-}
-
-#[tokio::test]
-async fn nothing_is_committed_before_its_records_are_durable() -> Result<()> {
-    let Some(fixture) = Fixture::new(&["a"]).await? else { return Ok(()) };
-    let a = schema("a", &[("id", INT)]);
-    let mut writer = fixture.sink().await?;
-    let batch = writer.batch(vec![write(&a, Op::Create, None, Some(&[int(1)]))]);
-    for durable in [false, true] {
-        let look = async { assert!(fixture.all("a").await.unwrap().is_empty()) };
-        let applied = apply_late(&mut *writer.sink, &batch, durable, look).await;
-        assert_eq!(applied.err().map(|error| error.class()), (!durable).then_some(ErrorClass::Transient));
-        assert_eq!(fixture.all("a").await?.len(), usize::from(durable));
-    }
     Ok(())
 }
 
@@ -201,19 +148,12 @@ async fn what_a_stream_says_makes_the_same_documents_elsewhere() -> Result<()> {
     stream.until(7).await?;
     let mut writer = there.sink().await?;
     let writes = |from: usize, to: usize| {
-        stream.changes[from..to]
-            .iter()
-            .map(|(_, change)| sync_worker_core::sink::Write {
-                change: change.clone(),
-                offset: Default::default(),
-                parked: false,
-            })
-            .collect()
+        stream.changes[from..to].iter().map(|(_, change)| writer::write(change.clone())).collect()
     };
     // One batch collapses them, another one applies what changed to what is there.
-    writer.apply(writes(0, 2)).await?;
-    writer.apply(writes(2, 4)).await?;
-    let applied = writer.apply(writes(4, 7)).await?;
+    apply(&mut writer, writes(0, 2)).await?;
+    apply(&mut writer, writes(2, 4)).await?;
+    let applied = apply(&mut writer, writes(4, 7)).await?;
     assert!(applied.refused.is_empty(), "{applied:?}");
     let (one, other): (Vec<Document>, Vec<Document>) = (here.all("a").await?, there.all("a").await?);
     assert_eq!(one, other);
@@ -243,7 +183,7 @@ async fn a_commit_whose_answer_is_lost_and_a_transaction_that_is_cut_off_have_on
         admin
             .run_command(doc! { "configureFailPoint": "failCommand", "mode": { "times": 1 }, "data": data.clone() })
             .await?;
-        let applied = writer.apply(vec![write(&a, Op::Create, None, Some(&[int(number), int(1)]))]).await;
+        let applied = apply(&mut writer, vec![write(&a, Op::Create, None, Some(&[int(number), int(1)]))]).await;
         admin.run_command(doc! { "configureFailPoint": "failCommand", "mode": "off" }).await?;
         applied.map_err(|error| error.context(format!("{data}")))?;
         assert_eq!(fixture.all("a").await?.len() as i64, number + 1, "{data}");

@@ -29,7 +29,7 @@ async fn the_victim_of_a_deadlock_tries_again() {
     let marker = sink.take_over("log").await.unwrap().marker;
     let batch = sync_worker_core::sink::WriteBatch { expected: marker, ..batch };
     let applying = tokio::spawn(async move {
-        let applied = sink.apply(&batch, &Parked::default()).await;
+        let applied = sink.apply(&batch, &Lot::default()).await;
         (applied, batch)
     });
     let deadline = Instant::now() + Duration::from_secs(30);
@@ -68,7 +68,7 @@ async fn a_write_that_waits_long_is_not_taken_for_lost() {
     let marker = sink.take_over("log").await.unwrap().marker;
     let batch = f.batch(vec![update(&t, &[int(1), int(5)])]);
     let batch = sync_worker_core::sink::WriteBatch { expected: marker, ..batch };
-    let applying = tokio::spawn(async move { sink.apply(&batch, &Parked::default()).await });
+    let applying = tokio::spawn(async move { sink.apply(&batch, &Lot::default()).await });
     // Time itself is what is tested: this is longer than two looks at the server take.
     f.run("SELECT SLEEP(7)").await;
     assert!(!applying.is_finished(), "the sink did not wait: {:?}", applying.await);
@@ -186,7 +186,7 @@ async fn one_question_that_is_lost_does_not_end_a_statement_that_runs() {
     f.run("UPDATE t SET a = 1 WHERE k = 1").await;
     let batch = f.batch(vec![update(&t, &[int(1), int(5)])]);
     let batch = sync_worker_core::sink::WriteBatch { expected: marker, ..batch };
-    let applying = tokio::spawn(async move { sink.apply(&batch, &Parked::default()).await });
+    let applying = tokio::spawn(async move { sink.apply(&batch, &Lot::default()).await });
     // Time itself is what is tested: this is longer than two questions take.
     f.run("SELECT SLEEP(5)").await;
     assert!(!applying.is_finished(), "the sink did not wait: {:?}", applying.await);

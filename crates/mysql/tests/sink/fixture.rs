@@ -1,11 +1,8 @@
 //! A database per test, and batches in few words.
 
-use async_trait::async_trait;
 use mysql_async::prelude::Queryable;
 use mysql_async::{Conn, Opts, Value as DriverValue};
 use std::sync::Arc;
-use std::sync::Mutex;
-use sync_worker_core::bus::Flush;
 use sync_worker_core::change::{Change, Op};
 use sync_worker_core::database::{Scope, TableAt};
 use sync_worker_core::error::{ErrorClass, Result};
@@ -15,11 +12,13 @@ use sync_worker_core::row::{Row, RowBuilder};
 use sync_worker_core::schema::{Column, Schema};
 use sync_worker_core::secret::Secret;
 pub use sync_worker_core::sink::Write;
-use sync_worker_core::sink::{Applied, Marker, Parking, Refused, Sink, WriteBatch};
+use sync_worker_core::sink::{Applied, Marker, Parking, Sink, WriteBatch};
 use sync_worker_core::types::{ColumnType, Engine, TextLimit};
 use sync_worker_core::value::{Cell, Value};
 use sync_worker_mysql::Config;
 use sync_worker_mysql::sink::MysqlSink;
+use sync_worker_testkit::writer;
+pub use sync_worker_testkit::writer::Lot;
 
 pub const INT: ColumnType = ColumnType::Int { bits: 64, unsigned: false };
 pub const TEXT: ColumnType = ColumnType::Text { limit: TextLimit::None, padded: false };
@@ -34,28 +33,12 @@ pub fn text(value: &str) -> Cell<'_> {
     Cell::Present(Value::Text(value))
 }
 
-/// What was to be parked, call by call.
-#[derive(Default)]
-pub struct Parked(pub Mutex<Vec<Vec<Refused>>>);
-
-#[async_trait]
-impl Parking for Parked {
-    fn pending(&self, _: &WriteBatch) -> Option<Flush> {
-        None
-    }
-
-    async fn park(&self, _: &WriteBatch, refused: &[Refused]) -> Result<()> {
-        self.0.lock().unwrap().push(refused.to_vec());
-        Ok(())
-    }
-}
-
 pub struct Fixture {
     pub database: String,
     pub conn: Conn,
     pub config: Config,
     pub scope: Scope,
-    pub parked: Parked,
+    pub parked: Lot,
     pub marker: Marker,
     sink: Option<MysqlSink>,
 }
@@ -83,7 +66,7 @@ pub fn schema(table: &str, columns: &[(&str, ColumnType)]) -> Arc<Schema> {
 }
 
 fn write(schema: &Arc<Schema>, op: Op, before: Option<Row>, after: Option<Row>) -> Write {
-    Write { change: Change { schema: schema.clone(), op, before, after }, offset: Offset(0), parked: false }
+    writer::write(Change { schema: schema.clone(), op, before, after })
 }
 
 pub fn create(schema: &Arc<Schema>, cells: &[Cell<'_>]) -> Write {
@@ -158,7 +141,7 @@ impl Fixture {
         let scope =
             Scope { installation: database.as_str().into(), pipeline: "p".into(), tables, spill: std::env::temp_dir() };
         let marker = Marker { offset: None, log: "log".into(), digest: 0, epoch: 0, writes: 0 };
-        let parked = Parked::default();
+        let parked = Lot::default();
         let mut fixture = Self { database, conn, config, scope, parked, marker, sink: None };
         fixture.connect().await;
         Some(fixture)
@@ -255,5 +238,5 @@ impl Fixture {
 
 /// The refused writes with their classes, without reasons.
 pub fn refused(applied: &Applied) -> Vec<(usize, ErrorClass)> {
-    applied.refused.iter().map(|refused| (refused.write, refused.class)).collect()
+    writer::refused(&applied.refused)
 }

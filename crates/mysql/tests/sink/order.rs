@@ -6,38 +6,6 @@ use sync_worker_core::error::ErrorClass;
 const UNIQUE: &str = "CREATE TABLE t (k BIGINT PRIMARY KEY, a BIGINT, UNIQUE (a))";
 
 #[tokio::test]
-async fn changed_keys_keep_their_order() {
-    let Some(mut f) = Fixture::new("keychange", &["CREATE TABLE t (k BIGINT PRIMARY KEY, a BIGINT)"]).await else {
-        return;
-    };
-    let t = schema("t", &[("k", INT), ("a", INT)]);
-    f.apply_as_sets(vec![create(&t, &[int(1), int(1)]), create(&t, &[int(2), int(2)])]).await;
-    let applied = f
-        .apply_as_sets(vec![
-            // A swap by way of a third key, a chain, and the old key used again.
-            change(&t, &[int(1), int(1)], &[int(9), int(1)]),
-            change(&t, &[int(2), int(2)], &[int(1), int(2)]),
-            change(&t, &[int(9), int(1)], &[int(2), int(1)]),
-            update(&t, &[int(2), int(5)]),
-            change(&t, &[int(2), int(5)], &[int(3), int(6)]),
-            create(&t, &[int(2), int(7)]),
-        ])
-        .await;
-    assert_eq!(applied.missing, 0);
-    assert_eq!(f.rows("t").await, ["1|2", "2|7", "3|6"]);
-    // Missing under its old key; a part of it only.
-    let applied = f.apply(vec![change(&t, &[int(8), int(1)], &[int(7), int(8)])]).await;
-    assert_eq!((applied.missing, applied.refused.len()), (1, 0));
-    let applied = f.apply(vec![change(&t, &[int(8), U], &[int(6), U])]).await;
-    assert_eq!(refused(&applied), [(0, ErrorClass::Dependency)]);
-    // Onto a key that is taken at the target.
-    let applied = f.apply(vec![change(&t, &[int(7), int(8)], &[int(1), int(0)])]).await;
-    assert!(applied.refused.is_empty());
-    assert_eq!(f.rows("t").await, ["1|0", "2|7", "3|6"]);
-    f.close().await;
-}
-
-#[tokio::test]
 async fn a_refused_change_of_a_key_leaves_no_row_behind() {
     let Some(mut f) = Fixture::new("keyrefused", &[UNIQUE]).await else { return };
     let t = schema("t", &[("k", INT), ("a", INT)]);

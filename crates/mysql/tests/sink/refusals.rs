@@ -1,9 +1,8 @@
 //! Rows that the target can't take: only they are parked, with a reason that names the thing and no value.
 
 use crate::fixture::*;
-use sync_worker_core::error::ErrorClass::{Dependency, Fatal, Poison};
+use sync_worker_core::error::ErrorClass::{Fatal, Poison};
 use sync_worker_core::name::TableName;
-use sync_worker_core::sink::Sink;
 use sync_worker_core::types::ColumnType;
 use sync_worker_core::value::{Cell, Value};
 
@@ -64,43 +63,6 @@ async fn each_refusal_has_its_class_and_reason() {
     let calls = std::mem::take(&mut *f.parked.0.lock().unwrap());
     assert_eq!(calls.len(), 1);
     assert_eq!(calls[0].len(), bad.len());
-    f.close().await;
-}
-
-#[tokio::test]
-async fn a_later_version_of_a_refused_key_is_tried_with_what_it_lacks() {
-    let ddl = "CREATE TABLE t (k BIGINT PRIMARY KEY, a INT NOT NULL, b INT, UNIQUE (b))";
-    let Some(mut f) = Fixture::new("newest", &[ddl]).await else { return };
-    let t = schema("t", &[("k", INT), ("a", INT), ("b", INT)]);
-    f.run("INSERT INTO t VALUES (90, 0, 9)").await;
-    let applied = f
-        .apply(vec![
-            // Refused, then mended by a part of the row.
-            create(&t, &[int(1), int(1), int(9)]),
-            update(&t, &[int(1), U, int(1)]),
-            // Refused until the end: the newest write is named.
-            create(&t, &[int(2), int(2), int(9)]),
-            update(&t, &[int(2), int(3), U]),
-            // Refused, then deleted.
-            create(&t, &[int(3), NULL, int(3)]),
-            delete(&t, &[int(3), U, U]),
-            // A row that is there keeps what it had.
-            update(&t, &[int(90), NULL, U]),
-        ])
-        .await;
-    assert_eq!(refused(&applied), [(3, Dependency), (6, Poison)]);
-    assert_eq!(f.rows("t").await, ["1|1|1", "90|0|9"]);
-    let marker = f.another_sink().await.take_over("log").await.unwrap();
-    assert_eq!(marker.parked.iter().map(|key| key.offset.0).collect::<Vec<_>>(), [3, 6]);
-    f.connect().await;
-    // A newer version replaces the parked one, whether it is taken or not.
-    let applied =
-        f.apply(vec![again(update(&t, &[int(90), NULL, int(8)])), again(create(&t, &[int(2), int(3), int(2)]))]).await;
-    assert_eq!(refused(&applied), [(0, Poison)]);
-    assert_eq!(f.rows("t").await, ["1|1|1", "2|3|2", "90|0|9"]);
-    assert_eq!(f.parked_rows().await.len(), 1);
-    f.apply(vec![again(delete(&t, &[int(90), U, U]))]).await;
-    assert!(f.parked_rows().await.is_empty());
     f.close().await;
 }
 

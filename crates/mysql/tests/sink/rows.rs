@@ -1,7 +1,6 @@
 //! What sets of changes leave in the tables.
 
 use crate::fixture::*;
-use sync_worker_core::error::ErrorClass;
 use sync_worker_core::types::Engine;
 
 /// The same table where an upsert is allowed and where it is not.
@@ -57,60 +56,6 @@ async fn a_single_change_arrives() {
 }
 
 #[tokio::test]
-async fn snapshot_rows_overwrite_by_key() {
-    let Some(mut f) = Fixture::new("snapshot", TABLES).await else { return };
-    for table in ["plain", "uniq"] {
-        let t = schema(table, &[("k", INT), ("a", INT), ("b", TEXT)]);
-        f.apply_as_sets((1..=50).map(|k| create(&t, &[int(k), int(k), text("old")])).collect()).await;
-        let applied =
-            f.apply_as_sets((26..=100).map(|k| read(&t, &[int(k), int(k + 1000), text("new")])).collect()).await;
-        assert_eq!((applied.rows, applied.missing), (75, 0));
-        let expected =
-            (1..=25).map(|k| format!("{k}|{k}|old")).chain((26..=100).map(|k| format!("{k}|{}|new", k + 1000)));
-        assert_eq!(f.rows(table).await, expected.collect::<Vec<_>>());
-    }
-    f.close().await;
-}
-
-#[tokio::test]
-async fn an_update_of_a_missing_row_inserts_it() {
-    let Some(mut f) = Fixture::new("missing", TABLES).await else { return };
-    for table in ["plain", "uniq"] {
-        let t = schema(table, &[("k", INT), ("a", INT), ("b", TEXT)]);
-        f.apply_as_sets(vec![create(&t, &[int(1), int(1), text("x")])]).await;
-        let applied = f.apply_as_sets((1..=4).map(|k| update(&t, &[int(k), int(k + 10), text("y")])).collect()).await;
-        assert_eq!((applied.rows, applied.missing), (4, 3), "{table}");
-        let applied = f.apply(vec![update(&t, &[int(5), int(15), text("y")])]).await;
-        assert_eq!((applied.rows, applied.missing), (1, 1), "{table}");
-        assert!(applied.refused.is_empty());
-        assert_eq!(f.rows(table).await, ["1|11|y", "2|12|y", "3|13|y", "4|14|y", "5|15|y"]);
-        let applied = f.apply(vec![update(&t, &[int(1), int(1), U]), update(&t, &[int(9), int(9), U])]).await;
-        assert_eq!(refused(&applied), [(1, ErrorClass::Dependency)]);
-        assert!(applied.refused[0].reason.contains("missing at the target"), "{applied:?}");
-        assert_eq!(f.query(&format!("SELECT a FROM {table} WHERE k = 1")).await, ["1"]);
-    }
-    f.close().await;
-}
-
-#[tokio::test]
-async fn a_delete_of_a_missing_row_is_counted() {
-    let Some(mut f) = Fixture::new("deletes", TABLES).await else { return };
-    let t = schema("plain", &[("k", INT), ("a", INT), ("b", TEXT)]);
-    f.apply_as_sets(vec![create(&t, &[int(1), int(1), NULL]), create(&t, &[int(2), int(1), NULL])]).await;
-    let applied = f
-        .apply_as_sets(vec![
-            delete(&t, &[int(1), U, U]),
-            delete(&t, &[int(8), U, U]),
-            create(&t, &[int(9), int(1), NULL]),
-            delete(&t, &[int(9), U, U]),
-        ])
-        .await;
-    assert_eq!((applied.rows, applied.missing), (3, 1));
-    assert_eq!(f.rows("plain").await, ["2|1|NULL"]);
-    f.close().await;
-}
-
-#[tokio::test]
 async fn a_row_that_is_deleted_and_made_again_is_the_new_one() {
     let Some(mut f) =
         Fixture::new("replace", &["CREATE TABLE t (k BIGINT PRIMARY KEY, a BIGINT, own INT DEFAULT 5)"]).await
@@ -124,19 +69,6 @@ async fn a_row_that_is_deleted_and_made_again_is_the_new_one() {
     assert_eq!(f.rows("t").await, ["1|2|6"], "a column that the source lacks is left alone");
     f.apply_as_sets(vec![delete(&t, &[int(1), U]), create(&t, &[int(1), int(3)])]).await;
     assert_eq!(f.rows("t").await, ["1|3|5"]);
-    f.close().await;
-}
-
-#[tokio::test]
-async fn an_existing_row_is_overwritten_by_its_key() {
-    let Some(mut f) = Fixture::new("exists", TABLES).await else { return };
-    for table in ["plain", "uniq"] {
-        let t = schema(table, &[("k", INT), ("a", INT), ("b", TEXT)]);
-        f.run(&format!("INSERT INTO {table} VALUES (1, 1, 'theirs'), (2, 2, 'theirs')")).await;
-        let applied = f.apply((1..=3).map(|k| create(&t, &[int(k), int(k), text("ours")])).collect()).await;
-        assert_eq!((applied.rows, applied.refused.len()), (3, 0));
-        assert_eq!(f.rows(table).await, ["1|1|ours", "2|2|ours", "3|3|ours"]);
-    }
     f.close().await;
 }
 

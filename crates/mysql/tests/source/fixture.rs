@@ -1,19 +1,16 @@
 //! A source over a fresh database, and what it has returned, row by row.
 
 use anyhow::{Context, Result, bail};
+use mysql_async::prelude::Queryable;
 use std::collections::BTreeMap;
-use std::time::Duration;
-use sync_worker_core::change::{Change, Op};
+use sync_worker_core::change::Op;
 use sync_worker_core::database::{Database, Scope, TableAt};
-use sync_worker_core::error::Error;
-use sync_worker_core::position::{Checkpoint, Position};
+use sync_worker_core::position::Checkpoint;
 use sync_worker_core::row::{Key, Row};
-use sync_worker_core::source::{Source, SourceBatch};
 use sync_worker_core::value::{Cell, Value};
 use sync_worker_mysql::{Config, Mysql};
 use sync_worker_testkit::mysql::MysqlDatabase;
-
-pub const DEADLINE: Duration = Duration::from_secs(20);
+use sync_worker_testkit::stream::Stream;
 
 pub struct Fixture {
     pub database: MysqlDatabase,
@@ -47,9 +44,7 @@ impl Fixture {
     }
 
     pub async fn open(&self, from: Option<&Checkpoint>) -> Result<Stream> {
-        let (source, start) =
-            self.mysql.source(&self.scope, from).await.map_err(|error| anyhow::anyhow!("{error:?}"))?;
-        Ok(Stream { source, last: start.position, checkpoint: start, changes: Vec::new(), ids: Vec::new() })
+        Stream::open(&self.mysql, &self.scope, from).await.map_err(|error| anyhow::anyhow!("{error:?}"))
     }
 
     /// All rows of a table, as the reader sees them.
@@ -60,103 +55,42 @@ impl Fixture {
     }
 }
 
-pub struct Stream {
-    pub source: Box<dyn Source>,
-    last: Position,
-    pub checkpoint: Checkpoint,
-    pub changes: Vec<(Position, Change)>,
-    /// Of each complete transaction.
-    pub ids: Vec<String>,
+/// Reads until the checkpoint holds everything that the server has executed.
+pub async fn read_all(stream: &mut Stream, fixture: &Fixture) -> Result<()> {
+    let mut conn = fixture.database.connect().await?;
+    loop {
+        let missing = format!("SELECT GTID_SUBTRACT(@@gtid_executed, '{}')", stream.checkpoint.resume);
+        let missing: Option<String> = conn.query_first(missing).await?;
+        if missing.is_none_or(|set| set.is_empty()) {
+            return Ok(());
+        }
+        stream.batch().await?;
+    }
 }
 
-impl Stream {
-    pub async fn batch(&mut self) -> Result<SourceBatch> {
-        let batch = tokio::time::timeout(DEADLINE, self.source.next()).await.context("no batch in time")?;
-        let batch = batch.map_err(|error| anyhow::anyhow!("{error:?}"))?;
-        for part in &batch.parts {
-            for (ordinal, change) in (part.first.ordinal()..).zip(&part.changes) {
-                let position = part.first.with_ordinal(ordinal);
-                if position <= self.last {
-                    bail!("position {position} came after {}", self.last);
-                }
-                self.last = position;
-                self.changes.push((position, change.clone()));
+/// What a stream's changes make of a table that was empty; partial images are laid over older ones.
+pub fn applied(stream: &Stream, table: &str) -> Result<Vec<Row>> {
+    let mut rows: BTreeMap<Key, Row> = BTreeMap::new();
+    for (_, change) in stream.changes.iter().filter(|(_, change)| change.table().as_str() == table) {
+        let key = change.key()?;
+        match (change.op, key, &change.after) {
+            (Op::Truncate, _, _) => rows.clear(),
+            (Op::Delete, Some(key), _) => {
+                rows.remove(&key).context("a delete of no row")?;
             }
-            if part.complete {
-                self.ids.push(part.id.to_string());
+            (Op::Create | Op::Update | Op::Read, Some(key), Some(after)) => {
+                let old = change.old_key()?.unwrap_or_else(|| key.clone());
+                let older = rows.remove(&old);
+                let row = match older {
+                    Some(older) => after.over(&older)?,
+                    None => after.clone(),
+                };
+                rows.insert(key, row);
             }
-        }
-        if let Some(checkpoint) = &batch.checkpoint {
-            assert!(checkpoint.position >= self.checkpoint.position, "a checkpoint went backwards");
-            assert!(checkpoint.position >= self.last, "a checkpoint before its changes");
-            self.checkpoint = checkpoint.clone();
-        }
-        Ok(batch)
-    }
-
-    /// Reads until this many changes have come.
-    pub async fn until(&mut self, changes: usize) -> Result<()> {
-        while self.changes.len() < changes {
-            let have = self.changes.len();
-            self.batch().await.with_context(|| format!("{have} of {changes} changes have come"))?;
-        }
-        Ok(())
-    }
-
-    /// Reads until the checkpoint holds everything that the server has executed.
-    pub async fn all(&mut self, fixture: &Fixture) -> Result<()> {
-        use mysql_async::prelude::Queryable;
-        let mut conn = fixture.database.connect().await?;
-        loop {
-            let missing = format!("SELECT GTID_SUBTRACT(@@gtid_executed, '{}')", self.checkpoint.resume);
-            let missing: Option<String> = conn.query_first(missing).await?;
-            if missing.is_none_or(|set| set.is_empty()) {
-                return Ok(());
-            }
-            self.batch().await?;
+            (op, _, _) => bail!("a change {op} without an image"),
         }
     }
-
-    /// Reads until the stream refuses to go on.
-    pub async fn refusal(&mut self) -> Result<Error> {
-        let refusal = async {
-            loop {
-                if let Err(error) = self.source.next().await {
-                    return error;
-                }
-            }
-        };
-        tokio::time::timeout(DEADLINE, refusal).await.context("the stream goes on")
-    }
-
-    pub fn ops(&self) -> String {
-        self.changes.iter().map(|(_, change)| change.op.code()).collect()
-    }
-
-    /// What the changes make of a table that was empty; partial images are laid over older ones.
-    pub fn applied(&self, table: &str) -> Result<Vec<Row>> {
-        let mut rows: BTreeMap<Key, Row> = BTreeMap::new();
-        for (_, change) in self.changes.iter().filter(|(_, change)| change.table().as_str() == table) {
-            let key = change.key()?;
-            match (change.op, key, &change.after) {
-                (Op::Truncate, _, _) => rows.clear(),
-                (Op::Delete, Some(key), _) => {
-                    rows.remove(&key).context("a delete of no row")?;
-                }
-                (Op::Create | Op::Update | Op::Read, Some(key), Some(after)) => {
-                    let old = change.old_key()?.unwrap_or_else(|| key.clone());
-                    let older = rows.remove(&old);
-                    let row = match older {
-                        Some(older) => after.over(&older)?,
-                        None => after.clone(),
-                    };
-                    rows.insert(key, row);
-                }
-                (op, _, _) => bail!("a change {op} without an image"),
-            }
-        }
-        Ok(rows.into_values().collect())
-    }
+    Ok(rows.into_values().collect())
 }
 
 /// A row in words, for messages.

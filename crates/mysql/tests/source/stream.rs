@@ -1,6 +1,6 @@
 //! Changes of every kind, as the log has them.
 
-use crate::fixture::{Fixture, assert_rows_equal, first_int, shown};
+use crate::fixture::{Fixture, applied, assert_rows_equal, first_int, read_all, shown};
 use anyhow::Result;
 use mysql_async::prelude::Queryable;
 use sync_worker_core::change::Op;
@@ -90,7 +90,7 @@ async fn columns_that_are_not_in_an_image_are_unchanged() -> Result<()> {
         shown(stream.changes[5].1.before.as_ref().expect("a before image")),
         "Present(Int(1)) | Unchanged | Unchanged"
     );
-    assert_rows_equal(&stream.applied("person")?, &fixture.rows("person").await?);
+    assert_rows_equal(&applied(&stream, "person")?, &fixture.rows("person").await?);
     Ok(())
 }
 
@@ -109,7 +109,7 @@ async fn defaults_that_a_minimal_insert_leaves_out_are_filled_in() -> Result<()>
     let minimal = "SET SESSION binlog_row_image = 'MINIMAL'";
     fixture.run(&[minimal, "INSERT INTO d () VALUES ()", "INSERT INTO d (a, c) VALUES (1, NULL), (2, '')"]).await?;
     stream.until(3).await?;
-    assert_rows_equal(&stream.applied("d")?, &fixture.rows("d").await?);
+    assert_rows_equal(&applied(&stream, "d")?, &fixture.rows("d").await?);
     // A default that the catalog prints rounded is refused.
     fixture.run(&[minimal, "INSERT INTO r (id) VALUES (1)"]).await?;
     let error = stream.refusal().await?.to_string();
@@ -132,7 +132,7 @@ async fn a_default_that_was_altered_since_is_never_taken_for_the_old_one() -> Re
         .run(&[minimal, "FLUSH TABLES", "INSERT INTO d (id) VALUES (2)", alter, "INSERT INTO d (id) VALUES (3)"])
         .await?;
     stream.until(3).await?;
-    assert_rows_equal(&stream.applied("d")?, &fixture.rows("d").await?);
+    assert_rows_equal(&applied(&stream, "d")?, &fixture.rows("d").await?);
     let checkpoint = stream.checkpoint.clone();
     drop(stream);
     // Nobody knows what the default was at an insert that was followed by a change before anybody looked.
@@ -158,10 +158,10 @@ async fn compressed_transactions_are_unpacked() -> Result<()> {
         "DELETE FROM person WHERE id = 1",
     ];
     fixture.run(&statements).await?;
-    stream.all(&fixture).await?;
+    read_all(&mut stream, &fixture).await?;
     assert_eq!(stream.changes.len(), 4 + 49_991 + 1);
-    assert_eq!(stream.ids.len(), 4);
-    assert_rows_equal(&stream.applied("person")?, &fixture.rows("person").await?);
+    assert_eq!(stream.transactions.len(), 4);
+    assert_rows_equal(&applied(&stream, "person")?, &fixture.rows("person").await?);
     Ok(())
 }
 
@@ -182,7 +182,7 @@ async fn a_large_transaction_comes_in_parts() -> Result<()> {
         let size: usize = batch.parts.iter().flat_map(|part| &part.changes).map(|change| change.size()).sum();
         assert!(size < 4 << 20, "a batch of {size} bytes");
         parts += batch.parts.iter().filter(|part| !part.changes.is_empty()).count();
-        ended = stream.ids.len() == 1;
+        ended = stream.transactions.len() == 1;
     }
     assert!(parts > 3, "{parts} parts");
     let ordinals: Vec<_> = stream.changes.iter().map(|(position, _)| position.ordinal()).collect();
@@ -207,7 +207,7 @@ async fn a_truncate_is_a_change() -> Result<()> {
     fixture.run(&statements).await?;
     stream.until(4).await?;
     assert_eq!(stream.ops(), "tctc");
-    assert_rows_equal(&stream.applied("person")?, &fixture.rows("person").await?);
+    assert_rows_equal(&applied(&stream, "person")?, &fixture.rows("person").await?);
     Ok(())
 }
 
@@ -219,9 +219,9 @@ async fn other_tables_move_the_position_and_nothing_else() -> Result<()> {
     let mut stream = fixture.open(None).await?;
     let start = stream.checkpoint.clone();
     fixture.run(&["INSERT INTO other VALUES (1), (2)", "CREATE TABLE third (id INT)", "DROP TABLE third"]).await?;
-    stream.all(&fixture).await?;
+    read_all(&mut stream, &fixture).await?;
     assert!(stream.checkpoint.position > start.position);
-    assert!(stream.changes.is_empty() && stream.ids.is_empty());
+    assert!(stream.changes.is_empty() && stream.transactions.is_empty());
     Ok(())
 }
 
@@ -253,7 +253,7 @@ async fn prepared_transactions_wait_for_their_decision() -> Result<()> {
     stream.until(2).await?;
     let ids = stream.changes.iter().map(|(_, change)| first_int(change.after.as_ref().expect("an image")));
     assert_eq!(ids.collect::<Vec<_>>(), [1, 3]);
-    stream.all(&fixture).await?;
+    read_all(&mut stream, &fixture).await?;
     assert_eq!(stream.changes.len(), 2);
     Ok(())
 }
@@ -277,14 +277,14 @@ async fn a_transaction_that_stays_prepared_over_other_tables_holds_nothing_up() 
     let missing: Option<String> = conn.query_first(missing).await?;
     assert!(missing.is_some_and(|set| !set.is_empty()), "a prepared transaction of the pipeline is not taken");
     fixture.run(&[&xa("COMMIT", "two")]).await?;
-    stream.all(&fixture).await?;
+    read_all(&mut stream, &fixture).await?;
     assert_eq!(stream.changes.len(), 2);
     // Its end does no harm, before or after a restart.
     let checkpoint = stream.checkpoint.clone();
     drop(stream);
     let mut stream = fixture.open(Some(&checkpoint)).await?;
     fixture.run(&[&xa("COMMIT", "one"), "INSERT INTO person VALUES (3, 'c', NULL)"]).await?;
-    stream.all(&fixture).await?;
+    read_all(&mut stream, &fixture).await?;
     assert_eq!(stream.changes.len(), 1);
     Ok(())
 }
@@ -310,7 +310,7 @@ async fn a_transaction_that_was_prepared_before_the_stream_began_arrives_when_it
     stream.until(3).await?;
     let ids = stream.changes.iter().map(|(_, change)| first_int(change.after.as_ref().expect("an image")));
     assert_eq!(ids.collect::<Vec<_>>(), [2, 1, 3]);
-    stream.all(&fixture).await
+    read_all(&mut stream, &fixture).await
 }
 
 #[tokio::test]
@@ -325,12 +325,12 @@ async fn tagged_gtids_are_known() -> Result<()> {
     ];
     fixture.run(&statements).await?;
     stream.until(2).await?;
-    assert!(stream.ids[1].contains(":sync_test:"), "{:?}", stream.ids);
+    assert!(stream.transactions[1].0.contains(":sync_test:"), "{:?}", stream.transactions);
     let checkpoint = stream.checkpoint.clone();
     drop(stream);
     fixture.run(&["INSERT INTO person VALUES (3, 'c', NULL)"]).await?;
     let mut stream = fixture.open(Some(&checkpoint)).await?;
-    stream.all(&fixture).await?;
+    read_all(&mut stream, &fixture).await?;
     assert_eq!(stream.changes.len(), 1, "what was taken is not sent again");
     Ok(())
 }

@@ -1,11 +1,8 @@
 //! A fresh database per test, a sink on it, and changes to write.
 
-use async_trait::async_trait;
 use std::future::Future;
 use std::sync::Arc;
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicU32, Ordering};
-use sync_worker_core::bus::Flush;
 use sync_worker_core::change::{Change, Op};
 use sync_worker_core::database::{Database as _, Scope, TableAt};
 use sync_worker_core::error::{Error, ErrorClass, Result};
@@ -13,14 +10,14 @@ use sync_worker_core::name::{InstallationId, PipelineName, TableName};
 use sync_worker_core::record::Offset;
 use sync_worker_core::row::{Row, RowBuilder};
 use sync_worker_core::schema::Schema;
-use sync_worker_core::sink::{Applied, Marker, Parking, Refused, Sink, Write, WriteBatch};
+use sync_worker_core::sink::{Applied, Marker, Sink, Write, WriteBatch};
 use sync_worker_core::value::{Cell, Value};
 use sync_worker_postgres::catalog::{self, Qualified};
 use sync_worker_postgres::client::{self, Client, Purpose};
 use sync_worker_postgres::config::SessionReplicationRole;
 use sync_worker_postgres::{Config, Postgres};
-
-pub const LOG: &str = "log-1";
+use sync_worker_testkit::writer::{self, refused};
+pub use sync_worker_testkit::writer::{LOG, Lot};
 
 pub struct Target {
     pub config: Config,
@@ -149,10 +146,7 @@ impl Applier {
         let lot = Lot::default();
         let batch = self.batch(writes(changes, self.marker.offset.map_or(0, |offset| offset.0 + 1)));
         let applied = self.write(&batch, &lot).await.unwrap();
-        let parked = lot.parked.lock().unwrap().last().cloned().unwrap_or_default();
-        let told = applied.refused.iter().map(|refused| (refused.write, refused.class)).collect::<Vec<_>>();
-        let given = parked.iter().map(|refused| (refused.write, refused.class)).collect::<Vec<_>>();
-        assert_eq!(told, given, "what was parked is not what was told");
+        assert_eq!(refused(&applied.refused), lot.refused(), "what was parked is not what was told");
         (applied, lot)
     }
 
@@ -163,47 +157,8 @@ impl Applier {
 }
 
 pub fn writes(changes: Vec<Change>, first: u64) -> Vec<Write> {
-    let write = |(offset, change)| Write { change, offset: Offset(offset), parked: false };
+    let write = |(offset, change)| Write { offset: Offset(offset), ..writer::write(change) };
     (first..).zip(changes).map(write).collect()
-}
-
-/// Where refused writes go; keeps what it was given.
-#[derive(Default)]
-pub struct Lot {
-    pub parked: Mutex<Vec<Vec<Refused>>>,
-    pub fails: bool,
-}
-
-#[derive(Debug, thiserror::Error)]
-#[error("the queue is full")]
-struct Full;
-
-impl sync_worker_core::error::Classified for Full {
-    fn class(&self) -> ErrorClass {
-        ErrorClass::Transient
-    }
-}
-
-impl Lot {
-    pub fn refused(&self) -> Vec<(usize, ErrorClass)> {
-        let parked = self.parked.lock().unwrap();
-        parked.last().into_iter().flatten().map(|refused| (refused.write, refused.class)).collect()
-    }
-}
-
-#[async_trait]
-impl Parking for Lot {
-    fn pending(&self, _: &WriteBatch) -> Option<Flush> {
-        None
-    }
-
-    async fn park(&self, _: &WriteBatch, refused: &[Refused]) -> Result<()> {
-        if self.fails {
-            return Err(Full.into());
-        }
-        self.parked.lock().unwrap().push(refused.to_vec());
-        Ok(())
-    }
 }
 
 pub const UNCHANGED: Cell<'static> = Cell::Unchanged;

@@ -2,109 +2,17 @@
 
 use crate::fixture::*;
 use sync_worker_core::error::ErrorClass;
-use sync_worker_core::record::Offset;
 use sync_worker_core::value::Value::{Int, Text};
-use sync_worker_testkit::flush::apply_late;
 
 const TABLE: &str = "CREATE TABLE t (id bigint PRIMARY KEY, name text)";
 
 #[test]
-fn a_takeover_begins_a_new_epoch_and_keeps_the_rest() {
+fn a_marker_that_is_gone_stops_the_sink() {
     on_server(async |target| {
         target.sql(TABLE).await;
-        let mut first = target.try_sink(&["t"]).await.unwrap();
-        let progress = first.take_over(LOG).await.unwrap();
-        assert_eq!((progress.marker.offset, progress.marker.digest), (None, 0));
-        assert_eq!((progress.marker.log.as_str(), progress.marker.epoch, progress.marker.writes), (LOG, 1, 1));
-        assert_eq!(target.marker().await, "(,log-1,0,1,1)");
-
-        let mut applier = target.applier(&["t"]).await;
-        let schema = target.schema("t").await;
-        applier.apply(vec![create(&schema, &[Int(1), Text("one")])]).await;
-        let progress = applier.sink.take_over("another log").await.unwrap();
-        assert_eq!(progress.marker.offset, Some(Offset(0)));
-        assert_eq!((progress.marker.log.as_str(), progress.marker.digest, progress.marker.epoch), (LOG, u64::MAX, 3));
-        assert!(progress.parked.is_empty());
-        assert_eq!(target.marker().await, "(0,log-1,-1,3,4)");
-    });
-}
-
-#[test]
-fn a_sink_that_was_superseded_writes_nothing() {
-    on_server(async |target| {
-        target.sql(TABLE).await;
-        let schema = target.schema("t").await;
-        let mut old = target.applier(&["t"]).await;
-        let mut new = target.applier(&["t"]).await;
-        let error = old.fails(vec![create(&schema, &[Int(1), Text("old")])]).await;
-        assert_eq!(error.class(), ErrorClass::Superseded, "{error}");
-        new.apply(vec![create(&schema, &[Int(2), Text("new")])]).await;
-        assert_eq!(target.table("t").await, ["(2,new)"]);
-        assert_eq!(target.marker().await, "(0,log-1,-1,2,3)");
-    });
-}
-
-#[test]
-fn a_marker_that_anybody_moved_stops_the_sink() {
-    on_server(async |target| {
-        target.sql(TABLE).await;
-        let schema = target.schema("t").await;
-        for change in ["writes = writes + 1", "\"offset\" = 7", "log = 'other'", "epoch = epoch + 1"] {
-            let mut applier = target.applier(&["t"]).await;
-            target.sql(&format!("UPDATE sync_worker.progress SET {change}")).await;
-            let error = applier.fails(vec![create(&schema, &[Int(1), Text("one")])]).await;
-            assert_eq!(error.class(), ErrorClass::Superseded, "{change}: {error}");
-            target.sql("DELETE FROM sync_worker.progress").await;
-        }
         let mut applier = target.applier(&["t"]).await;
         target.sql("DELETE FROM sync_worker.progress").await;
         assert_eq!(applier.fails(vec![]).await.class(), ErrorClass::Superseded);
-        assert!(target.table("t").await.is_empty());
-    });
-}
-
-/// In one round trip, and with a look at what the updates found.
-#[test]
-fn nothing_is_committed_before_its_records_are_durable() {
-    on_server(async |target| {
-        target.sql(TABLE).await;
-        let schema = target.schema("t").await;
-        let mut there = Vec::new();
-        for (id, looks) in [(1, false), (2, true)] {
-            for durable in [false, true] {
-                let mut applier = target.applier(&["t"]).await;
-                if looks {
-                    applier.apply(vec![update(&schema, &[Int(id + 10), Text("missing")])]).await;
-                    there.retain(|row: &String| !row.contains("missing"));
-                    there.push(format!("({},missing)", id + 10));
-                }
-                let marker = target.marker().await;
-                let batch = applier.batch(writes(vec![create(&schema, &[Int(id), Text("late")])], 9));
-                let look = async {
-                    assert_eq!(target.table("t").await, there);
-                    assert_eq!(target.marker().await, marker);
-                };
-                let applied = apply_late(&mut *applier.sink, &batch, durable, look).await;
-                assert_eq!(applied.err().map(|error| error.class()), (!durable).then_some(ErrorClass::Transient));
-                if durable {
-                    there.push(format!("({id},late)"));
-                    there.sort();
-                }
-                drop(applier);
-                assert_eq!(target.table("t").await, there);
-            }
-        }
-    });
-}
-
-#[test]
-fn a_batch_without_writes_moves_the_marker() {
-    on_server(async |target| {
-        target.sql(TABLE).await;
-        let mut applier = target.applier(&["t"]).await;
-        applier.apply(vec![]).await;
-        applier.apply(vec![]).await;
-        assert_eq!(target.marker().await, "(0,log-1,-1,1,3)");
     });
 }
 

@@ -1,9 +1,8 @@
 //! Rows that the target refuses: only they are parked, in the transaction that writes all others.
 
 use crate::fixture::*;
-use sync_worker_core::error::ErrorClass::{Dependency, Poison, Transient};
+use sync_worker_core::error::ErrorClass::{Dependency, Poison};
 use sync_worker_core::record::Offset;
-use sync_worker_core::sink::Write;
 use sync_worker_core::value::Cell::Present;
 use sync_worker_core::value::Value::{Int, Null, Text};
 use sync_worker_postgres::config::SessionReplicationRole;
@@ -133,67 +132,6 @@ fn later_writes_of_a_refused_key_are_tried_by_themselves() {
         assert_eq!(lot.refused(), [(3, Dependency), (7, Dependency)]);
         assert_eq!(target.table("t").await, ["(0,taken,0)", "(1,a,1)", "(5,e,5)", "(7,seven,77)"]);
         assert_eq!(target.parked().await.len(), 2);
-    });
-}
-
-#[test]
-fn a_parked_row_goes_when_its_key_is_written() {
-    on_server(async |target| {
-        target.sql(TABLE).await;
-        target.sql("INSERT INTO t VALUES (0, 'taken', 0)").await;
-        let t = target.schema("t").await;
-        let mut applier = target.applier(&["t"]).await;
-        let refused = |id| create(&t, &[Int(id), Text("taken"), Null]);
-        applier.park((1..=6).map(refused).collect()).await;
-        assert_eq!(target.parked().await.len(), 6);
-        let parked = |change, offset| Write { change, offset: Offset(offset), parked: true };
-        let lot = Lot::default();
-        let mut batch = applier.batch(vec![
-            parked(update(&t, &[Int(1), Text("one"), Null]), 10),
-            parked(delete(&t, &[Int(2)]), 11),
-            // Still refused: replaced.
-            parked(create(&t, &[Int(3), Text("taken"), Null]), 12),
-            parked(create(&t, &[Int(3), Text("hunter2"), Null]), 13),
-        ]);
-        let key = t.key_of(&row(&[Int(4), Null, Null])).unwrap();
-        batch.unpark.push((t.table.clone(), key));
-        applier.write(&batch, &lot).await.unwrap();
-        assert_eq!(lot.refused(), [(3, Poison)]);
-        let offsets = || target.rows("SELECT \"offset\" FROM sync_worker.parked");
-        assert_eq!(offsets().await, ["(13)", "(4)", "(5)"]);
-        // In sets, and over a changed key.
-        let batch = applier.batch(vec![
-            parked(create(&t, &[Int(5), Text("five"), Null]), 14),
-            parked(rekey(&t, &[Int(1)], &[Present(Int(6)), UNCHANGED, Present(Int(6))]), 15),
-        ]);
-        assert!(!applier.write(&batch, &lot).await.unwrap().row_by_row);
-        assert_eq!(offsets().await, ["(13)"]);
-        // A truncated table lacks nothing.
-        applier.apply(vec![truncate(&t), create(&t, &[Int(9), Text("n"), Null])]).await;
-        assert!(offsets().await.is_empty());
-        assert_eq!(target.table("t").await, ["(9,n,)"]);
-    });
-}
-
-#[test]
-fn what_the_queue_does_not_take_is_not_committed() {
-    on_server(async |target| {
-        target.sql(TABLE).await;
-        target.sql("INSERT INTO t VALUES (0, 'taken', 0)").await;
-        let t = target.schema("t").await;
-        let mut applier = target.applier(&["t"]).await;
-        let changes = || vec![create(&t, &[Int(1), Text("a"), Null]), create(&t, &[Int(2), Text("taken"), Null])];
-        for changes in [changes(), vec![create(&t, &[Int(1), Text("a\0"), Null])]] {
-            let batch = applier.batch(writes(changes, 0));
-            let lot = Lot { fails: true, ..Lot::default() };
-            assert_eq!(applier.sink.apply(&batch, &lot).await.unwrap_err().class(), Transient);
-            applier.marker = applier.sink.take_over(LOG).await.unwrap().marker;
-            assert_eq!(target.table("t").await, ["(0,taken,0)"]);
-            assert!(target.parked().await.is_empty());
-            assert!(target.marker().await.starts_with("(,"));
-        }
-        applier.park(changes()).await;
-        assert_eq!(target.table("t").await, ["(0,taken,0)", "(1,a,)"]);
     });
 }
 

@@ -41,52 +41,6 @@ fn inserts_updates_and_deletes_of_one_batch() {
 }
 
 #[test]
-fn several_changes_of_a_key_collapse() {
-    on_server(async |target| {
-        target.sql(TABLE).await;
-        target.sql("INSERT INTO t SELECT n, 'old', 'kept' FROM generate_series(1, 3) n").await;
-        let t = target.schema("t").await;
-        let mut applier = target.applier(&["t"]).await;
-        let applied = applier
-            .apply(vec![
-                patch(&t, &[Present(Int(1)), Present(Text("a")), UNCHANGED]),
-                patch(&t, &[Present(Int(1)), Present(Text("b")), UNCHANGED]),
-                delete(&t, &[Int(2)]),
-                create(&t, &[Int(2), Text("again"), Null]),
-                update(&t, &[Int(3), Text("x"), Text("x")]),
-                delete(&t, &[Int(3)]),
-                create(&t, &[Int(4), Text("never"), Text("seen")]),
-                delete(&t, &[Int(4)]),
-                create(&t, &[Int(5), Text("a"), Text("first")]),
-                patch(&t, &[Present(Int(5)), Present(Text("b")), UNCHANGED]),
-                create(&t, &[Int(6), Text("a"), Null]),
-                delete(&t, &[Int(6)]),
-                create(&t, &[Int(6), Text("b"), Null]),
-            ])
-            .await;
-        assert_eq!((applied.rows, applied.missing, applied.row_by_row), (6, 0, false));
-        assert_eq!(target.table("t").await, ["(1,b,kept)", "(2,again,)", "(5,b,first)", "(6,b,)"]);
-    });
-}
-
-#[test]
-fn snapshot_rows_are_inserted_or_overwrite_their_key() {
-    on_server(async |target| {
-        target.sql(TABLE).await;
-        target.sql("INSERT INTO t VALUES (1, 'old', 'old')").await;
-        let t = target.schema("t").await;
-        let mut applier = target.applier(&["t"]).await;
-        let rows = (1..=1_000).map(|id| read(&t, &[Int(id), Text("copied"), Null])).collect::<Vec<_>>();
-        assert!(!applier.apply(rows.clone()).await.row_by_row);
-        applier.apply(rows).await;
-        assert_eq!(
-            target.rows("SELECT count(*), min(name), max(name), max(note) FROM t").await,
-            ["(1000,copied,copied,)"]
-        );
-    });
-}
-
-#[test]
 fn composite_keys_in_another_order_than_the_columns() {
     on_server(async |target| {
         target.sql("CREATE TABLE t (v text, b varchar(10), a char(4), PRIMARY KEY (a, b))").await;
@@ -129,81 +83,6 @@ fn a_table_that_is_all_key() {
             ])
             .await;
         assert_eq!(target.table("t").await, ["(1,2)", "(9,2)"]);
-    });
-}
-
-#[test]
-fn an_update_that_finds_no_row_inserts_a_complete_image() {
-    on_server(async |target| {
-        target.sql(TABLE).await;
-        target.sql("INSERT INTO t SELECT n, 'old', 'old' FROM generate_series(1, 100) n").await;
-        let t = target.schema("t").await;
-        let mut applier = target.applier(&["t"]).await;
-        for _ in 0..2 {
-            let changes = (51..=150).map(|id| update(&t, &[Int(id), Text("new"), Null])).collect();
-            let applied = applier.apply(changes).await;
-            assert_eq!((applied.rows, applied.missing, applied.row_by_row), (100, 50, false));
-            assert_eq!(target.rows("SELECT name, count(*) FROM t GROUP BY 1").await, ["(new,100)", "(old,50)"]);
-            target.sql("DELETE FROM t WHERE id > 100").await;
-        }
-    });
-}
-
-#[test]
-fn a_delete_that_finds_no_row_is_counted() {
-    on_server(async |target| {
-        target.sql(TABLE).await;
-        target.sql("INSERT INTO t VALUES (1, 'x', 'x')").await;
-        let t = target.schema("t").await;
-        let mut applier = target.applier(&["t"]).await;
-        let applied = applier.apply(vec![delete(&t, &[Int(1)]), delete(&t, &[Int(2)])]).await;
-        assert_eq!((applied.rows, applied.missing, applied.row_by_row), (2, 1, false));
-        assert!(target.table("t").await.is_empty());
-    });
-}
-
-#[test]
-fn changed_keys_keep_their_place_in_the_order() {
-    on_server(async |target| {
-        target.sql(TABLE).await;
-        target.sql("INSERT INTO t SELECT n, 'n' || n, 'kept' FROM generate_series(1, 3) n").await;
-        let t = target.schema("t").await;
-        let mut applier = target.applier(&["t"]).await;
-        let moved = |id| [Present(Int(id)), UNCHANGED, UNCHANGED];
-        let applied = applier
-            .apply(vec![
-                patch(&t, &[Present(Int(1)), Present(Text("one")), UNCHANGED]),
-                // 1 and 2 change places by way of 10.
-                rekey(&t, &[Int(1)], &moved(10)),
-                rekey(&t, &[Int(2)], &moved(1)),
-                rekey(&t, &[Int(10)], &[Present(Int(2)), UNCHANGED, Present(Text("moved"))]),
-                patch(&t, &[Present(Int(2)), Present(Text("last")), UNCHANGED]),
-                rekey(&t, &[Int(3)], &moved(4)),
-                create(&t, &[Int(3), Text("new"), Null]),
-            ])
-            .await;
-        assert!(!applied.row_by_row);
-        assert_eq!(target.table("t").await, ["(1,n2,kept)", "(2,last,moved)", "(3,new,)", "(4,n3,kept)"]);
-    });
-}
-
-#[test]
-fn a_changed_key_whose_row_is_missing_or_already_there() {
-    on_server(async |target| {
-        target.sql(TABLE).await;
-        target.sql("INSERT INTO t VALUES (1, 'stale', 'stale'), (2, 'copied', 'copied'), (3, 'stale', 'x')").await;
-        target.sql("INSERT INTO t VALUES (4, 'copied', 'kept')").await;
-        let t = target.schema("t").await;
-        let mut applier = target.applier(&["t"]).await;
-        let whole = |id, name| [Present(Int(id)), Present(Text(name)), Present(Null)];
-        // Its new key was copied before the change came.
-        assert!(applier.apply(vec![rekey(&t, &[Int(1)], &whole(2, "two"))]).await.row_by_row);
-        let partial = [Present(Int(4)), Present(Text("four")), UNCHANGED];
-        applier.apply(vec![rekey(&t, &[Int(3)], &partial)]).await;
-        // Its old key was never copied.
-        let applied = applier.apply(vec![rekey(&t, &[Int(7)], &whole(8, "eight"))]).await;
-        assert_eq!((applied.missing, applied.row_by_row), (1, false));
-        assert_eq!(target.table("t").await, ["(2,two,)", "(4,four,kept)", "(8,eight,)"]);
     });
 }
 
@@ -262,22 +141,6 @@ fn rows_are_found_by_their_key_however_a_table_grows() {
                 return;
             }
             assert!(std::time::Instant::now() < deadline, "no statistics came: {seen}");
-        }
-    });
-}
-
-#[test]
-fn an_insert_that_finds_its_key_overwrites_the_row() {
-    on_server(async |target| {
-        target.sql(TABLE).await;
-        target.sql("INSERT INTO t SELECT n, 'old', 'old' FROM generate_series(1, 100) n").await;
-        let t = target.schema("t").await;
-        let mut applier = target.applier(&["t"]).await;
-        for _ in 0..2 {
-            let changes = (51..=150).map(|id| create(&t, &[Int(id), Text("new"), Null])).collect();
-            let applied = applier.apply(changes).await;
-            assert_eq!((applied.rows, applied.row_by_row), (100, false));
-            assert_eq!(target.rows("SELECT name, count(*) FROM t GROUP BY 1").await, ["(new,100)", "(old,50)"]);
         }
     });
 }

@@ -2,6 +2,8 @@
 
 use crate::support::Fixture;
 use anyhow::Result;
+use sync_worker_core::change::Change;
+use sync_worker_core::position::Position;
 
 /// More than the 64 kB below.
 const ROWS: i64 = 20_000;
@@ -20,9 +22,8 @@ async fn a_large_transaction_comes_whole_and_in_bounded_parts() -> Result<()> {
     let mut stream = fixture.stream(None).await?;
     let sql = format!("INSERT INTO t SELECT n, repeat('x', 200) FROM generate_series(1, {ROWS}) n");
     fixture.execute(&sql).await?;
-    let mut ids = Vec::new();
-    stream.each_until(fixture.here().await?, |position, _| ids.push(position.ordinal())).await?;
-    assert!(ids.iter().copied().eq(0..ROWS as u64), "{} rows", ids.len());
+    let rows = fixture.read(&mut stream).await?;
+    assert!(rows.iter().map(|(position, _)| position.ordinal()).eq(0..ROWS as u64), "{} rows", rows.len());
     assert!(stream.parts > 3, "one transaction in {} parts", stream.parts);
     let streamed = "SELECT stream_txns > 0 FROM pg_stat_replication_slots JOIN pg_replication_slots USING (slot_name) \
                    WHERE database = current_database()";
@@ -46,16 +47,9 @@ async fn aborted_subtransactions_are_dropped_and_ordinals_have_no_hole() -> Resu
         insert(20_001, 20_010),
     );
     fixture.execute(&sql).await?;
-    let mut rows = Vec::new();
-    let mut ordinals = Vec::new();
-    let end = fixture.here().await?;
-    stream
-        .each_until(end, |position, change| {
-            ordinals.push(position.ordinal());
-            rows.push(crate::support::text(change));
-        })
-        .await?;
-    assert!(ordinals.iter().copied().eq(0..10_010), "{} rows", ordinals.len());
+    let rows = fixture.read(&mut stream).await?;
+    assert!(rows.iter().map(|(position, _)| position.ordinal()).eq(0..10_010), "{} rows", rows.len());
+    let rows: Vec<String> = rows.iter().map(|(_, change)| crate::support::text(change)).collect();
     let ids = (1..=5_000).chain(15_001..=20_010);
     let expected: Vec<String> = ids.map(|id| format!("c id={id} v=200 characters")).collect();
     assert!(rows == expected, "other rows than those that were committed");
@@ -129,13 +123,13 @@ async fn a_large_transaction_has_the_same_positions_when_it_is_sent_again() -> R
     let mut stream = fixture.stream(None).await?;
     let start = stream.checkpoint.clone();
     fixture.execute(&format!("INSERT INTO t SELECT n, repeat('x', 200) FROM generate_series(1, {ROWS}) n")).await?;
-    let end = fixture.here().await?;
-    let mut first = Vec::new();
-    stream.each_until(end, |position, change| first.push((position, crate::support::text(change)))).await?;
+    let first = fixture.read(&mut stream).await?;
     drop(stream);
     let mut again = fixture.stream(Some(&start)).await?;
-    let mut second = Vec::new();
-    again.each_until(end, |position, change| second.push((position, crate::support::text(change)))).await?;
-    assert!(first == second, "{} and {} rows", first.len(), second.len());
+    let second = fixture.read(&mut again).await?;
+    let texts = |rows: &[(Position, Change)]| -> Vec<_> {
+        rows.iter().map(|(position, change)| (*position, crate::support::text(change))).collect()
+    };
+    assert!(texts(&first) == texts(&second), "{} and {} rows", first.len(), second.len());
     Ok(())
 }

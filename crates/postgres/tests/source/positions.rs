@@ -1,29 +1,15 @@
 //! Where a stream resumes, and where it must not.
 
-use crate::support::{DEADLINE, Fixture};
+use crate::support::Fixture;
 use anyhow::Result;
 use std::time::{Duration, Instant};
 use sync_worker_core::database::Database;
 use sync_worker_core::error::{Error, ErrorClass};
-use sync_worker_core::position::{Checkpoint, Epoch, Lsn};
+use sync_worker_core::position::{Checkpoint, Lsn};
 use sync_worker_postgres::{Config, Postgres};
+use sync_worker_testkit::stream::{DEADLINE, Stream};
 
 const TABLE: &str = "CREATE TABLE t (id int PRIMARY KEY, v text)";
-
-#[tokio::test]
-async fn a_stream_resumes_after_its_checkpoint() -> Result<()> {
-    let fixture = Fixture::new(TABLE, &["t"]).await?;
-    let mut stream = fixture.stream(None).await?;
-    fixture.execute("INSERT INTO t VALUES (1, 'a')").await?;
-    fixture.changes(&mut stream).await?;
-    let checkpoint = stream.checkpoint.clone();
-    fixture.execute("INSERT INTO t VALUES (2, 'b')").await?;
-    fixture.changes(&mut stream).await?;
-    drop(stream);
-    let mut again = fixture.stream(Some(&checkpoint)).await?;
-    assert_eq!(fixture.changes(&mut again).await?, ["0 c id=2 v=b"]);
-    Ok(())
-}
 
 #[tokio::test]
 async fn only_what_was_confirmed_is_forgotten() -> Result<()> {
@@ -46,7 +32,7 @@ async fn only_what_was_confirmed_is_forgotten() -> Result<()> {
     Ok(())
 }
 
-fn gap(outcome: Result<crate::support::Stream, Error>, part: &str) {
+fn gap(outcome: Result<Stream, Error>, part: &str) {
     let error = outcome.err().expect("a GAP");
     assert_eq!(error.class(), ErrorClass::Gap, "{error}");
     assert!(error.to_string().contains(part), "{error}");
@@ -71,14 +57,6 @@ async fn a_slot_that_is_gone_is_a_gap() -> Result<()> {
     assert!(left.is_empty());
     assert!(fixture.database.rows("SELECT FROM pg_publication").await?.is_empty());
     gap(fixture.open(Some(&checkpoint)).await, "is gone");
-    Ok(())
-}
-
-#[tokio::test]
-async fn another_server_is_a_gap() -> Result<()> {
-    let (fixture, checkpoint) = stopped().await?;
-    let foreign = Checkpoint { epoch: Epoch("1/1".into()), ..checkpoint };
-    gap(fixture.open(Some(&foreign)).await, "server/timeline 1/1");
     Ok(())
 }
 
@@ -200,7 +178,7 @@ async fn an_idle_database_gives_places_to_resume_at() -> Result<()> {
     while stream.checkpoint == before {
         assert!(Instant::now() < deadline, "no checkpoint came");
         fixture.execute("INSERT INTO other VALUES (1)").await?;
-        let batch = stream.next().await?;
+        let batch = stream.batch().await?;
         assert!(batch.parts.is_empty());
     }
     Ok(())
@@ -217,7 +195,7 @@ async fn the_slot_of_an_idle_database_does_not_pin_the_log_of_a_busy_server() ->
     while fixture.confirmed().await? == start {
         assert!(Instant::now() < deadline, "the slot still stands at {start}");
         busy.execute("INSERT INTO other SELECT repeat('x', 1000) FROM generate_series(1, 100)").await?;
-        let batch = stream.next().await?;
+        let batch = stream.batch().await?;
         if let Some(checkpoint) = &batch.checkpoint {
             stream.source.confirm(checkpoint).await.unwrap();
         }
@@ -232,7 +210,7 @@ async fn a_consumer_slower_than_the_servers_patience_is_not_a_dead_one() -> Resu
     let rows = 200_000;
     fixture.execute(&format!("INSERT INTO t SELECT n, repeat('x', 100) FROM generate_series(1, {rows}) n")).await?;
     let end = fixture.here().await?;
-    stream.next().await?;
+    stream.batch().await?;
     // Longer than the walsender's timeout of 15 s, with more behind than the sockets hold: it hears from us all the same.
     let heard = "SELECT count(*) FROM pg_stat_replication r JOIN pg_replication_slots s ON s.active_pid = r.pid \
                  WHERE s.database = current_database() AND r.reply_time > r.backend_start + interval '18 s'";
@@ -241,6 +219,6 @@ async fn a_consumer_slower_than_the_servers_patience_is_not_a_dead_one() -> Resu
         assert!(Instant::now() < deadline, "the walsender has not heard from us");
         fixture.execute("SELECT pg_sleep(0.1)").await?;
     }
-    stream.each_until(end, |_, _| ()).await?;
+    stream.reach(end).await?;
     Ok(())
 }

@@ -115,32 +115,6 @@ async fn keys_that_do_not_exist_are_left_out() -> Result<()> {
 }
 
 #[tokio::test]
-async fn the_stream_comes_to_a_reads_position_although_nothing_happens() -> Result<()> {
-    let fixture = Fixture::new("CREATE TABLE t (id int PRIMARY KEY); INSERT INTO t VALUES (1)", &["t"]).await?;
-    let mut stream = fixture.stream(None).await?;
-    let mut reader = reader(&fixture).await;
-    let chunk = reader.read_range(&"t".into(), &KeyRange::default(), usize::MAX).await.unwrap();
-    let start = std::time::Instant::now();
-    assert!(stream.until(chunk.high).await?.is_empty());
-    assert!(start.elapsed().as_millis() < 2000, "it took {:?}", start.elapsed());
-    Ok(())
-}
-
-#[tokio::test]
-async fn what_the_stream_returned_is_visible_to_the_next_read() -> Result<()> {
-    let fixture = Fixture::new("CREATE TABLE t (id int PRIMARY KEY)", &["t"]).await?;
-    let mut stream = fixture.stream(None).await?;
-    let mut reader = reader(&fixture).await;
-    for id in 1..=200 {
-        fixture.execute(&format!("INSERT INTO t VALUES ({id})")).await?;
-        while stream.next().await?.parts.is_empty() {}
-        let chunk = reader.read_range(&"t".into(), &KeyRange::default(), usize::MAX).await.unwrap();
-        assert_eq!(chunk.rows.len(), id);
-    }
-    Ok(())
-}
-
-#[tokio::test]
 async fn an_estimate_knows_tables_that_nobody_analyzed() -> Result<()> {
     let sql = "CREATE TABLE t (id int PRIMARY KEY) PARTITION BY RANGE (id); \
                CREATE TABLE t1 PARTITION OF t FOR VALUES FROM (0) TO (10000) WITH (autovacuum_enabled = off); \

@@ -1,20 +1,17 @@
 //! A pipeline over a fresh database, and what its stream says, as text.
 
-use anyhow::{Context, Result, ensure};
+use anyhow::Result;
 use std::fmt::Write;
-use std::time::Duration;
 use sync_worker_core::change::Change;
-use sync_worker_core::database::{Database, Scope, TableAt};
+use sync_worker_core::database::{Scope, TableAt};
 use sync_worker_core::position::{Checkpoint, Lsn, Position, PostgresPosition};
 use sync_worker_core::row::Row;
 use sync_worker_core::schema::Schema;
-use sync_worker_core::source::{Source, SourceBatch};
 use sync_worker_core::value::{Cell, Value};
 use sync_worker_postgres::{Config, Postgres};
 use sync_worker_testkit::postgres::TestDatabase;
+use sync_worker_testkit::stream::Stream;
 use tempfile::TempDir;
-
-pub const DEADLINE: Duration = Duration::from_secs(30);
 
 pub struct Fixture {
     pub database: TestDatabase,
@@ -46,8 +43,7 @@ impl Fixture {
     }
 
     pub async fn open(&self, from: Option<&Checkpoint>) -> Result<Stream, sync_worker_core::error::Error> {
-        let (source, start) = self.postgres.source(&self.scope, from).await?;
-        Ok(Stream { source, checkpoint: start, batches: 0, parts: 0 })
+        Stream::open(&self.postgres, &self.scope, from).await
     }
 
     /// A place above everything that has committed.
@@ -57,9 +53,16 @@ impl Fixture {
         Ok(Position::Postgres(PostgresPosition { commit: Lsn(lsn - 1), ordinal: u64::MAX }))
     }
 
-    /// Everything from the stream's place up to now, as text.
+    /// Everything from the stream's place up to now.
+    pub async fn read(&self, stream: &mut Stream) -> Result<Vec<(Position, Change)>> {
+        stream.reach(self.here().await?).await?;
+        Ok(std::mem::take(&mut stream.changes))
+    }
+
+    /// The same as text, each change with its ordinal.
     pub async fn changes(&self, stream: &mut Stream) -> Result<Vec<String>> {
-        stream.until(self.here().await?).await
+        let changes = self.read(stream).await?;
+        Ok(changes.iter().map(|(position, change)| format!("{} {}", position.ordinal(), text(change))).collect())
     }
 
     pub async fn execute(&self, sql: &str) -> Result<()> {
@@ -70,57 +73,6 @@ impl Fixture {
     pub async fn confirmed(&self) -> Result<Lsn> {
         let sql = "SELECT confirmed_flush_lsn FROM pg_replication_slots WHERE database = current_database()";
         Ok(self.database.value(sql).await?.parse()?)
-    }
-}
-
-pub struct Stream {
-    pub source: Box<dyn Source>,
-    /// The newest.
-    pub checkpoint: Checkpoint,
-    pub batches: usize,
-    pub parts: usize,
-}
-
-impl Stream {
-    pub async fn next(&mut self) -> Result<SourceBatch> {
-        let batch = tokio::time::timeout(DEADLINE, self.source.next()).await.context("no batch came")?;
-        let batch = batch.map_err(|error| anyhow::anyhow!("{error:?}"))?;
-        self.batches += 1;
-        self.parts += batch.parts.len();
-        if let Some(checkpoint) = &batch.checkpoint {
-            ensure!(checkpoint.position >= self.checkpoint.position, "a checkpoint went backwards");
-            self.checkpoint = checkpoint.clone();
-        }
-        Ok(batch)
-    }
-
-    /// The changes up to a position, each with its ordinal. Checks that positions grow and transactions are whole.
-    pub async fn until(&mut self, position: Position) -> Result<Vec<String>> {
-        let mut texts = Vec::new();
-        self.each_until(position, |position, change| texts.push(format!("{} {}", position.ordinal(), text(change))))
-            .await?;
-        Ok(texts)
-    }
-
-    pub async fn each_until(&mut self, position: Position, mut take: impl FnMut(Position, &Change)) -> Result<()> {
-        let mut last: Option<Position> = None;
-        let mut open = false;
-        loop {
-            let batch = self.next().await?;
-            for part in &batch.parts {
-                for (change, at) in part.changes.iter().zip(part.first.ordinal()..) {
-                    let position = part.first.with_ordinal(at);
-                    ensure!(last.is_none_or(|last| last < position), "{position} after {last:?}");
-                    last = Some(position);
-                    take(position, change);
-                }
-                open = !part.complete;
-            }
-            ensure!(batch.checkpoint.is_none() || !open, "a checkpoint inside a transaction");
-            if batch.reached >= position && !open {
-                return Ok(());
-            }
-        }
     }
 }
 

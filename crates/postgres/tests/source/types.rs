@@ -64,19 +64,12 @@ async fn snapshot_and_stream_decode_the_same_bytes() -> Result<()> {
         for (id, value) in values.iter().map(Some).chain([None]).enumerate() {
             fixture.database.client.execute(&insert, &[&(id as i32), &value.map(|value| value.to_string())]).await?;
         }
-        let mut streamed = Vec::new();
-        let mut schema = None;
-        let end = fixture.here().await?;
-        stream
-            .each_until(end, |_, change| {
-                schema = Some(change.schema.clone());
-                streamed.push(change.after.clone().unwrap());
-            })
-            .await?;
+        let changes = fixture.read(&mut stream).await?;
+        let streamed: Vec<_> = changes.iter().map(|(_, change)| change.after.clone().unwrap()).collect();
         let chunk = reader.read_range(&table.as_str().into(), &KeyRange::default(), usize::MAX).await.unwrap();
         assert_eq!(chunk.rows.len(), values.len() + 1, "{kind}");
         assert!(chunk.rows == streamed, "{kind}: snapshot and stream differ");
-        assert_eq!(chunk.schema.id, schema.unwrap().id, "{kind}: the schemas differ");
+        assert_eq!(chunk.schema.id, changes[0].1.schema.id, "{kind}: the schemas differ");
     }
     Ok(())
 }

@@ -1,7 +1,8 @@
 //! What every [`Sink`] must do.
 
+use crate::flush::apply_late;
 use crate::memory::{Changes, key};
-use crate::writer::{Lot, Writer, again, write};
+use crate::writer::{Lot, Writer, again, refused, write};
 use async_trait::async_trait;
 use std::future::Future;
 use sync_worker_core::bus::Flush;
@@ -33,6 +34,7 @@ pub trait Fixture: Sync {
 pub async fn holds<F: Fixture>(fixture: &F) {
     markers(fixture).await;
     supersession(fixture).await;
+    flush(fixture).await;
     rows(fixture).await;
     collapsing(fixture).await;
     keys(fixture).await;
@@ -45,10 +47,10 @@ async fn over<F: Fixture>(fixture: &F) -> Writer {
     Writer::over(fixture.sink().await).await.unwrap()
 }
 
-/// Applies changes of which none is refused; returns how many rows were missing.
+/// Applies changes of which none is refused and which need no order; returns how many rows were missing.
 async fn apply(writer: &mut Writer, changes: Vec<Change>) -> u64 {
     let applied = writer.apply(changes.into_iter().map(write).collect()).await.unwrap();
-    assert!(applied.refused.is_empty(), "{applied:?}");
+    assert!(applied.refused.is_empty() && !applied.row_by_row, "{applied:?}");
     applied.missing
 }
 
@@ -91,6 +93,37 @@ async fn markers<F: Fixture>(fixture: &F) {
     let taken = over(fixture).await.marker;
     assert_eq!((taken.offset, taken.log.as_str(), taken.digest), (None, "new log", 0));
     expect(fixture, &mut over(fixture).await, &[(1, 10, "a"), (2, 20, "b")]).await;
+}
+
+/// Nothing is committed before its records are durable on the bus, on none of the ways that a batch may take; where they
+/// are lost, nothing ever is.
+async fn flush<F: Fixture>(fixture: &F) {
+    let t = Changes::of(TABLE);
+    fixture.refuse(true).await;
+    let ways = [
+        vec![write(t.create(1, 10, "late"))],
+        vec![write(t.create(1, 10, "late")), write(t.update(2, 20, None))],
+        vec![write(t.create(1, 10, "late")), write(t.create(2, REFUSED, "refused"))],
+    ];
+    for (way, writes) in ways.into_iter().enumerate() {
+        for durable in [false, true] {
+            let mut writer = over(fixture).await;
+            let batch = writer.batch(writes.clone());
+            let look = async { assert_eq!(fixture.rows().await, [], "way {way}") };
+            let applied = apply_late(&mut *writer.sink, &batch, durable, look).await;
+            let lost = applied.err().map(|error| error.class());
+            assert_eq!(lost, (!durable).then_some(ErrorClass::Transient), "way {way}");
+            let mut writer = over(fixture).await;
+            assert_eq!(writer.marker.offset == batch.marker.offset, durable, "way {way}");
+            assert_eq!(fixture.rows().await.is_empty(), !durable, "way {way}");
+            let there = fixture.rows().await;
+            apply(&mut writer, there.iter().map(|(id, ..)| t.delete(*id)).collect()).await;
+            let mut batch = writer.batch(vec![]);
+            batch.unpark = writer.parked.iter().map(|parked| (parked.table.clone(), parked.key.clone())).collect();
+            writer.try_apply(&batch, &Lot::default()).await.unwrap();
+        }
+    }
+    fixture.refuse(false).await;
 }
 
 /// From any other marker than the one it expects a sink writes nothing, and knows that it was superseded.
@@ -195,7 +228,7 @@ async fn collapsing<F: Fixture>(fixture: &F) {
         t.update(7, 72, None),
     ];
     let applied = writer.apply(changes.into_iter().map(write).collect()).await.unwrap();
-    assert!(applied.refused.is_empty(), "{applied:?}");
+    assert!(applied.refused.is_empty() && !applied.row_by_row, "{applied:?}");
     assert_eq!((applied.rows, applied.missing), (7, 0), "one row for each key");
     let expected = [(1, 12, "kept"), (2, 21, "again"), (5, 51, "first"), (6, 61, "b"), (7, 72, "d")];
     expect(fixture, &mut writer, &expected).await;
@@ -218,8 +251,16 @@ async fn keys<F: Fixture>(fixture: &F) {
     ];
     assert_eq!(apply(&mut writer, changes).await, 0);
     expect(fixture, &mut writer, &[(1, 21, "n2"), (2, 14, "one"), (3, 32, "new"), (4, 31, "n3")]).await;
-    // Its row was never copied: a whole image makes it.
-    assert_eq!(apply(&mut writer, vec![t.rename(7, 8, 80, Some("eight"))]).await, 1);
+    // Its row was never copied: a whole image makes it, a part of it waits.
+    let applied = writer.apply(vec![write(t.rename(7, 8, 80, Some("eight")))]).await.unwrap();
+    assert_eq!((applied.missing, applied.refused.len()), (1, 0), "{applied:?}");
+    let applied = writer.apply(vec![write(t.rename(6, 5, 50, None))]).await.unwrap();
+    assert_eq!(refused(&applied.refused), [(0, ErrorClass::Dependency)]);
+    // Its new key was copied before the change came.
+    apply(&mut writer, vec![t.create(1, 10, "stale"), t.create(2, 20, "copied")]).await;
+    let applied = writer.apply(vec![write(t.rename(1, 2, 21, Some("two")))]).await.unwrap();
+    assert_eq!(applied.refused.len(), 0, "{applied:?}");
+    expect(fixture, &mut writer, &[(2, 21, "two"), (8, 80, "eight")]).await;
     let changes = vec![t.create(1, 10, "a"), t.truncate(), t.create(2, 20, "b"), t.create(3, 30, "c"), t.delete(3)];
     apply(&mut writer, changes).await;
     expect(fixture, &mut writer, &[(2, 20, "b")]).await;

@@ -55,6 +55,7 @@ pub async fn holds<F: Fixture>(fixture: F) {
     rollback(&fixture, &mut ids).await;
     concurrency(&fixture, &mut ids).await;
     idleness(&fixture, &mut ids).await;
+    visibility(&fixture, &mut ids).await;
     identity(&fixture).await;
 }
 
@@ -283,6 +284,22 @@ async fn idleness<F: Fixture>(fixture: &F, ids: &mut Ids) {
     assert_eq!(all_written(&stream.changes), [Write::Insert(id)]);
 }
 
+/// What the stream has returned is visible to the next read, whose position is at or behind it.
+async fn visibility<F: Fixture>(fixture: &F, ids: &mut Ids) {
+    let mut stream = open(fixture, None).await;
+    let mut reader = fixture.database().reader(fixture.scope()).await.unwrap();
+    for number in 1..=50 {
+        let [id] = ids.take();
+        commit(fixture, &[Write::Insert(id)]).await;
+        stream.until(number).await.unwrap();
+        let (position, change) = stream.changes.last().unwrap();
+        let key = change.key().unwrap().unwrap();
+        let found = reader.read_keys(&TABLE.into(), &[key]).await.unwrap();
+        assert_eq!(found.rows.len(), 1, "a read lacks what the stream has returned");
+        assert!(found.high >= *position, "{} before {position}", found.high);
+    }
+}
+
 /// A position of another server is refused as a gap, at once or with the first batch.
 async fn identity<F: Fixture>(fixture: &F) {
     let checkpoint = open(fixture, None).await.checkpoint;
@@ -292,4 +309,5 @@ async fn identity<F: Fixture>(fixture: &F) {
         Err(error) => error,
     };
     assert_eq!(error.class(), ErrorClass::Gap, "{error}");
+    assert!(error.to_string().contains(&foreign.epoch.0), "{error}");
 }

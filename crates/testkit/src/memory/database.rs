@@ -297,7 +297,8 @@ impl Database for MemoryDatabase {
             let epoch = Epoch(state.epoch.clone());
             match from {
                 Some(from) if from.epoch != epoch => {
-                    Err(MemoryError::new(ErrorClass::Gap, "GAP: the position belongs to another server"))
+                    let text = format!("GAP: the position belongs to another server, {}", from.epoch);
+                    Err(MemoryError::new(ErrorClass::Gap, text))
                 }
                 Some(from) => Ok(from.clone()),
                 None => Ok(Checkpoint { epoch, position: state.head(), resume: state.log.len().to_string() }),

@@ -1,23 +1,24 @@
 //! Errors of the in-memory stand-ins.
 
+use std::borrow::Cow;
 use std::fmt;
 use sync_worker_core::error::{Classified, ErrorClass};
 
 #[derive(Clone, Debug)]
 pub struct MemoryError {
     pub class: ErrorClass,
-    pub text: &'static str,
+    pub text: Cow<'static, str>,
 }
 
 impl MemoryError {
-    pub fn new(class: ErrorClass, text: &'static str) -> Self {
-        Self { class, text }
+    pub fn new(class: ErrorClass, text: impl Into<Cow<'static, str>>) -> Self {
+        Self { class, text: text.into() }
     }
 }
 
 impl fmt::Display for MemoryError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.text)
+        f.write_str(&self.text)
     }
 }
 

@@ -1,7 +1,7 @@
 //! In-memory stand-ins for databases, bus and store, for tests of the engine alone: what is durable in them outlives
 //! the runtime that a test drops as a crash, and each can be told to fail, to wait or to refuse.
 //!
-//! Bus and store pass the contract suites of the real ones. None of them proves anything about a real adapter.
+//! They pass the contract suites of the real ones. None of them proves anything about a real adapter.
 
 mod bus;
 mod database;
