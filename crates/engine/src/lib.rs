@@ -13,8 +13,9 @@
 //!
 //! 1. **Confirm.** A source position is confirmed only after all before it is durable on the bus, at commit boundaries,
 //!    never backwards. The stored position names the bus offset that it rests on: a log that ends before it is a GAP.
-//! 2. **Effect.** Rows, parked rows and marker commit in one transaction, and what is parked for a retry is durable in
-//!    the retry queue before it, and so are their records on the bus. The marker moves by compare-and-set from what this sink read, else the sink stops.
+//! 2. **Effect.** Rows, parked rows and marker commit in one transaction. Before it, their records are durable on the
+//!    bus, and what is parked for a retry is so in the retry queue. The marker moves by compare-and-set from what this
+//!    sink read, else the sink stops.
 //! 3. **Once.** At-least-once transport, exactly-once effect. A record names its origin's previous position: what was
 //!    taken before is a duplicate, a hole is a GAP.
 //! 4. **Echo.** What we wrote is never captured as a change (two-way pipelines).
