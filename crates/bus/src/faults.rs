@@ -267,7 +267,9 @@ async fn a_reader_ahead_has_what_is_not_flushed_yet_and_ends_when_the_flush_fail
     test.assert_holds(&test.log).await;
     // The offset goes to another record.
     let Log { log, disk, records, durable } = test;
-    drop((log, subscription, others, again));
+    drop((log, subscription, others));
+    assert!(again.subscription.next(1).await.is_err(), "it waits for a log that is closed");
+    drop(again);
     disk.set(Fault::None);
     let log = EmbeddedLog::open_on(folder.path(), Config::default(), disk.clone()).unwrap();
     let mut test = Log { log, disk, records, durable };

@@ -1,9 +1,10 @@
 //! The embedded log, and the format of the records that stand on any bus.
 //!
 //! ```text
-//! publish -> encode -> queue -> writer thread: one write, one fdatasync -> receipt
-//!                                     |  segment files                  -> tail in memory -> subscription
-//!                                     +-- retention                        files, when it is behind
+//! publish -> encode -> queue -> writer thread: one write -> tail in memory -> subscription ahead
+//!                                     |        fdatasync -> receipt, and every other subscription:
+//!                                     |                     tail in memory, files when it is behind
+//!                                     +-- retention
 //! ```
 //!
 //! A log is a folder: `log` names it, `schemas` holds every schema that stood in it, `consumers` what is still needed,

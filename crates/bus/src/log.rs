@@ -33,6 +33,7 @@ pub struct EmbeddedLog {
 
 struct Part {
     shared: Arc<Shared>,
+    ahead: watch::Receiver<End>,
     durable: watch::Receiver<End>,
 }
 
@@ -80,9 +81,10 @@ impl EmbeddedLog {
             let Recovered { folder, segments, file, end, next, .. } = recovered;
             let segment = segments.back().cloned().ok_or_else(|| Error::Missing(folder.clone()))?;
             let (queue, cache) = (log.config.queue_bytes.max(1), log.config.cache_bytes);
-            let shared = Arc::new(Shared::new(number, folder, schemas.clone(), segments, next, queue, cache));
+            let shared = Arc::new(Shared::new(number, folder, schemas.clone(), segments, queue, cache));
             shared.written.store(end, Ordering::Relaxed);
-            let (durable, reader) = watch::channel(End { next, ..End::default() });
+            let known = End { next, ..End::default() };
+            let ((ahead, written), (durable, reader)) = (watch::channel(known), watch::channel(known));
             let writer = Writer {
                 shared: shared.clone(),
                 consumers: log.consumers.clone(),
@@ -93,11 +95,12 @@ impl EmbeddedLog {
                 file,
                 end,
                 next,
+                ahead,
                 durable,
             };
             // Consumers may have moved on, and segments have aged, since the log was closed.
             shared.clean();
-            log.partitions.push(Part { shared, durable: reader });
+            log.partitions.push(Part { shared, ahead: written, durable: reader });
             let thread = std::thread::Builder::new().name(format!("log-{}", number.0)).spawn(move || writer.run());
             log.writers.push(thread.map_err(Error::io("start the writer of", &log.folder))?);
         }
@@ -188,15 +191,16 @@ impl Bus for EmbeddedLog {
     }
 
     async fn subscribe_ahead(&self, partition: Partition, from: Offset) -> sync_worker_core::error::Result<Ahead> {
-        let Part { shared, durable } = self.part(partition)?;
+        let Part { shared, ahead, durable } = self.part(partition)?;
         let end = *durable.borrow();
         let bounds = Bounds { first: shared.first(), next: end.next };
         if from < bounds.first || from > bounds.next {
             return Err(shared.outside(from, bounds).into());
         }
-        let subscription = Box::new(LogSubscription::ahead(shared.clone(), durable.clone(), from, end));
-        let (shared, durable) = (shared.clone(), durable.clone());
-        Ok(Ahead { subscription, durability: Arc::new(LogDurability { shared, durable, taken_back: end.taken_back }) })
+        let (shared, durable, taken_back) = (shared.clone(), durable.clone(), end.taken_back);
+        let subscription = LogSubscription::new(shared.clone(), durable.clone(), from);
+        let subscription = Box::new(subscription.ahead(ahead.clone(), taken_back));
+        Ok(Ahead { subscription, durability: Arc::new(LogDurability { shared, durable, taken_back }) })
     }
 
     async fn retain(&self, partition: Partition, consumer: &str, from: Offset) -> sync_worker_core::error::Result<()> {

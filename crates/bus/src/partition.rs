@@ -26,8 +26,6 @@ pub struct Shared {
     /// The oldest first, never empty. The last one is being written.
     segments: Mutex<VecDeque<Arc<Segment>>>,
     tail: Mutex<Tail>,
-    /// What readers ahead may read.
-    pub ahead: watch::Sender<End>,
     /// The length of the segment being written.
     pub written: AtomicU64,
 }
@@ -104,7 +102,6 @@ impl Shared {
         folder: PathBuf,
         schemas: Arc<Schemas>,
         segments: VecDeque<Arc<Segment>>,
-        next: Offset,
         queue_bytes: u32,
         cache_bytes: usize,
     ) -> Self {
@@ -117,7 +114,6 @@ impl Shared {
             room: Arc::new(Semaphore::new(queue_bytes as usize)),
             segments: Mutex::new(segments),
             tail: Mutex::new(Tail { frames: VecDeque::new(), bytes: 0, limit: cache_bytes, taken_back: 0 }),
-            ahead: watch::Sender::new(End { next, taken_back: 0 }),
             written: AtomicU64::new(0),
         }
     }
@@ -206,33 +202,25 @@ impl Shared {
         }
     }
 
-    /// Keeps a frame that is written, durable or not, and lets readers ahead have it.
+    /// Keeps a frame that is written, durable or not.
     pub fn cache(&self, frame: Frame) {
         let mut tail = lock(&self.tail);
-        let end = End { next: frame.end(), taken_back: tail.taken_back };
         tail.bytes += frame.payload.len();
         tail.frames.push_back(frame);
         while tail.bytes > tail.limit && tail.frames.len() > 1 {
             let bytes = tail.frames.pop_front().map_or(0, |frame| frame.payload.len());
             tail.bytes -= bytes;
         }
-        drop(tail);
-        self.ahead.send_replace(end);
     }
 
-    /// Forgets a frame that did not become durable. From here on no reader ahead gets anything any more that had the
-    /// chance to see it.
-    pub fn take_back(&self, base: Offset) -> End {
+    /// Forgets what did not become durable. A reader ahead that had the chance to see it gets nothing from here any more.
+    pub fn take_back(&self, end: End) {
         let mut tail = lock(&self.tail);
-        while tail.frames.back().is_some_and(|frame| frame.base >= base) {
+        while tail.frames.back().is_some_and(|frame| frame.base >= end.next) {
             let bytes = tail.frames.pop_back().map_or(0, |frame| frame.payload.len());
             tail.bytes -= bytes;
         }
-        tail.taken_back += 1;
-        let end = End { next: base, taken_back: tail.taken_back };
-        // Under the lock: who finds another count in the cache finds it here as well.
-        self.ahead.send_replace(end);
-        end
+        tail.taken_back = end.taken_back;
     }
 
     /// The frame with a record, if it is in memory, up to an end of the log as the reader knows it.

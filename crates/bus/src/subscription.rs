@@ -54,10 +54,9 @@ impl LogSubscription {
         Self { shared, durable, ahead: None, next: from, current: None, read: VecDeque::new(), files, decoder }
     }
 
-    /// `from` is within the bounds, `end` what is durable at that time.
-    pub fn ahead(shared: Arc<Shared>, durable: watch::Receiver<End>, from: Offset, end: End) -> Self {
-        let ahead = Some(Ahead { written: shared.ahead.subscribe(), taken_back: end.taken_back });
-        Self { ahead, ..Self::new(shared, durable, from) }
+    /// The same reader, ahead; `taken_back` as it was when `from` was within the bounds.
+    pub fn ahead(self, written: watch::Receiver<End>, taken_back: u64) -> Self {
+        Self { ahead: Some(Ahead { written, taken_back }), ..self }
     }
 
     /// What this reader may take from memory.

@@ -30,6 +30,8 @@ pub struct Writer {
     /// Where the next frame goes. Whatever is behind it has not been acknowledged.
     pub end: u64,
     pub next: Offset,
+    /// What readers ahead may read, and what everybody may rest on.
+    pub ahead: watch::Sender<End>,
     pub durable: watch::Sender<End>,
 }
 
@@ -89,14 +91,24 @@ impl Writer {
         let written = Frame { base: self.next, count, payload: frame.slice(HEADER..) };
         let end = written.end();
         self.shared.cache(written);
+        self.ahead.send_modify(|ahead| ahead.next = end);
         if let Err(error) = self.disk.sync(&self.file) {
-            self.durable.send_replace(self.shared.take_back(self.next));
+            self.take_back();
             return Err(self.undo(&error, false));
         }
         self.segment.note(self.next, self.end);
         self.end += length;
         self.shared.written.store(self.end, Ordering::Relaxed);
         Ok(end)
+    }
+
+    /// Tells everybody who may have read a frame that it has not become durable. Readers ahead first: one that finds the
+    /// cache changed must find out why.
+    fn take_back(&self) {
+        let end = End { next: self.next, taken_back: self.durable.borrow().taken_back + 1 };
+        self.ahead.send_replace(end);
+        self.shared.take_back(end);
+        self.durable.send_replace(end);
     }
 
     /// Takes back what was written of a frame: nobody rests on it, so the next start must not find it.

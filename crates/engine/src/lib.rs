@@ -13,8 +13,8 @@
 //!
 //! 1. **Confirm.** A source position is confirmed only after all before it is durable on the bus, at commit boundaries,
 //!    never backwards. The stored position names the bus offset that it rests on: a log that ends before it is a GAP.
-//! 2. **Effect.** Rows, parked rows and marker commit in one transaction; the records they come from are durable on the
-//!    bus before it, and what is parked for a retry in the retry queue. The marker moves by compare-and-set from what this
+//! 2. **Effect.** Rows, parked rows and marker commit in one transaction. Before it, their records are durable on the
+//!    bus, and what is parked for a retry is so in the retry queue. The marker moves by compare-and-set from what this
 //!    sink read, else the sink stops.
 //! 3. **Once.** At-least-once transport, exactly-once effect. A record names its origin's previous position: what was
 //!    taken before is a duplicate, a hole is a GAP.
