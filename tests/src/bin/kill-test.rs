@@ -1,5 +1,5 @@
-//! Kills the worker with -9 at random moments under load, with faults of MongoDB between, restarts it, and holds what the target's trigger logged
-//! against the source's history.
+//! Kills the worker with -9 at random moments under load, with faults of MongoDB between, restarts it, and holds what the
+//! target's trigger logged against the source's history.
 
 use clap::Parser;
 use std::io::{IsTerminal, Write};

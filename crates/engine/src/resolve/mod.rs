@@ -137,7 +137,7 @@ pub struct Resolver {
     disputed: HashMap<RowKey, Image>,
     /// The same keys, the oldest first.
     disputed_order: VecDeque<RowKey>,
-    hits: HashMap<Branch, u64>,
+    hits: [u64; Branch::ALL.len()],
 }
 
 impl Resolver {
@@ -152,7 +152,7 @@ impl Resolver {
             parked: HashMap::new(),
             disputed: HashMap::new(),
             disputed_order: VecDeque::new(),
-            hits: HashMap::new(),
+            hits: [0; Branch::ALL.len()],
         }
     }
 
@@ -166,11 +166,11 @@ impl Resolver {
     }
 
     pub fn hits(&self, branch: Branch) -> u64 {
-        self.hits.get(&branch).copied().unwrap_or(0)
+        self.hits[branch as usize]
     }
 
     fn hit(&mut self, branch: Branch) {
-        *self.hits.entry(branch).or_default() += 1;
+        self.hits[branch as usize] += 1;
     }
 
     /// A change in a member's own stream.
@@ -217,7 +217,7 @@ impl Resolver {
             Winner::Held => {
                 self.hit(Branch::HeldWins);
                 self.dispute(&held, conflict(&held, &event.version), out);
-                self.send_again(at, &held, origin, Expected::Image(event.version.image), out);
+                self.send_again(at, &held, origin, Some(Expected::Image(event.version.image)), out);
             }
         }
     }
@@ -344,18 +344,14 @@ impl Resolver {
             let conflict =
                 Conflict { offset: at, kind, winner: version.clone(), loser: None, column: None, at: Some(member) };
             self.dispute(&version, conflict, out);
-            return self.send_again(at, &version, member, seen, out);
+            return self.send_again(at, &version, member, Some(seen), out);
         }
         if way.unsure && !dropped.contains(&(key, way.sent)) {
             // The row had gone back to an image that the send could be written over, so it was.
             way.unsure = false;
-            way.sent = at;
-            let over = way.over.as_slice().to_vec();
             let version = entry.version.clone();
-            self.sent[usize::from(member.0)].push_back((at, key.clone()));
             self.hit(Branch::WrittenAfterAll);
-            out.sends.push(Send { version, to: vec![(member, Expectation::Over(over))] });
-            return;
+            return self.send_again(at, &version, member, None, out);
         }
         let branch = if way.unsure { Branch::Dropped } else { Branch::Arrived };
         entry.under_way.swap_remove(index);
@@ -379,21 +375,16 @@ impl Resolver {
     /// Sends a version to each member over the image expected there, or over any that older sends under way to it may have
     /// found or left. None: the member has it, or something newer of its own.
     fn accept(&mut self, at: Offset, version: Arc<Version>, to: Vec<(Member, Option<Expected>)>, out: &mut Outcome) {
-        let old = self.entries.remove(&version.key);
-        let (left, mut older) = match old {
-            Some(old) => (Some(Expected::Image(old.version.image)), old.under_way),
-            None => (None, Vec::new()),
-        };
+        let mut older = Vec::new();
+        if let Some(old) = self.entries.remove(&version.key) {
+            older = old.under_way;
+            let left = Expected::Image(old.version.image);
+            older.iter_mut().filter(|way| !way.unsure).for_each(|way| way.over.push(left, self.limits.images));
+        }
         let mut under_way = Vec::with_capacity(to.len());
         let mut send = Vec::with_capacity(to.len());
         for (member, expected) in to {
             let way = older.iter().position(|way| way.member == member).map(|index| older.swap_remove(index));
-            let way = way.map(|mut way| {
-                if let (Some(left), false) = (left, way.unsure) {
-                    way.over.push(left, self.limits.images);
-                }
-                way
-            });
             let Some(expected) = expected else {
                 send.push((member, Expectation::Keep));
                 under_way.extend(way.map(|way| UnderWay { unsure: true, ..way }));
@@ -406,12 +397,7 @@ impl Resolver {
             under_way.push(UnderWay { member, sent: at, over, unsure: false });
         }
         // Nothing is sent to these: the version is their own, and nobody else's was under way to them for sure.
-        for mut way in older {
-            if let (Some(left), false) = (left, way.unsure) {
-                way.over.push(left, self.limits.images);
-            }
-            under_way.push(UnderWay { unsure: true, ..way });
-        }
+        under_way.extend(older.into_iter().map(|way| UnderWay { unsure: true, ..way }));
         if let Some(image) = self.disputed.get_mut(&version.key) {
             *image = version.image;
         }
@@ -419,10 +405,19 @@ impl Resolver {
         out.sends.push(Send { version, to: send });
     }
 
-    /// Sends what is held to one member again, over one more image.
-    fn send_again(&mut self, at: Offset, version: &Arc<Version>, member: Member, over: Expected, out: &mut Outcome) {
+    /// Sends what is held to one member again, over what it may be written over already and perhaps one more image.
+    fn send_again(
+        &mut self,
+        at: Offset,
+        version: &Arc<Version>,
+        member: Member,
+        over: Option<Expected>,
+        out: &mut Outcome,
+    ) {
         let Some(way) = self.entries.get_mut(&version.key).and_then(|entry| entry.of_mut(member)) else { return };
-        way.over.push(over, self.limits.images);
+        if let Some(over) = over {
+            way.over.push(over, self.limits.images);
+        }
         way.sent = at;
         let over = way.over.as_slice().to_vec();
         self.sent[usize::from(member.0)].push_back((at, version.key.clone()));

@@ -1,13 +1,13 @@
 //! What every [`Sink`] must do.
 
 use crate::flush::apply_late;
-use crate::memory::{Changes, key};
+use crate::memory::{Changes, MemoryError, key};
 use crate::writer::{Lot, Writer, again, refused, write};
 use async_trait::async_trait;
 use std::future::Future;
 use sync_worker_core::bus::Flush;
 use sync_worker_core::change::{Change, Op};
-use sync_worker_core::error::{Classified, Error, ErrorClass, Result};
+use sync_worker_core::error::{ErrorClass, Result};
 use sync_worker_core::record::Offset;
 use sync_worker_core::sink::{Marker, ParkedKey, Parking, Refused, Sink, Write, WriteBatch};
 
@@ -115,8 +115,8 @@ async fn flush<F: Fixture>(fixture: &F) {
             assert_eq!(lost, (!durable).then_some(ErrorClass::Transient), "way {way}");
             let mut writer = over(fixture).await;
             assert_eq!(writer.marker.offset == batch.marker.offset, durable, "way {way}");
-            assert_eq!(fixture.rows().await.is_empty(), !durable, "way {way}");
             let there = fixture.rows().await;
+            assert_eq!(there.is_empty(), !durable, "way {way}");
             apply(&mut writer, there.iter().map(|(id, ..)| t.delete(*id)).collect()).await;
             let mut batch = writer.batch(vec![]);
             batch.unpark = writer.parked.iter().map(|parked| (parked.table.clone(), parked.key.clone())).collect();
@@ -355,22 +355,8 @@ async fn refusals<F: Fixture>(fixture: &F) {
     fixture.refuse(false).await;
 }
 
-#[derive(Debug)]
+/// A queue without room.
 struct Full;
-
-impl std::fmt::Display for Full {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("the queue is full")
-    }
-}
-
-impl std::error::Error for Full {}
-
-impl Classified for Full {
-    fn class(&self) -> ErrorClass {
-        ErrorClass::Transient
-    }
-}
 
 #[async_trait]
 impl Parking for Full {
@@ -379,7 +365,7 @@ impl Parking for Full {
     }
 
     async fn park(&self, _: &WriteBatch, _: &[Refused]) -> Result<()> {
-        Err(Error::from(Self))
+        Err(MemoryError::new(ErrorClass::Transient, "the queue is full").into())
     }
 }
 
