@@ -161,6 +161,8 @@ impl Table {
     }
 }
 
+const NO_SUCH_TABLE: u16 = 1146;
+
 /// Reads one table's description; None where there is no such table, or none that we may see.
 pub async fn table(client: &mut Client, name: &QualifiedName) -> Result<Option<Table>, Error> {
     let by_name = || Params::from((name.database.as_str(), name.table.as_str()));
@@ -202,7 +204,11 @@ pub async fn table(client: &mut Client, name: &QualifiedName) -> Result<Option<T
         });
     }
 
-    let (key, unique) = indexes(client, &found, &columns).await?;
+    let (key, unique) = match indexes(client, &found, &columns).await {
+        // Dropped or renamed since the look at its name.
+        Err(error) if error.code() == Some(NO_SUCH_TABLE) => return Ok(None),
+        indexes => indexes?,
+    };
     let foreign_keys = foreign_keys(client, by_name()).await?;
     let query = "SELECT TRIGGER_NAME FROM information_schema.TRIGGERS \
                  WHERE EVENT_OBJECT_SCHEMA = ? AND EVENT_OBJECT_TABLE = ? ORDER BY TRIGGER_NAME";
