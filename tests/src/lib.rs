@@ -34,5 +34,6 @@ pub mod servers;
 pub mod settings;
 pub mod tables;
 pub mod transaction;
+pub mod two_way;
 pub mod wait;
 pub mod worker;

@@ -28,6 +28,8 @@ pub struct PipelineEntry {
     pub name: String,
     pub from: String,
     pub to: Vec<String>,
+    /// `to` are the members, and `from` nobody.
+    pub two_way: bool,
     pub tables: Vec<TableEntry>,
     /// Further lines of its section.
     pub extra: String,
@@ -59,9 +61,16 @@ impl Settings {
     pub fn pipeline(&mut self, name: &str, from: &str, to: &[&str]) -> &mut PipelineEntry {
         let to = to.iter().map(|name| (*name).to_owned()).collect();
         let (name, from) = (name.to_owned(), from.to_owned());
-        self.pipelines.push(PipelineEntry { name, from, to, tables: Vec::new(), extra: String::new() });
+        self.pipelines.push(PipelineEntry { name, from, to, two_way: false, tables: Vec::new(), extra: String::new() });
         let last = self.pipelines.len() - 1;
         &mut self.pipelines[last]
+    }
+
+    /// A two-way pipeline.
+    pub fn two_way(&mut self, name: &str, members: &[&str]) -> &mut PipelineEntry {
+        let entry = self.pipeline(name, "", members);
+        entry.two_way = true;
+        entry
     }
 
     pub fn toml(&self, state: &Path, port: u16) -> String {
@@ -77,8 +86,12 @@ impl Settings {
         for DatabaseEntry { name, kind, url, extra } in &self.databases {
             write!(text, "[databases.{name}]\nkind = \"{kind}\"\nurl = {url:?}\n{extra}\n").unwrap_or_default();
         }
-        for PipelineEntry { name, from, to, tables, extra } in &self.pipelines {
-            write!(text, "[pipelines.{name}]\nfrom = {from:?}\nto = {to:?}\n{extra}\n").unwrap_or_default();
+        for PipelineEntry { name, from, to, two_way, tables, extra } in &self.pipelines {
+            let members = match two_way {
+                true => format!("members = {to:?}"),
+                false => format!("from = {from:?}\nto = {to:?}"),
+            };
+            write!(text, "[pipelines.{name}]\n{members}\n{extra}\n").unwrap_or_default();
             for TableEntry { name: table, at, document } in tables {
                 write!(text, "[[pipelines.{name}.tables]]\nname = {table:?}\n").unwrap_or_default();
                 if !at.is_empty() {

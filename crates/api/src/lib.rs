@@ -8,11 +8,14 @@
 //! GET  /sync/tail              bus records as they come, one JSON envelope a line
 //! GET  /sync/dead-letters      versions that a target has not taken
 //! POST /sync/dead-letters/retry, /sync/dead-letters/drop
+//! GET  /sync/conflicts, /sync/conflicts/show    the ledger of a two-way pipeline
+//! POST /sync/conflicts/decide  a person's choice
 //! POST /sync/repair            put rows on the bus again as the source has them
 //! ```
 //!
 //! It listens where the configuration says, by default on this machine alone, and has no authentication of its own yet.
 
+mod conflicts;
 mod error;
 mod health;
 mod letters;
@@ -63,6 +66,9 @@ pub fn router(worker: Worker) -> Router {
         .route("/sync/dead-letters", get(letters::list))
         .route("/sync/dead-letters/retry", post(letters::retry))
         .route("/sync/dead-letters/drop", post(letters::give_up))
+        .route("/sync/conflicts", get(conflicts::list))
+        .route("/sync/conflicts/show", get(conflicts::show))
+        .route("/sync/conflicts/decide", post(conflicts::decide))
         .route("/sync/repair", post(repair::repair).layer(DefaultBodyLimit::max(LARGEST_REPAIR)))
         .with_state(worker)
 }

@@ -39,6 +39,89 @@ pub struct LetterList {
     pub letters: Vec<Letter>,
 }
 
+/// Which entries of a pipeline's conflict ledger, the newest first.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Conflicts {
+    pub pipeline: String,
+    #[serde(default)]
+    pub table: Option<String>,
+    /// Only those that wait for a person.
+    #[serde(default)]
+    pub open: bool,
+    /// Only those with a lower number.
+    #[serde(default)]
+    pub before: Option<i64>,
+    #[serde(default)]
+    pub limit: Option<usize>,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+pub struct ConflictList {
+    pub conflicts: Vec<Conflict>,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+pub struct ConflictId {
+    pub pipeline: String,
+    pub id: i64,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Conflict {
+    pub id: i64,
+    pub table: String,
+    /// The key's columns as JSON.
+    pub key: serde_json::Value,
+    /// The contested column of a merged row.
+    pub column: Option<String>,
+    pub kind: String,
+    /// What decided.
+    pub strategy: String,
+    /// The columns in their order, which a row as JSON has not.
+    pub columns: Vec<String>,
+    pub winner: Version,
+    /// None for a drifted row.
+    pub loser: Option<Version>,
+    /// The member that held a drifted row.
+    pub at: Option<String>,
+    pub offset: u64,
+    /// As in `2024-02-29T23:59:59.000001Z`, as are the others.
+    pub time: String,
+    /// It waits for a person.
+    pub open: bool,
+    pub decided_by: Option<String>,
+    pub decided_at: Option<String>,
+}
+
+/// A version that took part in a conflict.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Version {
+    /// The member; None for a person's.
+    pub by: Option<String>,
+    /// Put together from versions of several members.
+    pub merged: bool,
+    pub commit_time: String,
+    /// None for a delete.
+    pub row: Option<serde_json::Value>,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Decide {
+    pub pipeline: String,
+    pub id: i64,
+    pub choice: Choice,
+}
+
+/// What a person wants to stand there.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Choice {
+    Winner,
+    Loser,
+    /// Each column by its name.
+    Row(serde_json::Map<String, serde_json::Value>),
+}
+
 #[derive(Debug, Serialize, Deserialize)]
 pub struct Repair {
     pub pipeline: String,

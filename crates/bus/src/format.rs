@@ -3,18 +3,22 @@
 //! Each record stands alone: with the schemas known, any one of them decodes without those before it. In order: flags,
 //! origin, position, explicit previous position, commit time, transaction, body. Numbers are varints, the commit time
 //! and ids fixed little-endian; ordinals count from 1 with 0 for the end of a transaction. The last image of a change
-//! takes the rest of the record. `tests/golden/bus/` keeps old records readable.
+//! takes the rest of the record. What only two-way pipelines write shares one kind of body, whose first byte tells
+//! which it is. `tests/golden/bus/` keeps old records readable.
 
-mod schema;
-
-pub use schema::{decode_schema, encode_schema};
+mod echo;
 
 use bytes::{BufMut, Bytes, BytesMut};
+use echo::{decode_echo, encode_echo};
 use std::sync::Arc;
 use sync_worker_core::change::{Change, Op};
+use sync_worker_core::encoding::{
+    decode_schema, decode_two_way, encode_schema, encode_two_way, put_bytes, put_text, take_byte, take_bytes, take_text,
+};
+use sync_worker_core::guard::Image;
 use sync_worker_core::name::DatabaseName;
 use sync_worker_core::position::{Lsn, MongodbPosition, MysqlPosition, Position, PostgresPosition};
-use sync_worker_core::record::{Body, Record};
+use sync_worker_core::record::{Body, Decision, Record};
 use sync_worker_core::row::Row;
 use sync_worker_core::schema::{Schema, SchemaId};
 use sync_worker_core::value::{Damaged, put_varint, take_varint};
@@ -36,6 +40,11 @@ const BODY: u8 = 0b11 << 5;
 const BODY_CHANGE: u8 = 0 << 5;
 const BODY_SCHEMA: u8 = 1 << 5;
 const BODY_COMMIT: u8 = 2 << 5;
+const BODY_TWO_WAY: u8 = 3 << 5;
+
+const MARKER: u8 = 0;
+const CONFIGURATION: u8 = 1;
+const DECISION: u8 = 2;
 
 const OPS: [Op; 5] = [Op::Create, Op::Read, Op::Update, Op::Delete, Op::Truncate];
 const OP: u8 = 0b111;
@@ -48,6 +57,7 @@ pub fn encode(record: &Record, out: &mut BytesMut) {
         Body::Change(_) => BODY_CHANGE,
         Body::Schema(_) => BODY_SCHEMA,
         Body::Commit => BODY_COMMIT,
+        Body::Marker(_) | Body::Configuration(_) | Body::Decision(_) => BODY_TWO_WAY,
     };
     let previous = match record.previous {
         None => PREVIOUS_NONE,
@@ -72,6 +82,19 @@ pub fn encode(record: &Record, out: &mut BytesMut) {
         Body::Change(change) => put_change(out, change),
         Body::Schema(schema) => encode_schema(schema, out),
         Body::Commit => {}
+        Body::Marker(echo) => {
+            out.put_u8(MARKER);
+            encode_echo(echo, out);
+        }
+        Body::Configuration(two_way) => {
+            out.put_u8(CONFIGURATION);
+            encode_two_way(two_way, out);
+        }
+        Body::Decision(decision) => {
+            out.put_u8(DECISION);
+            put_bytes(out, &decision.seen.to_bytes());
+            put_change(out, &decision.change);
+        }
     }
 }
 
@@ -125,14 +148,9 @@ fn put_position(out: &mut BytesMut, position: Position) {
     put_varint(out, position.ordinal().wrapping_add(1));
 }
 
-fn put_text(out: &mut BytesMut, text: &str) {
-    put_varint(out, text.len() as u64);
-    out.put_slice(text.as_bytes());
-}
-
-/// Whether a record announces a schema.
-pub fn is_schema(bytes: &[u8]) -> bool {
-    bytes.first().is_some_and(|flags| flags & BODY == BODY_SCHEMA)
+/// Whether a record may announce schemas; one that says no does not.
+pub fn may_announce(bytes: &[u8]) -> bool {
+    bytes.first().is_some_and(|flags| matches!(flags & BODY, BODY_SCHEMA | BODY_TWO_WAY))
 }
 
 /// Why a record can't be decoded.
@@ -187,7 +205,7 @@ impl Decoder {
             BODY_SCHEMA => Body::Schema(Arc::new(decode_schema(rest)?)),
             BODY_COMMIT if rest.is_empty() => Body::Commit,
             BODY_COMMIT => return Err(Damaged("bytes after its end").into()),
-            _ => return Err(Damaged("unknown kind of record").into()),
+            _ => self.two_way(bytes, rest, schemas)?,
         };
         let last = flags & LAST != 0;
         Ok(Record { origin, position, previous, transaction, last, commit_time: i64::from_le_bytes(*time), body })
@@ -198,6 +216,24 @@ impl Decoder {
             Some(origin) if origin.as_str() == name => origin.clone(),
             _ => self.origin.insert(DatabaseName::new(name)).clone(),
         }
+    }
+
+    /// `rest` is the end of `bytes`.
+    fn two_way(
+        &mut self,
+        bytes: &Bytes,
+        mut rest: &[u8],
+        schemas: impl FnOnce(SchemaId) -> Option<Arc<Schema>>,
+    ) -> Result<Body, Undecodable> {
+        Ok(match take_byte(&mut rest)? {
+            MARKER => Body::Marker(decode_echo(rest)?),
+            CONFIGURATION => Body::Configuration(Arc::new(decode_two_way(rest)?)),
+            DECISION => {
+                let seen = Image::from_bytes(take_bytes(&mut rest)?)?;
+                Body::Decision(Decision { change: self.change(bytes, rest, schemas)?, seen })
+            }
+            _ => return Err(Damaged("unknown kind of record").into()),
+        })
     }
 
     /// `rest` is the end of `bytes`.
@@ -232,19 +268,6 @@ impl Decoder {
         let after = has_after.then(|| Row::from_bytes(bytes.slice(start + between..)));
         Ok(Change { schema, op, before, after })
     }
-}
-
-fn take_byte(bytes: &mut &[u8]) -> Result<u8, Damaged> {
-    let (&byte, rest) = bytes.split_first().ok_or(Damaged("ends early"))?;
-    *bytes = rest;
-    Ok(byte)
-}
-
-fn take_text<'a>(bytes: &mut &'a [u8]) -> Result<&'a str, Damaged> {
-    let length = usize::try_from(take_varint(bytes)?).map_err(|_| Damaged("length too large"))?;
-    let (text, rest) = bytes.split_at_checked(length).ok_or(Damaged("ends early"))?;
-    *bytes = rest;
-    std::str::from_utf8(text).map_err(|_| Damaged("text is not UTF-8"))
 }
 
 fn take_position(bytes: &mut &[u8], flags: u8) -> Result<Position, Damaged> {

@@ -7,7 +7,7 @@ use crate::partition::Pending;
 use crate::schemas::Schemas;
 use bytes::{BufMut, BytesMut};
 use std::sync::Arc;
-use sync_worker_core::record::{Body, Record};
+use sync_worker_core::record::{Body, Decision, Record};
 use sync_worker_core::schema::{Schema, SchemaId};
 
 /// What a record takes besides its row images, about: enough that a buffer rarely grows.
@@ -42,17 +42,21 @@ pub fn encode(records: &[Record], schemas: &Schemas) -> Result<Vec<Pending>> {
 
 fn estimate(record: &Record) -> usize {
     match &record.body {
-        Body::Change(change) => OVERHEAD + change.size(),
+        Body::Change(change) | Body::Decision(Decision { change, .. }) => OVERHEAD + change.size(),
         Body::Schema(schema) => OVERHEAD + 48 * schema.columns.len(),
         Body::Commit => OVERHEAD,
+        Body::Marker(echo) => OVERHEAD + 48 * (echo.parked.len() + echo.unparked.len()),
+        Body::Configuration(two_way) => {
+            OVERHEAD + two_way.tables.iter().map(|table| OVERHEAD + 48 * table.schema.columns.len()).sum::<usize>()
+        }
     }
 }
 
 fn table(body: &Body) -> String {
     match body {
-        Body::Change(change) => change.table().to_string(),
+        Body::Change(change) | Body::Decision(Decision { change, .. }) => change.table().to_string(),
         Body::Schema(schema) => schema.table.to_string(),
-        Body::Commit => String::new(),
+        Body::Commit | Body::Marker(_) | Body::Configuration(_) => String::new(),
     }
 }
 
@@ -73,15 +77,24 @@ struct Checked<'a> {
 
 impl Checked<'_> {
     fn check(&mut self, body: &Body) -> Result<()> {
-        let schema = match body {
-            Body::Change(change) if self.last == Some(change.schema.id) => return Ok(()),
-            Body::Change(change) => &change.schema,
-            Body::Schema(schema) => {
-                self.schemas.announce(schema);
-                schema
-            }
-            Body::Commit => return Ok(()),
-        };
+        match body {
+            Body::Change(change) | Body::Decision(Decision { change, .. }) => match self.last {
+                Some(last) if last == change.schema.id => Ok(()),
+                Some(_) | None => self.known(&change.schema),
+            },
+            Body::Schema(schema) => self.announced(schema),
+            // Decisions are in its schemas, which no other record announces.
+            Body::Configuration(two_way) => two_way.tables.iter().try_for_each(|table| self.announced(&table.schema)),
+            Body::Commit | Body::Marker(_) => Ok(()),
+        }
+    }
+
+    fn announced(&mut self, schema: &Arc<Schema>) -> Result<()> {
+        self.schemas.announce(schema);
+        self.known(schema)
+    }
+
+    fn known(&mut self, schema: &Arc<Schema>) -> Result<()> {
         match self.schemas.is_durable(schema.id) {
             Some(true) => {}
             Some(false) => self.wanted.push(schema.clone()),

@@ -3,7 +3,7 @@
 
 use crate::disk;
 use crate::error::{Error, Result};
-use crate::format::{Decoder, is_schema};
+use crate::format::{Decoder, may_announce};
 use crate::schemas::{Schemas, Stored};
 use crate::segment::{START, Segment};
 use bytes::Bytes;
@@ -152,14 +152,19 @@ fn announced(segment: &Segment, schemas: &mut Vec<Arc<Schema>>) -> Result<()> {
         while let Some((length, rest)) = payload.split_first_chunk::<4>() {
             let Some((record, rest)) = rest.split_at_checked(u32::from_le_bytes(*length) as usize) else { return };
             payload = rest;
-            if !is_schema(record) {
+            if !may_announce(record) {
                 continue;
             }
-            if let Ok(Body::Schema(schema)) =
-                decoder.decode(&Bytes::copy_from_slice(record), |_| None).map(|one| one.body)
-                && schemas.iter().all(|known| known.id != schema.id)
-            {
-                schemas.push(schema);
+            let Ok(record) = decoder.decode(&Bytes::copy_from_slice(record), |_| None) else { continue };
+            let announced = match record.body {
+                Body::Schema(schema) => vec![schema],
+                Body::Configuration(two_way) => two_way.tables.iter().map(|table| table.schema.clone()).collect(),
+                Body::Change(_) | Body::Commit | Body::Marker(_) | Body::Decision(_) => continue,
+            };
+            for schema in announced {
+                if schemas.iter().all(|known| known.id != schema.id) {
+                    schemas.push(schema);
+                }
             }
         }
     })?;

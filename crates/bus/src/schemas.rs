@@ -6,7 +6,7 @@
 
 use crate::disk::{self, Disk};
 use crate::error::{Error, Result, is_full};
-use crate::format::{VERSION, decode_schema, encode_schema};
+use crate::format::VERSION;
 use crate::lock;
 use bytes::{BufMut, BytesMut};
 use std::collections::HashMap;
@@ -14,6 +14,7 @@ use std::fs::{self, File};
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, RwLock};
+use sync_worker_core::encoding::{decode_schema, encode_schema};
 use sync_worker_core::schema::{Schema, SchemaId};
 use uuid::Uuid;
 

@@ -6,12 +6,16 @@ use proptest::prelude::*;
 use std::fmt::Write;
 use std::path::Path;
 use std::sync::Arc;
-use sync_worker_bus::format::{Decoder, decode_schema, encode, encode_schema};
+use sync_worker_bus::format::{Decoder, encode};
 use sync_worker_core::change::{Change, Op};
+use sync_worker_core::echo::{Echo, ParkedEcho, UnparkedEcho};
+use sync_worker_core::encoding::{decode_schema, encode_schema};
+use sync_worker_core::guard::Image;
 use sync_worker_core::name::{DatabaseName, TableName};
 use sync_worker_core::position::Position;
-use sync_worker_core::record::{Body, Record};
-use sync_worker_core::row::{Row, RowBuilder};
+use sync_worker_core::record::{Body, Decision, Offset, Record};
+use sync_worker_core::row::{Key, Row, RowBuilder};
+use sync_worker_core::rules::{Merge, OnDelete, Strategy as Rule, TableRules, TwoWay, TwoWayMember};
 use sync_worker_core::schema::{Column, Schema};
 use sync_worker_core::types::{ColumnType, Engine, TextLimit};
 use sync_worker_core::value::{Cell, Value};
@@ -88,7 +92,59 @@ fn shapes() -> Vec<(String, Record)> {
         ];
         shapes.extend(bodies.map(|(name, record)| (format!("{engine}-{name}"), record)));
     }
+    shapes.extend(two_way().into_iter().map(|(name, record)| (name.to_owned(), record)));
     shapes
+}
+
+/// What only two-way pipelines write.
+fn two_way() -> Vec<(&'static str, Record)> {
+    let schema = schema(Engine::Postgres);
+    let uuid = Cell::Present(Value::Uuid([7; 16]));
+    let full = row(&[Cell::Present(Value::Int(-1)), Cell::Present(Value::Text("ž")), Cell::Present(Value::Null), uuid]);
+    let (table, key) = (schema.table.clone(), schema.key_of(&full).unwrap());
+    let echo = Echo {
+        offset: Some(Offset(4711)),
+        parked: vec![
+            ParkedEcho { table: table.clone(), key: key.clone(), offset: Offset(4711), differs: true },
+            ParkedEcho { table: table.clone(), key: key.clone(), offset: Offset(0), differs: false },
+        ],
+        unparked: vec![
+            UnparkedEcho { table: table.clone(), key: key.clone(), written: true },
+            UnparkedEcho { table, key, written: false },
+        ],
+    };
+    let marker = |echo, position: &str, previous: &str| Record {
+        origin: DatabaseName::new("crm"),
+        position: position.parse().unwrap(),
+        previous: Some(previous.parse().unwrap()),
+        transaction: Some(Arc::from("749")),
+        last: true,
+        commit_time: 1_700_000_000_123_456,
+        body: Body::Marker(echo),
+    };
+    let nobody = |body| Record::of_nobody(1_700_000_000_123_456, body);
+    let member = |name: &str, priority| TwoWayMember { name: DatabaseName::new(name), priority };
+    let rules = |strategy, on_delete, merge| TableRules { schema: schema.clone(), strategy, on_delete, merge };
+    let merge = Merge { delta: vec!["price".to_owned()] };
+    let tables = vec![
+        rules(Rule::Timestamp, OnDelete::ByStrategy, Some(merge)),
+        rules(Rule::FirstWrite, OnDelete::DeleteWins, Some(Merge::default())),
+        rules(Rule::Priority, OnDelete::UpdateWins, None),
+        rules(Rule::Reject, OnDelete::ByStrategy, None),
+        rules(Rule::Manual, OnDelete::ByStrategy, None),
+    ];
+    let configuration = TwoWay { members: vec![member("crm", 10), member("shop", -1)], tables };
+    let decision = |op, before: Option<&Row>, after: Option<&Row>, seen| {
+        let change = Change { schema: schema.clone(), op, before: before.cloned(), after: after.cloned() };
+        nobody(Body::Decision(Decision { change, seen }))
+    };
+    vec![
+        ("marker", marker(echo, "16/B374D848+0", "16/B374D847+3")),
+        ("marker-of-a-take-over", marker(Echo::default(), "000012:4711+0", "000011:1048576+3")),
+        ("configuration", nobody(Body::Configuration(Arc::new(configuration)))),
+        ("decision-row", decision(Op::Create, None, Some(&full), Image::Absent)),
+        ("decision-delete", decision(Op::Delete, Some(&full), None, Image::Row([9; 16]))),
+    ]
 }
 
 fn hex(bytes: &[u8]) -> String {
@@ -165,9 +221,51 @@ proptest! {
         }
     }
 
+    #[test]
+    fn every_marker_round_trips(
+        offset: Option<u32>,
+        parked: Vec<(String, Vec<u8>, u64, bool)>,
+        unparked: Vec<(String, Vec<u8>, bool)>,
+    ) {
+        let name = |table: &str, key: Vec<u8>| (TableName::new(table), Key::from_bytes(key.into()));
+        let echo = Echo {
+            offset: offset.map(|offset| Offset(offset.into())),
+            parked: parked.into_iter().map(|(table, key, offset, differs)| {
+                let (table, key) = name(&table, key);
+                ParkedEcho { table, key, offset: Offset(offset), differs }
+            }).collect(),
+            unparked: unparked.into_iter().map(|(table, key, written)| {
+                let (table, key) = name(&table, key);
+                UnparkedEcho { table, key, written }
+            }).collect(),
+        };
+        let (_, record) = two_way().remove(0);
+        let record = Record { body: Body::Marker(echo), ..record };
+        let decoded = Decoder::default().decode(&encoded(&record), |_| None).unwrap();
+        prop_assert!(same(&decoded, &record));
+    }
+
+    #[test]
+    fn every_configuration_round_trips(
+        members: Vec<(String, i64)>,
+        tables in prop::collection::vec((0usize..5, 0usize..3, any::<Option<Vec<String>>>(), any::<bool>()), 0..4),
+    ) {
+        let member = |(name, priority): (String, i64)| TwoWayMember { name: DatabaseName::new(&name), priority };
+        let tables = tables.into_iter().map(|(strategy, on_delete, delta, mysql)| TableRules {
+            schema: schema(if mysql { Engine::Mysql } else { Engine::Postgres }),
+            strategy: Rule::ALL[strategy],
+            on_delete: OnDelete::ALL[on_delete],
+            merge: delta.map(|delta| Merge { delta }),
+        });
+        let two_way = TwoWay { members: members.into_iter().map(member).collect(), tables: tables.collect() };
+        let record = Record::of_nobody(-1, Body::Configuration(Arc::new(two_way)));
+        let decoded = Decoder::default().decode(&encoded(&record), |_| None).unwrap();
+        prop_assert!(same(&decoded, &record));
+    }
+
     /// Whatever a damaged or hostile file holds, decoding ends with a record or an error.
     #[test]
-    fn foreign_bytes_never_panic(bytes: Vec<u8>, shape in 0usize..18, at: prop::sample::Index, byte: u8) {
+    fn foreign_bytes_never_panic(bytes: Vec<u8>, shape in 0usize..23, at: prop::sample::Index, byte: u8) {
         let known = || Some(schema(Engine::Postgres));
         let read = |bytes: Vec<u8>| drop(Decoder::default().decode(&bytes.into(), |_| known()));
         read(bytes.clone());

@@ -3,13 +3,19 @@
 use std::fs::{self, File};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use sync_worker_bus::{Config, EmbeddedLog, Error};
 use sync_worker_core::bus::Bus;
+use sync_worker_core::change::{Change, Op};
 use sync_worker_core::error::{Classified, ErrorClass};
-use sync_worker_core::record::{Body, Offset, Partition, Record};
+use sync_worker_core::guard::Image;
+use sync_worker_core::record::{Body, Decision, Offset, Partition, Record};
+use sync_worker_core::row::RowBuilder;
+use sync_worker_core::rules::{OnDelete, Strategy, TableRules, TwoWay};
 use sync_worker_core::types::Engine;
+use sync_worker_core::value::{Cell, Value};
 use sync_worker_testkit::contract::bus::{read, stand};
-use sync_worker_testkit::records::Records;
+use sync_worker_testkit::records::{Records, schema};
 
 const ONLY: Partition = Partition(0);
 
@@ -190,6 +196,30 @@ async fn lost_schemas_are_taken_from_the_records() {
     assert_holds(folder.path(), &all).await;
     // Only garbage behind the last entry, of a write that never ended.
     fs::write(&path, [&sound[..], &[7; 5]].concat()).unwrap();
+    assert_holds(folder.path(), &all).await;
+}
+
+/// A decision is in a schema that the configuration before it announces.
+#[tokio::test]
+async fn lost_schemas_of_a_configuration_are_taken_from_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let schema = Arc::new(schema(Engine::Postgres, 0));
+    let (strategy, on_delete) = (Strategy::Timestamp, OnDelete::ByStrategy);
+    let tables = vec![TableRules { schema: schema.clone(), strategy, on_delete, merge: None }];
+    let mut builder = RowBuilder::default();
+    schema.columns.iter().for_each(|_| builder.push(Cell::Present(Value::Int(1))));
+    let change = Change { schema, op: Op::Create, before: None, after: Some(builder.finish()) };
+    let all = vec![
+        Record::of_nobody(1, Body::Configuration(Arc::new(TwoWay { members: Vec::new(), tables }))),
+        Record::of_nobody(2, Body::Decision(Decision { change, seen: Image::Absent })),
+    ];
+    let log = EmbeddedLog::open(folder.path(), small()).unwrap();
+    for record in &all {
+        log.publish(ONLY, vec![record.clone()]).await.unwrap().await.unwrap();
+    }
+    drop(log);
+    assert_holds(folder.path(), &all).await;
+    fs::remove_file(folder.path().join("schemas")).unwrap();
     assert_holds(folder.path(), &all).await;
 }
 

@@ -30,7 +30,7 @@ fn row(cells: &[Option<i64>]) -> Row {
 
 fn write(schema: &Arc<Schema>, op: Op, before: Option<Row>, after: Option<Row>) -> Write {
     let change = Change { schema: schema.clone(), op, before, after };
-    Write { change, offset: Offset(0), parked: false }
+    Write { change, offset: Offset(0), parked: false, over: None }
 }
 
 fn values(row: &Row) -> Vec<Option<i64>> {

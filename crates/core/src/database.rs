@@ -29,6 +29,9 @@ pub struct Scope {
     pub installation: InstallationId,
     pub pipeline: PipelineName,
     pub tables: Vec<TableAt>,
+    /// Every member is written to by applications: sources tell our own transactions from theirs, and look for full row
+    /// images.
+    pub two_way: bool,
     /// A folder for transactions too large for memory; the adapter makes it and empties it when it starts.
     pub spill: PathBuf,
 }

@@ -1,5 +1,7 @@
 //! Plain decimal numbers as text, compared and measured without arithmetic.
 
+use std::fmt;
+
 /// The digits of a plain decimal number, `-12.340`, without the zeros that say nothing.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Digits<'a> {
@@ -51,6 +53,13 @@ impl<'a> Digits<'a> {
         }
         let magnitude = self.whole.bytes().fold(0i128, |number, digit| number * 10 + i128::from(digit - b'0'));
         Some(if self.negative { -magnitude } else { magnitude })
+    }
+}
+
+impl fmt::Display for Digits<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let sign = if self.negative { "-" } else { "" };
+        write!(f, "{sign}{}.{}", self.whole, self.fraction)
     }
 }
 

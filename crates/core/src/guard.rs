@@ -1,12 +1,17 @@
 //! What a version may be written over in a two-way pipeline: images told apart by their values.
 
+use crate::decimal::Digits;
+use crate::json;
 use crate::record::Offset;
 use crate::row::Row;
+use crate::value::{Cell, Damaged, Value, is_plain};
+use xxhash_rust::xxh3::xxh3_128;
 
 /// What a member holds under a key: no row, or a row that has this digest.
 ///
-/// The digest covers the values of the logical row, each at the coarsest precision of the members, so that equal rows have
-/// equal images whichever engine they come from.
+/// The digest covers the values of the logical row, so that equal rows have equal images whichever engine they come from,
+/// and equal are those that [`convert::same`](crate::convert::same) calls so: `1.10` and `1.1`, JSON with its members in
+/// another order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Image {
     Absent,
@@ -15,8 +20,74 @@ pub enum Image {
 
 impl Image {
     pub fn of(row: Option<&Row>) -> Self {
-        row.map_or(Image::Absent, |row| Image::Row(xxhash_rust::xxh3::xxh3_128(row.as_bytes()).to_be_bytes()))
+        row.map_or(Image::Absent, |row| {
+            let bytes = row.as_bytes();
+            // What can't be read is no less an image of its own.
+            let canonical = canonical(bytes).unwrap_or_default();
+            Image::Row(xxh3_128(canonical.as_deref().unwrap_or(bytes)).to_be_bytes())
+        })
     }
+
+    /// As it stands in `sync_worker.parked` and in checkpoints: nothing for no row.
+    pub fn to_bytes(self) -> Vec<u8> {
+        match self {
+            Image::Absent => Vec::new(),
+            Image::Row(digest) => digest.to_vec(),
+        }
+    }
+
+    pub fn from_bytes(bytes: &[u8]) -> Result<Self, Damaged> {
+        match bytes {
+            [] => Ok(Image::Absent),
+            bytes => bytes.try_into().map(Image::Row).map_err(|_| Damaged("an image of another length")),
+        }
+    }
+}
+
+/// The row's cells with one form for each meaning; None where they have it already, as most rows do.
+fn canonical(row: &[u8]) -> Result<Option<Vec<u8>>, Damaged> {
+    let mut rest = row;
+    let mut plain = true;
+    while let Some(&tag) = rest.first() {
+        plain &= is_plain(tag);
+        Cell::skip(&mut rest)?;
+    }
+    if plain {
+        return Ok(None);
+    }
+    let (mut out, mut rest) = (Vec::with_capacity(row.len()), row);
+    while let Some(&tag) = rest.first() {
+        let from = rest;
+        Cell::skip(&mut rest)?;
+        let cell = &from[..from.len() - rest.len()];
+        if is_plain(tag) {
+            out.extend_from_slice(cell);
+            continue;
+        }
+        out.push(tag);
+        match Cell::decode(&mut &*cell)? {
+            Cell::Present(Value::Decimal(text)) => match Digits::parse(text) {
+                Some(digits) => put(&mut out, &digits.to_string()),
+                None => put(&mut out, text),
+            },
+            Cell::Present(Value::Json(text)) => {
+                put(&mut out, &json::canonical(text).unwrap_or_else(|| text.to_owned()))
+            }
+            Cell::Present(Value::Float32(float)) => {
+                out.extend_from_slice(&if float.is_nan() { f32::NAN } else { float + 0.0 }.to_be_bytes());
+            }
+            Cell::Present(Value::Float64(float)) => {
+                out.extend_from_slice(&if float.is_nan() { f64::NAN } else { float + 0.0 }.to_be_bytes());
+            }
+            Cell::Present(_) | Cell::Unchanged => out.extend_from_slice(cell),
+        }
+    }
+    Ok(Some(out))
+}
+
+fn put(out: &mut Vec<u8>, text: &str) {
+    out.extend_from_slice(&(text.len() as u64).to_be_bytes());
+    out.extend_from_slice(text.as_bytes());
 }
 
 /// One of the states that a version may be written over.
@@ -25,4 +96,66 @@ pub enum Expected {
     Image(Image),
     /// What the member's parked row says was seen there when the send of this offset was left alone.
     Seen(Offset),
+}
+
+/// What becomes of a version at a member that holds some image under its key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// The row is as wanted, whoever made it so.
+    AsWanted,
+    Write,
+    /// The row is none that the version may be written over: it is left alone and its key is parked.
+    Differs,
+}
+
+/// The guard: writing is compare-and-set.
+pub fn judge(found: Image, wanted: Image, over: &[Image]) -> Verdict {
+    if found == wanted {
+        Verdict::AsWanted
+    } else if over.contains(&found) {
+        Verdict::Write
+    } else {
+        Verdict::Differs
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::row::RowBuilder;
+
+    fn image(values: &[Value<'_>]) -> Image {
+        let mut builder = RowBuilder::default();
+        values.iter().for_each(|value| builder.push(Cell::Present(*value)));
+        Image::of(Some(&builder.finish()))
+    }
+
+    #[test]
+    fn values_that_mean_the_same_have_one_image() {
+        let decimal = |text| image(&[Value::Int(1), Value::Decimal(text)]);
+        assert_eq!(decimal("1.10"), decimal("1.1"));
+        assert_ne!(decimal("1.10"), decimal("1.01"));
+        let json = |text| image(&[Value::Json(text), Value::Text("a")]);
+        assert_eq!(json(r#"{"a": 1, "b": [2.0]}"#), json(r#"{"b":[2],"a":1}"#));
+        assert_ne!(json("[1,2]"), json("[2,1]"));
+        assert_eq!(image(&[Value::Float64(-0.0)]), image(&[Value::Float64(0.0)]));
+        assert_ne!(image(&[Value::Null]), Image::Absent);
+    }
+
+    #[test]
+    fn an_image_comes_back_from_its_bytes() {
+        for image in [Image::Absent, image(&[Value::Int(7)])] {
+            assert_eq!(Image::from_bytes(&image.to_bytes()).unwrap(), image);
+        }
+        assert!(Image::from_bytes(b"short").is_err());
+    }
+
+    #[test]
+    fn only_an_expected_row_is_written_over() {
+        let [held, wanted, fresh] = [1, 2, 3].map(|number| image(&[Value::Int(number)]));
+        assert_eq!(judge(held, wanted, &[Image::Absent, held]), Verdict::Write);
+        assert_eq!(judge(fresh, wanted, &[Image::Absent, held]), Verdict::Differs);
+        assert_eq!(judge(wanted, wanted, &[]), Verdict::AsWanted);
+        assert_eq!(judge(Image::Absent, Image::Absent, &[held]), Verdict::AsWanted);
+    }
 }

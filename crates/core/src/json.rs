@@ -52,7 +52,7 @@ pub fn same(one: &str, other: &str) -> bool {
 }
 
 /// One text for all texts that mean the same. None: it is not JSON.
-fn canonical(text: &str) -> Option<String> {
+pub(crate) fn canonical(text: &str) -> Option<String> {
     enum Open {
         Array(String),
         Object { members: Vec<(String, String)>, name: Option<String> },

@@ -1,8 +1,11 @@
 //! What stands on the bus. The bytes of a record are the business of the `bus` crate.
 
 use crate::change::Change;
+use crate::echo::Echo;
+use crate::guard::Image;
 use crate::name::DatabaseName;
-use crate::position::Position;
+use crate::position::{Lsn, Position, PostgresPosition};
+use crate::rules::TwoWay;
 use crate::schema::Schema;
 use bytes::Bytes;
 use std::fmt;
@@ -54,6 +57,33 @@ pub enum Body {
     Schema(Arc<Schema>),
     /// The end of a transaction whose last row was published before its end was known.
     Commit,
+    /// A transaction of ours, in place of its rows.
+    Marker(Echo),
+    /// What the pipeline does from here on. Of no member, and with no position.
+    Configuration(Arc<TwoWay>),
+    /// A person's choice about a key that has a conflict on record. Of no member, and with no position.
+    Decision(Decision),
+}
+
+/// A version of nobody's, which takes effect only where the state that the person saw still stands.
+#[derive(Clone, Debug)]
+pub struct Decision {
+    /// In the logical schema: a create with the row, or a delete with its key.
+    pub change: Change,
+    pub seen: Image,
+}
+
+impl Record {
+    /// A record that is none of a member's: it has no place in any stream.
+    pub fn of_nobody(commit_time: i64, body: Body) -> Self {
+        let position = Position::Postgres(PostgresPosition { commit: Lsn(0), ordinal: 0 });
+        let (previous, transaction, last) = (None, None, true);
+        Self { origin: DatabaseName::new(""), position, previous, transaction, last, commit_time, body }
+    }
+
+    pub fn is_of_nobody(&self) -> bool {
+        matches!(self.body, Body::Configuration(_) | Body::Decision(_))
+    }
 }
 
 /// A record as a subscription hands it out.

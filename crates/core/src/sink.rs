@@ -3,6 +3,7 @@
 use crate::bus::Flush;
 use crate::change::Change;
 use crate::error::{ErrorClass, Result};
+use crate::guard::Image;
 use crate::name::TableName;
 use crate::record::Offset;
 use crate::row::Key;
@@ -32,6 +33,9 @@ pub struct Write {
     pub offset: Offset,
     /// The key has a parked row at the target: it goes when this is written, and is replaced when this is refused.
     pub parked: bool,
+    /// Two-way: the images that the row there may have. The change is then a whole row of the logical table, or its
+    /// delete, whichever its `op`, and its key occurs once in a batch. None one-way: it is written over whatever is there.
+    pub over: Option<Vec<Image>>,
 }
 
 /// What one transaction writes. The writes are in bus order; a key may occur several times.
@@ -43,6 +47,8 @@ pub struct WriteBatch {
     pub writes: Vec<Write>,
     /// Parked rows that go without a write: a dead letter that a person dropped.
     pub unpark: Vec<(TableName, Key)>,
+    /// The writes are parked versions that are tried again, rather than new ones.
+    pub retry: bool,
 }
 
 /// A write that the target refused. Its reason names the constraint or column, never a value.
@@ -63,6 +69,9 @@ pub struct Applied {
     pub missing: u64,
     /// What was parked, all of it handed to [`Parking`] before the commit.
     pub refused: Vec<Refused>,
+    /// What was left alone because the row is none that may be written over, parked without a retry: the write's index in
+    /// [`WriteBatch::writes`] and what was seen. A version that was tried again is refused instead, and tried again.
+    pub differing: Vec<(usize, Image)>,
     /// The set-based statements were refused and the batch was written row by row.
     pub row_by_row: bool,
 }
@@ -87,6 +96,8 @@ pub struct ParkedKey {
     /// The offset of the version that waits.
     pub offset: Offset,
     pub reason: String,
+    /// What was there instead of a row that the version may be written over; None where the version was refused.
+    pub seen: Option<Image>,
 }
 
 #[derive(Debug)]

@@ -1,6 +1,7 @@
 //! Reading a database's own change log.
 
 use crate::change::Change;
+use crate::echo::Echo;
 use crate::error::Result;
 use crate::position::{Checkpoint, Position};
 use async_trait::async_trait;
@@ -19,6 +20,9 @@ pub struct TransactionPart {
     pub changes: Vec<Change>,
     /// This part ends the transaction. Such a part may be empty.
     pub complete: bool,
+    /// The transaction carries this pipeline's own marker, in a two-way pipeline: what this part shows of marker and parked
+    /// rows. Its changes are ours and go nowhere; they are told for the windows of snapshots.
+    pub echo: Option<Echo>,
 }
 
 /// Some of the stream, in commit order; transactions are never interleaved.

@@ -2,6 +2,7 @@
 
 use crate::change::Change;
 use crate::error::{ErrorClass, Result};
+use crate::guard::Image;
 use crate::name::{DatabaseName, InstallationId, PipelineName, TableName};
 use crate::position::Checkpoint;
 use crate::reader::KeyRange;
@@ -72,6 +73,8 @@ pub struct Deferred {
     pub key: Key,
     /// The version, merged with those that it replaced.
     pub change: Change,
+    /// Two-way: what it may be written over.
+    pub over: Option<Vec<Image>>,
     pub offset: Offset,
     pub class: ErrorClass,
     pub reason: String,

@@ -74,6 +74,11 @@ const RAW: u8 = 18;
 const DOCUMENT: u8 = 19;
 pub(crate) const PATCH: u8 = 20;
 
+/// Whether equal values under this tag have equal bytes.
+pub(crate) fn is_plain(tag: u8) -> bool {
+    !matches!(tag, FLOAT32 | FLOAT64 | DECIMAL | JSON)
+}
+
 impl<'a> Value<'a> {
     /// The canonical form of an unsigned integer.
     pub fn unsigned(value: u64) -> Self {

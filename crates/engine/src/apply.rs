@@ -15,6 +15,8 @@ use crate::letters::{self, Asked, Command};
 use crate::metrics::ApplyMetrics;
 use crate::preflight::Owed;
 use crate::projected;
+use crate::resolve::applier::{Checkpoints, TwoWayParts};
+use crate::resolve::stage::Stage;
 use crate::retry::{ParkingLot, RetryPolicy};
 use crate::sequence::Sequence;
 use crate::status::{Entry, State};
@@ -24,10 +26,12 @@ use sync_worker_core::bus::{Ahead, Bus, Subscription};
 use sync_worker_core::change::Op;
 use sync_worker_core::database::{Database, Scope};
 use sync_worker_core::error::{Error, Result};
+use sync_worker_core::ledger::{Conflict, ResolverCheckpoint};
+use sync_worker_core::name::DatabaseName;
 use sync_worker_core::record::{Delivered, Offset};
-use sync_worker_core::sink::{Applied, Marker, Sink, Write, WriteBatch};
-use sync_worker_core::store::{Deferred, RetryQueue, TargetId};
-use tokio::sync::mpsc;
+use sync_worker_core::sink::{Applied, Marker, Progress, Sink, Write, WriteBatch};
+use sync_worker_core::store::{Deferred, Name, RetryQueue, TargetId};
+use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -44,6 +48,10 @@ const PATIENCE_PER_ROW: Duration = Duration::from_millis(2);
 /// A truncate may have to be a delete of every row, which takes as long as it takes; a sink notices by itself that its
 /// server has gone.
 const PATIENCE_FOR_TRUNCATE: Duration = Duration::from_secs(24 * 3600);
+
+/// How long the proof may take that what is written comes back as an echo, and how often it is tried.
+const PROOF: Duration = Duration::from_secs(60);
+const PROOF_AGAIN: Duration = Duration::from_secs(3);
 
 /// Retries taken from the queue at a time.
 const RETRIES_AT_A_TIME: usize = 100;
@@ -62,6 +70,7 @@ pub struct Apply {
     pub limits: BatchLimits,
     pub retry: RetryPolicy,
     pub owed: Option<Owed>,
+    pub two_way: Option<TwoWayParts>,
     pub commands: mpsc::Receiver<Command>,
     pub shutdown: CancellationToken,
 }
@@ -122,13 +131,24 @@ impl Apply {
             () = self.shutdown.cancelled() => return Ok(()),
             opened = open => opened,
         };
-        let (sink, progress) = opened?;
+        let (mut sink, mut progress) = opened?;
         // Somebody else took the target over since this task last held it (invariant 2).
         if held.epoch.is_some_and(|epoch| progress.marker.epoch > epoch + held.asked) {
             return Err(EngineError::Superseded(format!("the target {}", self.id.database)).into());
         }
         (held.epoch, held.asked) = (Some(progress.marker.epoch), 0);
-        let (Ahead { subscription, durability }, sequence) = self.resume(&progress.marker).await?;
+        if let Some(two_way) = &self.two_way
+            && !held.proved
+        {
+            tokio::select! {
+                () = self.shutdown.cancelled() => return Ok(()),
+                proved = prove(sink.as_mut(), self.bus.identity(), &self.id, two_way.echoes.clone()) => progress = proved?,
+            }
+            (held.epoch, held.proved) = (Some(progress.marker.epoch), true);
+        }
+        let Resuming { ahead: Ahead { subscription, durability }, sequence, resolving } =
+            self.resume(&progress.marker).await?;
+        let (stage, resolving) = resolving.unzip();
         let mut lot = ParkingLot::new(self.id.clone(), self.queue.clone(), self.retry.clone(), durability);
         lot.reset(&progress.parked, progress.marker.offset).await?;
         self.breaker.succeeded();
@@ -138,9 +158,17 @@ impl Apply {
         let (feed, records) = mpsc::channel(READS_READY);
         let mut feeder = JoinSet::new();
         feeder.spawn(read_ahead(subscription, feed));
-        let assembler = Assembler::new(self.limits.clone(), sequence, self.metrics.clone(), held.pace);
-        let mut session =
-            Session { sink, marker: progress.marker, lot, assembler, records, next_retry: None, asked: None };
+        let assembler = Assembler::new(self.limits.clone(), sequence, self.metrics.clone(), stage, held.pace);
+        let mut session = Session {
+            sink,
+            marker: progress.marker,
+            lot,
+            assembler,
+            resolving,
+            records,
+            next_retry: None,
+            asked: None,
+        };
         session.schedule_retry().await?;
         let outcome = session.stream(self, &mut feeder).await;
         // A batch that was too much for the link or the target would be so again.
@@ -150,7 +178,7 @@ impl Apply {
 
     /// The stream of records after the marker. A marker of another log, below or above what the log holds, or over
     /// another record than the one that stands there, is a GAP (invariant 8).
-    async fn resume(&self, marker: &Marker) -> Result<(Ahead, Sequence)> {
+    async fn resume(&self, marker: &Marker) -> Result<Resuming> {
         let (target, pipeline) = (&self.id.database, &self.id.pipeline);
         let gap = |what: String| {
             EngineError::Gap(format!(
@@ -161,6 +189,21 @@ impl Apply {
             return Err(gap(format!("its marker belongs to log {}, not to {}", marker.log, self.bus.identity())).into());
         }
         let bounds = self.bus.bounds(PARTITION).await?;
+        if let Some(two_way) = &self.two_way {
+            if let Some(offset) = marker.offset.filter(|offset| *offset >= bounds.next) {
+                return Err(
+                    gap(format!("its marker is at offset {offset}, but the log ends at {}", bounds.next)).into()
+                );
+            }
+            if let Some(offset) = marker.offset.filter(|offset| *offset >= bounds.first) {
+                self.first(offset, marker, &gap).await?;
+            }
+            let (log, store) = (self.bus.identity(), two_way.resolvers.clone());
+            let (checkpoints, resumed) = Checkpoints::resume(&self.id, store, marker.offset, log, bounds).await?;
+            let ahead = self.bus.subscribe_ahead(PARTITION, resumed.from).await?;
+            let resolving = Resolving { parts: two_way.clone(), checkpoints };
+            return Ok(Resuming { ahead, sequence: resumed.sequence, resolving: Some((resumed.stage, resolving)) });
+        }
         let mut sequence = Sequence::default();
         let Some(offset) = marker.offset else {
             if bounds.first > Offset(0) {
@@ -168,12 +211,31 @@ impl Apply {
                     gap(format!("the log begins at offset {}, after changes it has not seen", bounds.first)).into()
                 );
             }
-            return Ok((self.bus.subscribe_ahead(PARTITION, bounds.first).await?, sequence));
+            let ahead = self.bus.subscribe_ahead(PARTITION, bounds.first).await?;
+            return Ok(Resuming { ahead, sequence, resolving: None });
         };
         if offset < bounds.first || offset >= bounds.next {
             let range = format!("{} to {}", bounds.first, bounds.next);
             return Err(gap(format!("its marker is at offset {offset}, but the log holds {range}")).into());
         }
+        let (ahead, there) = self.first(offset, marker, &gap).await?;
+        let Some(first) = there.first() else { return Err(EngineError::Stopped("the log is gone").into()) };
+        sequence.resume_after(&first.record);
+        // What came with the first record is read again, in order.
+        let ahead = match there.len() {
+            1 => ahead,
+            _ => self.bus.subscribe_ahead(PARTITION, offset.next()).await?,
+        };
+        Ok(Resuming { ahead, sequence, resolving: None })
+    }
+
+    /// The record at the marker's offset, and what came with it: it must be the one that the target has applied.
+    async fn first(
+        &self,
+        offset: Offset,
+        marker: &Marker,
+        gap: &(impl Fn(String) -> EngineError + Sync),
+    ) -> Result<(Ahead, Vec<Delivered>)> {
         let mut ahead = self.bus.subscribe_ahead(PARTITION, offset).await?;
         let there = ahead.subscription.next(1).await?;
         let Some(first) = there.first().filter(|first| first.offset == offset) else {
@@ -184,14 +246,47 @@ impl Apply {
                 gap(format!("the record at its marker's offset {offset} is another one than it applied")).into()
             );
         }
-        sequence.resume_after(&first.record);
-        // What came with the first record is read again, in order.
-        let ahead = match there.len() {
-            1 => ahead,
-            _ => self.bus.subscribe_ahead(PARTITION, offset.next()).await?,
-        };
-        Ok((ahead, sequence))
+        Ok((ahead, there))
     }
+}
+
+/// Where a session goes on.
+struct Resuming {
+    ahead: Ahead,
+    sequence: Sequence,
+    /// Two-way.
+    resolving: Option<(Stage, Resolving)>,
+}
+
+/// Shows that what is written to the target comes back as an echo and not as changes (invariant 4): the take-over is such
+/// a write. It is made again now and then, since a capture that has just begun has not seen the first.
+async fn prove(sink: &mut dyn Sink, log: &str, id: &TargetId, mut echoes: watch::Receiver<u64>) -> Result<Progress> {
+    let before = *echoes.borrow_and_update();
+    let until = Instant::now() + PROOF;
+    loop {
+        let progress = timed("the target", PATIENCE, sink.take_over(log)).await?;
+        let seen = tokio::time::timeout(PROOF_AGAIN, echoes.wait_for(|echoes| *echoes > before)).await;
+        match seen {
+            Ok(Ok(_)) => return Ok(progress),
+            Ok(Err(_)) => return Err(EngineError::Stopped("the target's capture has ended").into()),
+            Err(_) if Instant::now() < until => {}
+            Err(_) => {
+                let text = format!(
+                    "what pipeline {} writes to {} does not come back in its change stream within {} s, so it would be taken for                      changes: see whether its capture runs (sync-worker status), and whether filters or the publication leave                      the tables sync_worker.progress and sync_worker.parked out",
+                    id.pipeline,
+                    id.database,
+                    PROOF.as_secs()
+                );
+                return Err(EngineError::Configuration(text).into());
+            }
+        }
+    }
+}
+
+/// What a two-way session has beside a one-way one.
+struct Resolving {
+    parts: TwoWayParts,
+    checkpoints: Checkpoints,
 }
 
 /// What this task knows of the target's epoch.
@@ -201,6 +296,8 @@ struct Held {
     epoch: Option<u64>,
     /// Take-overs since, answered or not: one whose answer was lost may have moved the epoch.
     asked: u64,
+    /// An echo has been seen.
+    proved: bool,
     /// How many rows the target takes in good time, as far as the last session has seen.
     pace: Option<usize>,
 }
@@ -219,6 +316,7 @@ struct Session {
     marker: Marker,
     lot: ParkingLot,
     assembler: Assembler,
+    resolving: Option<Resolving>,
     records: mpsc::Receiver<Vec<Delivered>>,
     next_retry: Option<Instant>,
     asked: Option<Asked>,
@@ -270,18 +368,22 @@ impl Session {
     }
 
     async fn write(&mut self, apply: &Apply, batch: Batch) -> Result<()> {
-        let Batch { mut writes, offset, digest, commit_times, split } = batch;
-        let unpark = self.lot.prepare(&mut writes).await?;
+        let Batch { mut writes, over, keep, offset, digest, commit_times, split } = batch;
+        let unpark = match self.resolving {
+            Some(_) => self.lot.prepare_guarded(&mut writes, over, keep)?,
+            None => self.lot.prepare(&mut writes).await?,
+        };
+        // A marker that moved for an echo alone would be echoed in turn, for ever.
+        if self.resolving.is_some() && writes.is_empty() && unpark.is_empty() {
+            self.keep_up(apply).await?;
+            return self.show(apply, offset, &commit_times).await;
+        }
         let marker = Marker { offset: Some(offset), digest, writes: self.marker.writes + 1, ..self.marker.clone() };
         let changes = writes.len();
         let begun = Instant::now();
-        let applied = self.commit(apply, marker, writes, unpark).await?;
+        let applied = self.commit(apply, marker, writes, unpark, false).await?;
         self.assembler.took(changes, begun.elapsed());
 
-        let now = now_micros();
-        #[allow(clippy::cast_precision_loss)] // a lag is no exact figure
-        let lag = |commit_time: i64| (now - commit_time).max(0) as f64 / 1e6;
-        commit_times.iter().for_each(|time| apply.metrics.lag.observe(lag(*time)));
         let metrics = &apply.metrics;
         metrics.applied.inc_by(changes as u64);
         metrics.transactions.inc_by(commit_times.len() as u64);
@@ -292,7 +394,54 @@ impl Session {
             metrics.split.inc();
             tracing::info!(pipeline = %apply.id.pipeline, database = %apply.id.database, changes, "a transaction above the limit is applied in parts");
         }
-        apply.bus.retain(PARTITION, &format!("apply:{}", apply.id.database), offset).await?;
+        match self.resolving {
+            Some(_) => self.keep_up(apply).await?,
+            None => apply.bus.retain(PARTITION, &format!("apply:{}", apply.id.database), offset).await?,
+        }
+        self.show(apply, offset, &commit_times).await
+    }
+
+    /// Two-way: puts conflicts on record and the resolver's state aside. What rests on records that could still be lost
+    /// waits for them.
+    async fn keep_up(&mut self, apply: &Apply) -> Result<()> {
+        let Some(resolving) = &mut self.resolving else { return Ok(()) };
+        let Some(stage) = self.assembler.stage() else { return Ok(()) };
+        apply.metrics.under_way.set(i64::try_from(stage.entries()).unwrap_or(i64::MAX));
+        for decided in stage.take_decided() {
+            // Nobody may have asked in this life.
+            drop(resolving.parts.decided.send(decided));
+        }
+        let (conflicts, echoed) = (stage.take_conflicts(), stage.echoed);
+        let due = resolving.checkpoints.is_due(stage);
+        if !conflicts.is_empty() {
+            if let Some(last) = conflicts.last() {
+                self.lot.flushed(last.offset).await?;
+            }
+            // Every applier comes to the same conflicts; one of them counts.
+            let counted = |conflict: &Conflict| conflict.winner.by.as_ref().is_none_or(|by| *by == apply.id.database);
+            for conflict in conflicts.iter().filter(|conflict| counted(conflict)) {
+                let winner = conflict.winner.by.as_ref().filter(|_| !conflict.winner.merged);
+                let merged = if conflict.winner.merged { "merged" } else { "" };
+                let winner = winner.map_or(merged, DatabaseName::as_str);
+                apply.metrics.conflict(&conflict.kind, &conflict.strategy, winner);
+            }
+            resolving.parts.ledger.record(conflicts).await?;
+        }
+        if due && let Some((offset, state)) = self.assembler.state() {
+            self.lot.flushed(offset).await?;
+            let log = apply.bus.identity().to_owned();
+            let checkpoint = ResolverCheckpoint { offset, rests_on: self.marker.offset, log, state };
+            resolving.checkpoints.save(apply.bus.as_ref(), checkpoint, echoed).await?;
+        }
+        Ok(())
+    }
+
+    async fn show(&mut self, apply: &Apply, offset: Offset, commit_times: &[i64]) -> Result<()> {
+        let metrics = &apply.metrics;
+        let now = now_micros();
+        #[allow(clippy::cast_precision_loss)] // a lag is no exact figure
+        let lag = |commit_time: i64| (now - commit_time).max(0) as f64 / 1e6;
+        commit_times.iter().for_each(|time| metrics.lag.observe(lag(*time)));
         let behind = apply.bus.bounds(PARTITION).await?.next.0.saturating_sub(offset.0 + 1);
         metrics.behind.set(i64::try_from(behind).unwrap_or(i64::MAX));
         let changes = metrics.applied.get();
@@ -311,18 +460,20 @@ impl Session {
         apply: &Apply,
         marker: Marker,
         writes: Vec<Write>,
-        unpark: Vec<(sync_worker_core::name::TableName, sync_worker_core::row::Key)>,
+        unpark: Vec<Name>,
+        retry: bool,
     ) -> Result<Applied> {
-        let batch = WriteBatch { expected: self.marker.clone(), marker, writes, unpark };
+        let batch = WriteBatch { expected: self.marker.clone(), marker, writes, unpark, retry };
         let mut patience = PATIENCE + PATIENCE_PER_ROW * u32::try_from(batch.writes.len()).unwrap_or(u32::MAX);
         if batch.writes.iter().any(|write| write.change.op == Op::Truncate) {
             patience = PATIENCE_FOR_TRUNCATE;
         }
         let applied = timed("the target's transaction", patience, self.sink.apply(&batch, &self.lot)).await?;
         let had_parked = !self.lot.is_empty();
-        self.lot.settle(&batch, &applied.refused).await?;
+        self.lot.settle(&batch, &applied).await?;
+        apply.metrics.differing.inc_by(applied.differing.len() as u64);
         self.marker = batch.marker;
-        if had_parked || !applied.refused.is_empty() {
+        if had_parked || !applied.refused.is_empty() || !applied.differing.is_empty() {
             for refused in &applied.refused {
                 let table = batch.writes[refused.write].change.table();
                 tracing::warn!(pipeline = %apply.id.pipeline, database = %apply.id.database, %table, reason = %refused.reason, class = refused.class.as_str(), "the target refused a row; its key is parked");
@@ -356,8 +507,8 @@ impl Session {
     /// Tries a parked version by itself. Whether the target took it.
     async fn write_again(&mut self, apply: &Apply, deferred: Deferred) -> Result<bool> {
         let marker = Marker { writes: self.marker.writes + 1, ..self.marker.clone() };
-        let write = Write { change: deferred.change, offset: deferred.offset, parked: true };
-        let applied = self.commit(apply, marker, vec![write], Vec::new()).await?;
+        let write = Write { change: deferred.change, offset: deferred.offset, parked: true, over: deferred.over };
+        let applied = self.commit(apply, marker, vec![write], Vec::new(), true).await?;
         Ok(applied.refused.is_empty())
     }
 
@@ -395,7 +546,7 @@ impl Session {
         } else {
             let marker = Marker { writes: self.marker.writes + 1, ..self.marker.clone() };
             let unpark = vec![(letter.change.table().clone(), letter.key)];
-            self.commit(apply, marker, Vec::new(), unpark).await?;
+            self.commit(apply, marker, Vec::new(), unpark, false).await?;
         }
         asked.done();
         Ok(true)

@@ -2,11 +2,16 @@
 
 use crate::failure::EngineError;
 use crate::metrics::ApplyMetrics;
+use crate::resolve::checkpoint;
+use crate::resolve::stage::{Stage, Task};
 use crate::sequence::{Sequence, Verdict};
+use std::collections::HashMap;
 use std::time::Duration;
 use sync_worker_core::change::Op;
-use sync_worker_core::record::{Body, Delivered, Offset};
+use sync_worker_core::guard::Expected;
+use sync_worker_core::record::{Body, Delivered, Offset, Record};
 use sync_worker_core::sink::Write;
+use sync_worker_core::store::Name;
 
 /// How much one transaction at a target may hold.
 #[derive(Clone, Debug)]
@@ -37,6 +42,10 @@ const SLUGGISH: Duration = Duration::from_secs(1);
 #[derive(Debug)]
 pub struct Batch {
     pub writes: Vec<Write>,
+    /// Two-way: for each write what it may be written over, and keys whose parked version has been superseded. Each key
+    /// occurs once.
+    pub over: Vec<Vec<Expected>>,
+    pub keep: Vec<Name>,
     /// The last record that the batch covers, and its digest.
     pub offset: Offset,
     pub digest: u64,
@@ -50,6 +59,14 @@ pub struct Assembler {
     limits: BatchLimits,
     sequence: Sequence,
     metrics: ApplyMetrics,
+    /// Two-way: turns records into writes.
+    stage: Option<Stage>,
+    /// Two-way: records of a transaction whose end is still to come. The stage takes whole transactions, so that its state
+    /// is one between two of them.
+    waiting: Vec<(Offset, Record)>,
+    over: Vec<Vec<Expected>>,
+    /// Behind how many of the writes.
+    keep: Vec<(usize, Name)>,
     writes: Vec<Write>,
     commit_times: Vec<i64>,
     /// Bytes of the rows in `writes`.
@@ -67,11 +84,21 @@ pub struct Assembler {
 
 impl Assembler {
     /// `pace`: of an earlier session.
-    pub fn new(limits: BatchLimits, sequence: Sequence, metrics: ApplyMetrics, pace: Option<usize>) -> Self {
+    pub fn new(
+        limits: BatchLimits,
+        sequence: Sequence,
+        metrics: ApplyMetrics,
+        stage: Option<Stage>,
+        pace: Option<usize>,
+    ) -> Self {
         Self {
             limits,
             sequence,
             metrics,
+            stage,
+            waiting: Vec::new(),
+            over: Vec::new(),
+            keep: Vec::new(),
             writes: Vec::new(),
             commit_times: Vec::new(),
             bytes: 0,
@@ -99,24 +126,64 @@ impl Assembler {
             self.metrics.duplicates.inc();
             return Ok(());
         }
-        let mut snapshot = false;
-        if let Body::Change(change) = record.body {
-            snapshot = change.op == Op::Read;
+        let (last, commit_time) = (record.last, record.commit_time);
+        let mut timed = true;
+        if self.stage.is_some() {
+            timed = matches!(&record.body, Body::Change(change) if change.op != Op::Read);
+            self.resolve(offset, record)?;
+        } else if let Body::Change(change) = record.body {
+            timed = change.op != Op::Read;
             self.bytes += change.size();
-            self.writes.push(Write { change, offset, parked: false });
+            self.writes.push(Write { change, offset, parked: false, over: None });
         }
-        if record.last {
+        if last {
             self.complete = self.writes.len();
             self.complete_bytes = self.bytes;
             self.end = Some((offset, digest));
-            if !snapshot {
-                self.commit_times.push(record.commit_time);
+            if timed {
+                self.commit_times.push(commit_time);
             }
         }
         // Only a transaction that is cut inside needs the digest of a record that does not end one.
         let over = self.open_is_over_limit();
-        self.last = Some((offset, if over && !record.last { xxhash(&bytes) } else { digest }));
+        self.last = Some((offset, if over && !last { xxhash(&bytes) } else { digest }));
         Ok(())
+    }
+
+    /// Hands whole transactions to the stage, and one that is above the limit in parts.
+    fn resolve(&mut self, offset: Offset, record: Record) -> Result<(), EngineError> {
+        let Some(stage) = &mut self.stage else { return Ok(()) };
+        let last = record.last;
+        self.waiting.push((offset, record));
+        if !last && self.waiting.len() < self.limits.transaction_rows {
+            return Ok(());
+        }
+        for (offset, record) in self.waiting.drain(..) {
+            stage.take(offset, record)?;
+        }
+        for task in stage.take_tasks() {
+            match task {
+                Task::Write(write, over) => {
+                    self.bytes += write.change.size();
+                    self.writes.push(write);
+                    self.over.push(over);
+                }
+                Task::Keep(name) => self.keep.push((self.writes.len(), name)),
+            }
+        }
+        Ok(())
+    }
+
+    pub fn stage(&mut self) -> Option<&mut Stage> {
+        self.stage.as_mut()
+    }
+
+    /// Two-way, the stage's state, if everything that it has taken has been handed out: a checkpoint says what a target has
+    /// been sent.
+    pub fn state(&self) -> Option<(Offset, bytes::Bytes)> {
+        let clean = self.writes.is_empty() && self.keep.is_empty() && self.waiting.is_empty();
+        let (stage, (offset, _)) = (self.stage.as_ref()?, self.last.filter(|_| clean)?);
+        Some((offset, checkpoint::encode(stage, &self.sequence)?))
     }
 
     /// There is enough for a batch: do not wait for more.
@@ -135,15 +202,49 @@ impl Assembler {
             self.bytes -= self.complete_bytes;
             (self.complete, self.complete_bytes) = (0, 0);
             let commit_times = std::mem::take(&mut self.commit_times);
-            return Some(Batch { writes, offset, digest, commit_times, split: false });
+            let (writes, over, keep) = self.newest(writes);
+            return Some(Batch { writes, over, keep, offset, digest, commit_times, split: false });
         }
         if self.open_is_over_limit() {
             let (offset, digest) = self.last?;
             let writes = std::mem::take(&mut self.writes);
             self.bytes = 0;
-            return Some(Batch { writes, offset, digest, commit_times: Vec::new(), split: true });
+            let (writes, over, keep) = self.newest(writes);
+            return Some(Batch { writes, over, keep, offset, digest, commit_times: Vec::new(), split: true });
         }
         None
+    }
+
+    /// Two-way, of each key the newest only: what it may be written over says all that older ones would have left.
+    fn newest(&mut self, writes: Vec<Write>) -> (Vec<Write>, Vec<Vec<Expected>>, Vec<Name>) {
+        if self.stage.is_none() {
+            return (writes, Vec::new(), Vec::new());
+        }
+        let rest = self.over.split_off(writes.len());
+        let over = std::mem::replace(&mut self.over, rest);
+        let kept = self.keep.iter().take_while(|(behind, _)| *behind <= writes.len()).count();
+        let mut keep = self.keep.drain(..kept).collect::<Vec<_>>().into_iter().peekable();
+        self.keep.iter_mut().for_each(|(behind, _)| *behind -= writes.len());
+        let mut newest: HashMap<Name, Option<(Write, Vec<Expected>)>> = HashMap::with_capacity(writes.len());
+        for (place, (write, over)) in writes.into_iter().zip(over).enumerate() {
+            while let Some((_, name)) = keep.next_if(|(behind, _)| *behind <= place) {
+                newest.insert(name, None);
+            }
+            // The stage has made it of a key.
+            let Ok(Some(key)) = write.change.key() else { continue };
+            newest.insert((write.change.table().clone(), key), Some((write, over)));
+        }
+        newest.extend(keep.map(|(_, name)| (name, None)));
+        let (mut writes, mut superseded) = (Vec::with_capacity(newest.len()), Vec::new());
+        for (name, write) in newest {
+            match write {
+                Some(write) => writes.push(write),
+                None => superseded.push(name),
+            }
+        }
+        writes.sort_by_key(|(write, _)| write.offset);
+        let (writes, over) = writes.into_iter().unzip();
+        (writes, over, superseded)
     }
 
     /// Learns from how long the target took for a batch of `rows` rows.
@@ -180,7 +281,7 @@ mod tests {
 
     fn assembler(transaction_rows: usize) -> Assembler {
         let limits = BatchLimits { transaction_rows, ..BatchLimits::default() };
-        Assembler::new(limits, Sequence::default(), Metrics::new().unwrap().apply("p", "d"), None)
+        Assembler::new(limits, Sequence::default(), Metrics::new().unwrap().apply("p", "d"), None, None)
     }
 
     fn delivered(offset: u64, last: bool) -> Delivered {
@@ -252,7 +353,7 @@ mod tests {
         for _ in 0..40 {
             let limits = BatchLimits::default();
             let metrics = Metrics::new().unwrap().apply("p", "d");
-            let next = Assembler::new(limits, Sequence::default(), metrics, Some(again)).pace_after(true);
+            let next = Assembler::new(limits, Sequence::default(), metrics, None, Some(again)).pace_after(true);
             assert!(next < again || next == 1);
             again = next;
         }

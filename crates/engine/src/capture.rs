@@ -25,7 +25,7 @@ use sync_worker_core::record::{Body, Offset, Partition};
 use sync_worker_core::row::Key;
 use sync_worker_core::source::{Source, SourceBatch};
 use sync_worker_core::store::{CaptureId, Store, StoredCheckpoint};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -58,6 +58,8 @@ pub struct Capture {
     pub metrics: CaptureMetrics,
     pub snapshot: SnapshotSettings,
     pub owed: Option<Owed>,
+    /// Two-way: how many of our own transactions the stream has shown.
+    pub echoes: watch::Sender<u64>,
     pub commands: mpsc::Receiver<Command>,
     pub shutdown: CancellationToken,
 }
@@ -133,7 +135,13 @@ impl Capture {
         let (requests, incoming) = mpsc::channel(64);
         let mut session = Session {
             inside: tail.open,
-            publisher: Publisher::new(self.id.database.clone(), self.bus.clone(), self.metrics.clone(), tail),
+            publisher: Publisher::new(
+                self.id.database.clone(),
+                self.bus.clone(),
+                self.metrics.clone(),
+                self.echoes.clone(),
+                tail,
+            ),
             windows: Windows::default(),
             reached: resume.checkpoint.position,
             durable: resume.next,

@@ -9,7 +9,28 @@ use sync_worker_core::value::{Cell, Damaged, Value};
 /// The envelope of a row change; None for records that carry none.
 pub fn envelope(delivered: &Delivered) -> Result<Option<Json>, Damaged> {
     let record = &delivered.record;
-    let Body::Change(change) = &record.body else { return Ok(None) };
+    let (change, decision) = match &record.body {
+        Body::Change(change) => (change, false),
+        Body::Decision(decision) => (&decision.change, true),
+        Body::Marker(echo) => {
+            return Ok(Some(json!({
+                "marker": {
+                    "database": record.origin.as_str(),
+                    "offset": echo.offset.map(|offset| offset.0),
+                    "parked": echo.parked.len(),
+                    "unparked": echo.unparked.len(),
+                },
+                "offset": delivered.offset.0,
+            })));
+        }
+        Body::Configuration(rules) => {
+            let members: Vec<&str> = rules.members.iter().map(|member| member.name.as_str()).collect();
+            let tables: Vec<&str> = rules.tables.iter().map(|table| table.schema.table.as_str()).collect();
+            let configuration = json!({ "members": members, "tables": tables });
+            return Ok(Some(json!({ "configuration": configuration, "offset": delivered.offset.0 })));
+        }
+        Body::Schema(_) | Body::Commit => return Ok(None),
+    };
     let image = |image: &Option<Row>| image.as_ref().map(|image| row(&change.schema, image)).transpose();
     Ok(Some(json!({
         "op": change.op.code().to_string(),
@@ -26,7 +47,13 @@ pub fn envelope(delivered: &Delivered) -> Result<Option<Json>, Damaged> {
         "transaction": record.transaction.as_deref(),
         "offset": delivered.offset.0,
         "last": record.last,
+        "decision": decision,
     })))
+}
+
+/// A moment as people read it, in UTC.
+pub fn instant(micros: i64) -> String {
+    format!("{}Z", timestamp(micros))
 }
 
 /// A row image as an object; columns that the source did not send are left out.

@@ -17,6 +17,10 @@ pub const PARKED_KEYS: &str = "sync_worker_parked_keys";
 pub const RETRIES: &str = "sync_worker_retries_total";
 pub const APPLY_LAG: &str = "sync_worker_apply_lag_seconds";
 pub const BUS_RECORDS_BEHIND: &str = "sync_worker_bus_records_behind";
+pub const ECHOED_ROWS: &str = "sync_worker_echoed_rows_total";
+pub const CONFLICTS: &str = "sync_worker_conflicts_total";
+pub const DIFFERING_ROWS: &str = "sync_worker_differing_rows_total";
+pub const KEYS_UNDER_WAY: &str = "sync_worker_keys_under_way";
 pub const TASK_STATE: &str = "sync_worker_task_state";
 pub const ERRORS: &str = "sync_worker_errors_total";
 
@@ -31,6 +35,10 @@ pub struct Metrics {
     captured: IntCounterVec,
     duplicates: IntCounterVec,
     snapshot_rows: IntCounterVec,
+    echoed: IntCounterVec,
+    conflicts: IntCounterVec,
+    differing: IntCounterVec,
+    under_way: IntGaugeVec,
     applied: IntCounterVec,
     transactions: IntCounterVec,
     batches: IntCounterVec,
@@ -51,6 +59,7 @@ pub struct CaptureMetrics {
     pub captured: IntCounter,
     pub duplicates: IntCounter,
     pub snapshot_rows: IntCounter,
+    pub echoed: IntCounter,
 }
 
 /// What an applier counts.
@@ -66,11 +75,19 @@ pub struct ApplyMetrics {
     pub parked: IntGauge,
     pub lag: Histogram,
     pub behind: IntGauge,
+    pub differing: IntCounter,
+    pub under_way: IntGauge,
+    conflicts: IntCounterVec,
     retries: IntCounterVec,
     labels: [String; 2],
 }
 
 impl ApplyMetrics {
+    /// One for each entry of the ledger. `winner`: a member, `merged`, or nothing for a person.
+    pub fn conflict(&self, kind: &str, strategy: &str, winner: &str) {
+        self.conflicts.with_label_values(&[&self.labels[0], kind, strategy, winner]).inc();
+    }
+
     /// `outcome`: written, refused, superseded, dead.
     pub fn retried(&self, outcome: &str) {
         self.retries.with_label_values(&[&self.labels[0], &self.labels[1], outcome]).inc();
@@ -99,10 +116,19 @@ impl Metrics {
         registry.register(Box::new(lag.clone()))?;
         let outcome = ["pipeline", "database", "outcome"];
         let task = ["pipeline", "database", "task", "state"];
+        let conflict = ["pipeline", "kind", "strategy", "winner"];
         let class = ["pipeline", "database", "task", "class"];
         Ok(Self {
             captured: counter(CAPTURED_CHANGES, "Row changes published on the bus.", &of_database)?,
             duplicates: counter(DUPLICATES, "Records dropped because they had been taken before.", &of_database)?,
+            echoed: counter(ECHOED_ROWS, "Rows of our own transactions, dropped by a capture.", &of_database)?,
+            conflicts: counter(CONFLICTS, "Entries of the conflict ledger.", &conflict)?,
+            differing: counter(
+                DIFFERING_ROWS,
+                "Rows left alone because they were none that is expected.",
+                &of_database,
+            )?,
+            under_way: gauge(KEYS_UNDER_WAY, "Keys of which a version is under way to some member.", &of_database)?,
             snapshot_rows: counter(SNAPSHOT_ROWS, "Snapshot rows published on the bus.", &of_database)?,
             applied: counter(APPLIED_CHANGES, "Changes taken over by a target.", &of_database)?,
             transactions: counter(APPLIED_TRANSACTIONS, "Source transactions taken over by a target.", &of_database)?,
@@ -126,6 +152,7 @@ impl Metrics {
             captured: self.captured.with_label_values(&labels),
             duplicates: self.duplicates.with_label_values(&labels),
             snapshot_rows: self.snapshot_rows.with_label_values(&labels),
+            echoed: self.echoed.with_label_values(&labels),
         }
     }
 
@@ -142,6 +169,9 @@ impl Metrics {
             parked: self.parked.with_label_values(&labels),
             lag: self.lag.with_label_values(&labels),
             behind: self.behind.with_label_values(&labels),
+            differing: self.differing.with_label_values(&labels),
+            under_way: self.under_way.with_label_values(&labels),
+            conflicts: self.conflicts.clone(),
             retries: self.retries.clone(),
             labels: labels.map(str::to_owned),
         }

@@ -4,12 +4,16 @@ use crate::apply::Apply;
 use crate::assemble::BatchLimits;
 use crate::breaker::Breaker;
 use crate::capture::{self, Capture, PARTITION};
+pub use crate::decide::Choice;
+use crate::decide::Decided;
 use crate::letters;
 use crate::metrics::Metrics;
 use crate::preflight::Owed;
+use crate::resolve::applier::TwoWayParts;
 use crate::retry::RetryPolicy;
 use crate::snapshot::SnapshotSettings;
 use crate::status::{Board, State, Task};
+use crate::two_way::Configure;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -17,12 +21,14 @@ use sync_worker_core::bus::Bus;
 use sync_worker_core::database::{Database, Scope, TableAt};
 use sync_worker_core::document::mapping::DocumentMapping;
 use sync_worker_core::error::Result;
+use sync_worker_core::ledger::{Ledger, Recorded, ResolverStore, Wanted};
 use sync_worker_core::name::{DatabaseName, InstallationId, PipelineName, TableName};
 use sync_worker_core::record::Offset;
 use sync_worker_core::row::Key;
+use sync_worker_core::rules::{Merge, OnDelete, Strategy, TwoWayMember};
 use sync_worker_core::store::{CaptureId, Deferred, RetryQueue, Store, TargetId};
 use sync_worker_core::types::Engine;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{broadcast, mpsc, oneshot, watch};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
@@ -34,14 +40,45 @@ pub struct Table {
     pub at: BTreeMap<DatabaseName, String>,
     /// How its rows are documents, where MongoDB is one of the two ends.
     pub document: DocumentMapping,
+    /// How its conflicts are decided, in a two-way pipeline.
+    pub resolution: Resolution,
 }
 
-/// A one-way pipeline as its configuration describes it.
+/// How conflicts of a table are decided.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Resolution {
+    pub strategy: Strategy,
+    pub on_delete: OnDelete,
+    pub merge: Option<Merge>,
+    /// Columns that may be of types that do not hold all of each other's values.
+    pub lossy: Vec<String>,
+}
+
+impl Default for Resolution {
+    fn default() -> Self {
+        Self { strategy: Strategy::Timestamp, on_delete: OnDelete::ByStrategy, merge: None, lossy: Vec::new() }
+    }
+}
+
+/// What makes a pipeline two-way.
+#[derive(Clone, Debug)]
+pub struct TwoWayPlan {
+    /// In the order of their names.
+    pub members: Vec<TwoWayMember>,
+    /// Whose rows are copied to the others on the first start; None: the members are taken to be equal.
+    pub seed: Option<DatabaseName>,
+}
+
+/// A pipeline as its configuration describes it.
 #[derive(Clone, Debug)]
 pub struct Plan {
     pub name: PipelineName,
+    /// The source. Two-way, the member that the others are compared with: the one that they are seeded from, else the
+    /// first by name.
     pub from: DatabaseName,
+    /// The targets. Two-way, the other members.
     pub to: Vec<DatabaseName>,
+    pub two_way: Option<TwoWayPlan>,
     pub tables: Vec<Table>,
     pub snapshot: SnapshotSettings,
     pub limits: BatchLimits,
@@ -49,6 +86,17 @@ pub struct Plan {
 }
 
 impl Plan {
+    /// Whose changes are captured.
+    pub fn sources(&self) -> impl Iterator<Item = &DatabaseName> {
+        let others = self.two_way.iter().flat_map(|_| &self.to);
+        std::iter::once(&self.from).chain(others)
+    }
+
+    /// Who is written to.
+    pub fn targets(&self) -> impl Iterator<Item = &DatabaseName> {
+        self.to.iter().chain(self.two_way.as_ref().map(|_| &self.from))
+    }
+
     /// What the pipeline wants of one of its members.
     pub fn scope(&self, database: &DatabaseName, installation: &InstallationId, spill: PathBuf) -> Scope {
         let at = |table: &Table| TableAt {
@@ -60,6 +108,7 @@ impl Plan {
             installation: installation.clone(),
             pipeline: self.name.clone(),
             tables: self.tables.iter().map(at).collect(),
+            two_way: self.two_way.is_some(),
             spill: spill.join(self.name.as_str()).join(database.as_str()),
         }
     }
@@ -80,6 +129,8 @@ pub struct Parts {
     pub bus: Arc<dyn Bus>,
     pub store: Arc<dyn Store>,
     pub queue: Arc<dyn RetryQueue>,
+    pub ledger: Arc<dyn Ledger>,
+    pub resolvers: Arc<dyn ResolverStore>,
     pub board: Board,
     pub metrics: Metrics,
     pub installation: InstallationId,
@@ -108,7 +159,10 @@ pub struct Pipeline {
     pub plan: Plan,
     pub bus: Arc<dyn Bus>,
     queue: Arc<dyn RetryQueue>,
-    capture: mpsc::Sender<capture::Command>,
+    pub(crate) ledger: Arc<dyn Ledger>,
+    /// What became of people's decisions.
+    pub(crate) decided: broadcast::Sender<Decided>,
+    captures: BTreeMap<DatabaseName, mpsc::Sender<capture::Command>>,
     appliers: BTreeMap<DatabaseName, mpsc::Sender<letters::Command>>,
 }
 
@@ -128,32 +182,52 @@ impl Pipeline {
         // Nobody's records are removed before it has said what it needs, not even those of a target that can't be
         // reached yet.
         let first = parts.bus.bounds(PARTITION).await?.first;
-        for target in &plan.to {
+        for target in plan.targets() {
             parts.bus.retain(PARTITION, &format!("apply:{target}"), first).await?;
         }
-        let (capture, commands) = mpsc::channel(16);
-        if let Some(member) = parts.members.get(&plan.from) {
+        let begun = match &plan.two_way {
+            Some(two_way) => configure(&plan, two_way, &parts, tasks).await?,
+            None => None,
+        };
+        let mut captures = BTreeMap::new();
+        let mut echoes = BTreeMap::new();
+        for source in plan.sources() {
+            let Some(member) = parts.members.get(source) else { continue };
+            let (capture, commands) = mpsc::channel(16);
+            let (shown, seen) = watch::channel(0);
+            // Two-way, one member's rows are copied to the others.
+            let seeds = plan.two_way.as_ref().is_none_or(|two_way| two_way.seed.as_ref() == Some(source));
             let task = Capture {
-                id: CaptureId { pipeline: plan.name.clone(), database: plan.from.clone() },
-                scope: plan.scope(&plan.from, &parts.installation, parts.spill.clone()),
+                id: CaptureId { pipeline: plan.name.clone(), database: source.clone() },
+                scope: plan.scope(source, &parts.installation, parts.spill.clone()),
                 database: member.database.clone(),
                 bus: parts.bus.clone(),
                 store: parts.store.clone(),
                 breaker: member.breaker.clone(),
-                status: parts.board.task(plan.name.as_str(), plan.from.as_str(), Task::Capture),
-                metrics: parts.metrics.capture(plan.name.as_str(), plan.from.as_str()),
-                snapshot: plan.snapshot.clone(),
-                owed: parts.owed(&plan, &plan.from, &plan.to),
+                status: parts.board.task(plan.name.as_str(), source.as_str(), Task::Capture),
+                metrics: parts.metrics.capture(plan.name.as_str(), source.as_str()),
+                snapshot: SnapshotSettings { initial: plan.snapshot.initial && seeds, ..plan.snapshot.clone() },
+                owed: parts.owed(&plan, source, &plan.to),
+                echoes: shown,
                 commands,
                 shutdown: parts.shutdown.clone(),
             };
-            supervise(tasks, task.status.clone(), task.run());
+            supervise(tasks, task.status.clone(), after(begun.clone(), task.run()));
+            captures.insert(source.clone(), capture);
+            echoes.insert(source.clone(), seen);
         }
         let documents = parts.members.get(&plan.from).is_some_and(|from| from.database.engine() == Engine::Mongodb);
+        let (decided, _) = broadcast::channel(64);
         let mut appliers = BTreeMap::new();
-        for target in &plan.to {
+        for target in plan.targets() {
             let Some(member) = parts.members.get(target) else { continue };
             let (sender, commands) = mpsc::channel(16);
+            let two_way = plan.two_way.as_ref().zip(echoes.remove(target)).map(|(_, echoes)| TwoWayParts {
+                ledger: parts.ledger.clone(),
+                resolvers: parts.resolvers.clone(),
+                decided: decided.clone(),
+                echoes,
+            });
             let task = Apply {
                 id: TargetId { pipeline: plan.name.clone(), database: target.clone(), partition: PARTITION },
                 scope: plan.scope(target, &parts.installation, parts.spill.clone()),
@@ -167,21 +241,28 @@ impl Pipeline {
                 limits: plan.limits.clone(),
                 retry: plan.retry.clone(),
                 owed: parts.owed(&plan, target, std::slice::from_ref(target)),
+                two_way,
                 commands,
                 shutdown: parts.shutdown.clone(),
             };
-            supervise(tasks, task.status.clone(), task.run());
+            supervise(tasks, task.status.clone(), after(begun.clone(), task.run()));
             appliers.insert(target.clone(), sender);
         }
-        Ok(Self { plan, bus: parts.bus, queue: parts.queue, capture, appliers })
+        let (ledger, bus, queue) = (parts.ledger, parts.bus, parts.queue);
+        Ok(Self { plan, bus, queue, ledger, decided, captures, appliers })
     }
 
     /// Reads keys at the source and puts them on the bus as they are. Returns once they are durable there.
     pub async fn repair(&self, table: TableName, keys: Vec<Key>) -> Result<u64, Refusal> {
+        if self.plan.two_way.is_some() {
+            let text = "which of two rows that differ is right, no member knows in a two-way pipeline; write the right one at any of them";
+            return Err(Refusal::Failed(text.to_owned()));
+        }
         let (reply, outcome) = oneshot::channel();
         let command = capture::Command::Repair { table, keys, reply };
         let gone = || Refusal::NotRunning { pipeline: self.plan.name.clone(), task: "capture" };
-        self.capture.send(command).await.map_err(|_| gone())?;
+        let capture = self.captures.get(&self.plan.from).ok_or_else(gone)?;
+        capture.send(command).await.map_err(|_| gone())?;
         outcome.await.map_err(|_| gone())?.map_err(Refusal::Failed)
     }
 
@@ -202,6 +283,17 @@ impl Pipeline {
         self.ask(target, |reply| letters::Command::Drop { offset, reply }).await
     }
 
+    /// Entries of the conflict ledger, the newest first.
+    pub async fn conflicts(&self, wanted: &Wanted) -> Result<Vec<Recorded>, Refusal> {
+        let found = self.ledger.conflicts(&self.plan.name, wanted).await;
+        found.map_err(|error| Refusal::Failed(error.to_string()))
+    }
+
+    pub async fn conflict(&self, id: i64) -> Result<Option<Recorded>, Refusal> {
+        let found = self.ledger.conflict(&self.plan.name, id).await;
+        found.map_err(|error| Refusal::Failed(error.to_string()))
+    }
+
     async fn ask(
         &self,
         target: &DatabaseName,
@@ -217,6 +309,46 @@ impl Pipeline {
         let none = || Refusal::NoTarget { pipeline: self.plan.name.clone(), database: target.clone() };
         self.appliers.get(target).ok_or_else(none)
     }
+}
+
+/// Puts the configuration on the log; on a log that holds nothing yet, all tasks wait for it.
+async fn configure(
+    plan: &Plan,
+    two_way: &TwoWayPlan,
+    parts: &Parts,
+    tasks: &mut JoinSet<()>,
+) -> Result<Option<watch::Receiver<bool>>> {
+    let bounds = parts.bus.bounds(PARTITION).await?;
+    let databases = two_way.members.iter().filter_map(|member| {
+        let database = parts.members.get(&member.name)?.database.clone();
+        Some((member.name.clone(), database))
+    });
+    let configure = Configure {
+        plan: plan.clone(),
+        two_way: two_way.clone(),
+        members: databases.collect(),
+        bus: parts.bus.clone(),
+        installation: parts.installation.clone(),
+        spill: parts.spill.clone(),
+        shutdown: parts.shutdown.clone(),
+    };
+    let (sender, begun) = watch::channel(false);
+    tasks.spawn(async move {
+        let done = configure.run().await;
+        // Nobody may wait for it.
+        sender.send(done).unwrap_or_default();
+    });
+    Ok((bounds.next == Offset(0)).then_some(begun))
+}
+
+/// Runs a task once the pipeline has begun.
+async fn after(begun: Option<watch::Receiver<bool>>, task: impl Future<Output = ()>) {
+    if let Some(mut begun) = begun
+        && begun.wait_for(|begun| *begun).await.is_err()
+    {
+        return;
+    }
+    task.await;
 }
 
 /// A task that panics shows as failed; the others go on.

@@ -4,6 +4,7 @@ mod documents;
 
 use crate::failure::EngineError;
 use crate::pipeline::Plan;
+use crate::two_way;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -29,7 +30,8 @@ pub async fn inspect(
     members: &BTreeMap<DatabaseName, Arc<dyn Database>>,
     scope: impl Fn(&DatabaseName) -> Scope,
 ) -> Vec<Inspected> {
-    let roles = std::iter::once((&plan.from, Role::Source)).chain(plan.to.iter().map(|to| (to, Role::Target)));
+    let sources = plan.sources().map(|source| (source, Role::Source));
+    let roles = sources.chain(plan.targets().map(|target| (target, Role::Target)));
     let inspections = roles.filter_map(|(name, role)| {
         let database = members.get(name)?;
         let scope = scope(name);
@@ -66,7 +68,7 @@ impl Owed {
             (!advice).then_some(text)
         });
         let problems: Vec<String> = problems.collect();
-        if let Some(own) = inspected.iter().position(|one| one.database == self.database) {
+        while let Some(own) = inspected.iter().position(|one| one.database == self.database) {
             inspected.swap_remove(own).outcome?;
         }
         match problems.is_empty() {
@@ -84,9 +86,21 @@ pub fn findings(plan: &Plan, inspected: &[Inspected]) -> Vec<Finding> {
             findings.extend(inspection.findings.iter().cloned());
         }
     }
-    let source = inspected.iter().find(|one| one.role == Role::Source);
+    if let Some(two_way) = &plan.two_way {
+        // What is found of a member in both of its roles is told once.
+        let mut told = Vec::new();
+        findings.retain(|finding| {
+            let new = !told.contains(finding);
+            told.push(finding.clone());
+            new
+        });
+        let of = |one: &Inspected| Some((one.database.clone(), one.outcome.as_ref().ok()?.tables.clone()));
+        let sources = inspected.iter().filter(|one| one.role == Role::Source);
+        findings.extend(two_way::findings(plan, two_way, &sources.filter_map(of).collect()));
+    }
+    let source = inspected.iter().find(|one| one.role == Role::Source && one.database == plan.from);
     let Some(Ok(source)) = source.map(|one| &one.outcome) else { return findings };
-    for target in inspected.iter().filter(|one| one.role == Role::Target) {
+    for target in inspected.iter().filter(|one| one.role == Role::Target && one.database != plan.from) {
         let Ok(inspection) = &target.outcome else { continue };
         for table in &plan.tables {
             let find = |inspection: &Inspection| inspection.tables.iter().find(|s| s.table == table.name).cloned();

@@ -9,15 +9,16 @@ use std::collections::HashSet;
 use std::sync::Arc;
 use sync_worker_core::bus::{Bus, Receipt};
 use sync_worker_core::change::{Change, Op};
+use sync_worker_core::echo::Echo;
 use sync_worker_core::error::Result;
+use sync_worker_core::logical::key_only;
 use sync_worker_core::name::DatabaseName;
 use sync_worker_core::position::{Checkpoint, Position};
 use sync_worker_core::record::{Body, Offset, Record};
-use sync_worker_core::row::{Key, Row, RowBuilder};
 use sync_worker_core::schema::{Schema, SchemaId};
-use sync_worker_core::source::SourceBatch;
-use sync_worker_core::value::{Cell, Damaged};
-use tokio::sync::oneshot;
+use sync_worker_core::source::{SourceBatch, TransactionPart};
+use sync_worker_core::value::Damaged;
+use tokio::sync::{oneshot, watch};
 
 /// Where publishing stands.
 pub struct Tail {
@@ -61,14 +62,33 @@ pub struct Publisher {
     bus: Arc<dyn Bus>,
     metrics: CaptureMetrics,
     pub tail: Tail,
+    /// How many of our own transactions the stream has shown.
+    echoes: watch::Sender<u64>,
     announced: HashSet<SchemaId>,
+    /// One of our own transactions, of which more is to come.
+    echo: Echo,
     /// Resolve in the order of publishing.
     pub under_way: FuturesOrdered<BoxFuture<'static, Result<Durable>>>,
 }
 
 impl Publisher {
-    pub fn new(origin: DatabaseName, bus: Arc<dyn Bus>, metrics: CaptureMetrics, tail: Tail) -> Self {
-        Self { origin, bus, metrics, tail, announced: HashSet::new(), under_way: FuturesOrdered::new() }
+    pub fn new(
+        origin: DatabaseName,
+        bus: Arc<dyn Bus>,
+        metrics: CaptureMetrics,
+        echoes: watch::Sender<u64>,
+        tail: Tail,
+    ) -> Self {
+        Self {
+            origin,
+            bus,
+            metrics,
+            tail,
+            echoes,
+            announced: HashSet::new(),
+            echo: Echo::default(),
+            under_way: FuturesOrdered::new(),
+        }
     }
 
     /// Queues records; `checkpoint` holds once they are durable.
@@ -90,6 +110,10 @@ impl Publisher {
     pub fn records(&mut self, batch: &mut SourceBatch, windows: &mut Windows) -> Result<Vec<Record>, Damaged> {
         let mut records = Vec::with_capacity(batch.parts.iter().map(|part| part.changes.len()).sum());
         for part in &mut batch.parts {
+            if let Some(echo) = part.echo.take() {
+                self.own(part, echo, windows, &mut records)?;
+                continue;
+            }
             let mut ordinal = part.first.ordinal();
             let mut ended = false;
             let mut changes = std::mem::take(&mut part.changes).into_iter().peekable();
@@ -126,6 +150,44 @@ impl Publisher {
             }
         }
         Ok(records)
+    }
+
+    /// A part of one of our own transactions: a marker takes the place of its rows (invariant 4).
+    fn own(
+        &mut self,
+        part: &TransactionPart,
+        echo: Echo,
+        windows: &mut Windows,
+        records: &mut Vec<Record>,
+    ) -> Result<(), Damaged> {
+        // A read that is under way may have seen them or not, as with any other change.
+        if !windows.is_empty() {
+            part.changes.iter().try_for_each(|change| windows.saw(change))?;
+        }
+        self.metrics.echoed.inc_by(part.changes.len() as u64);
+        self.echo.offset = echo.offset;
+        self.echo.parked.extend(echo.parked);
+        self.echo.unparked.extend(echo.unparked);
+        if !part.complete {
+            return Ok(());
+        }
+        self.echoes.send_modify(|echoes| *echoes += 1);
+        let (echo, position) = (std::mem::take(&mut self.echo), part.first.with_ordinal(0));
+        // Before anything was sent there is nothing to tell.
+        if echo.offset.is_none() {
+            return Ok(());
+        }
+        if position <= self.tail.taken {
+            self.metrics.duplicates.inc();
+            return Ok(());
+        }
+        let record = Record {
+            transaction: Some(part.id.clone()),
+            ..self.record(position, part.commit_time, true, Body::Marker(echo))
+        };
+        records.push(record);
+        self.tail = Tail { taken: position, previous: Some(position), open: false };
+        Ok(())
     }
 
     /// The records of a closed window: rows that no change event beats, since their keys were not in the stream.
@@ -172,15 +234,4 @@ impl Publisher {
             body,
         }
     }
-}
-
-/// A row of which only the key is known.
-fn key_only(schema: &Schema, key: &Key) -> Result<Row, Damaged> {
-    let values = key.cells().collect::<Result<Vec<_>, _>>()?;
-    let mut builder = RowBuilder::default();
-    for column in 0..schema.columns.len() {
-        let cell = schema.key.iter().position(|&part| part == column).and_then(|at| values.get(at));
-        builder.push(*cell.unwrap_or(&Cell::Unchanged));
-    }
-    Ok(builder.finish())
 }

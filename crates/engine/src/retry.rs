@@ -18,10 +18,11 @@ use std::time::Duration;
 use sync_worker_core::bus::{Durability, Flush};
 use sync_worker_core::change::{Change, Op};
 use sync_worker_core::error::{ErrorClass, Result};
+use sync_worker_core::guard::{Expected, Image};
 use sync_worker_core::name::TableName;
 use sync_worker_core::record::Offset;
 use sync_worker_core::row::Key;
-use sync_worker_core::sink::{ParkedKey, Parking, Refused, Write, WriteBatch};
+use sync_worker_core::sink::{Applied, ParkedKey, Parking, Refused, Write, WriteBatch};
 use sync_worker_core::store::{Deferred, Name, RetryQueue, TargetId};
 use sync_worker_core::value::Damaged;
 
@@ -84,6 +85,8 @@ struct Parked {
     offset: Offset,
     /// Of this very version.
     attempts: u32,
+    /// What was there, where the row was none that it may be written over: then nothing waits in the queue.
+    seen: Option<Image>,
 }
 
 impl ParkingLot {
@@ -108,7 +111,7 @@ impl ParkingLot {
                     self.moved.insert((waiting.change.table().clone(), old.detached()), waiting.key);
                 }
             }
-            let offsets = keys.iter().map(|parked| Parked { offset: parked.offset, attempts: 0 });
+            let offsets = keys.iter().map(|parked| Parked { offset: parked.offset, attempts: 0, seen: parked.seen });
             self.parked.extend(names.into_iter().zip(offsets));
         }
         for dead in [true, false] {
@@ -126,6 +129,14 @@ impl ParkingLot {
             self.queue.remove(&self.target, &versions).await?;
         }
         Ok(())
+    }
+
+    /// Waits until all records up to this one are durable.
+    pub async fn flushed(&self, offset: Offset) -> Result<()> {
+        match self.durability.pending(offset) {
+            Some(flush) => timed("the log", FLUSH_PATIENCE, flush).await,
+            None => Ok(()),
+        }
     }
 
     pub fn len(&self) -> usize {
@@ -173,7 +184,7 @@ impl ParkingLot {
                 let moved = waiting.old_key().map_err(EngineError::Damaged)?.is_some();
                 if write.change.op == Op::Delete && moved {
                     let change = Change { op: Op::Delete, after: None, ..waiting };
-                    added.push((index, Write { change, offset: write.offset, parked: false }));
+                    added.push((index, Write { change, offset: write.offset, parked: false, over: None }));
                 } else {
                     write.change = merged(&waiting, &write.change).map_err(EngineError::Damaged)?;
                     if moved && name != new {
@@ -191,6 +202,28 @@ impl ParkingLot {
             writes.insert(index, write);
         }
         Ok(unpark)
+    }
+
+    /// The same two-way: what a write may be written over takes the place of what an older one left. Of the keys that keep
+    /// what they have, returns those whose parked rows go.
+    pub fn prepare_guarded(
+        &self,
+        writes: &mut [Write],
+        over: Vec<Vec<Expected>>,
+        keep: Vec<Name>,
+    ) -> Result<Vec<Name>> {
+        for (write, over) in writes.iter_mut().zip(over) {
+            let key = write.change.key().map_err(EngineError::Damaged)?;
+            let key = key.ok_or(Damaged("a guarded write without a key")).map_err(EngineError::Damaged)?;
+            let parked = self.parked.get(&(write.change.table().clone(), key));
+            write.parked = parked.is_some();
+            let image = |expected| match expected {
+                Expected::Image(image) => Some(image),
+                Expected::Seen(offset) => parked.filter(|parked| parked.offset == offset)?.seen,
+            };
+            write.over = Some(over.into_iter().filter_map(image).collect());
+        }
+        Ok(keep.into_iter().filter(|name| self.parked.contains_key(name)).collect())
     }
 
     /// What waits for the keys that these writes find parked, in one look.
@@ -225,11 +258,13 @@ impl ParkingLot {
     }
 
     /// Follows what a committed batch did. The queue forgets versions that were written or replaced.
-    pub async fn settle(&mut self, batch: &WriteBatch, refused: &[Refused]) -> Result<()> {
-        if self.parked.is_empty() && refused.is_empty() {
+    pub async fn settle(&mut self, batch: &WriteBatch, applied: &Applied) -> Result<()> {
+        let (refused, differing) = (&applied.refused, &applied.differing);
+        if self.parked.is_empty() && refused.is_empty() && differing.is_empty() {
             return Ok(());
         }
         let mut gone = Vec::new();
+        let differing: HashMap<usize, Image> = differing.iter().copied().collect();
         let refused: HashSet<usize> = refused.iter().map(|refused| refused.write).collect();
         let history = match refused.is_empty() {
             true => History::default(),
@@ -248,7 +283,11 @@ impl ParkingLot {
                 gone.extend(self.forget((table.clone(), old)));
             }
             let name = (table.clone(), key);
-            if is_refused {
+            if let Some(seen) = differing.get(&index) {
+                gone.extend(self.forget(name.clone()));
+                let parked = Parked { offset: write.offset, attempts: 0, seen: Some(*seen) };
+                self.parked.insert((name.0, name.1.detached()), parked);
+            } else if is_refused {
                 let attempts = self.attempts(&name, write.offset);
                 let version = history.version(&batch.writes, index).map_err(EngineError::Damaged)?;
                 self.moved.retain(|(table, _), key| (table, &*key) != (&name.0, &name.1));
@@ -256,7 +295,7 @@ impl ParkingLot {
                     self.moved.insert((name.0.clone(), old.detached()), name.1.detached());
                 }
                 let name = (name.0, name.1.detached());
-                self.parked.insert(name, Parked { offset: write.offset, attempts });
+                self.parked.insert(name, Parked { offset: write.offset, attempts, seen: None });
             } else if write.parked {
                 gone.extend(self.forget(name));
             }
@@ -328,6 +367,7 @@ impl ParkingLot {
             target: self.target.clone(),
             key: name.1,
             change,
+            over: write.over.clone(),
             offset: write.offset,
             class: refused.class,
             reason: refused.reason.clone(),

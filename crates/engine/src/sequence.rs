@@ -23,8 +23,22 @@ impl Sequence {
         self.set(record);
     }
 
+    /// The same, from what is known of an origin.
+    pub fn resume_at(&mut self, origin: DatabaseName, position: Position) {
+        self.last.push((origin, position));
+    }
+
+    /// The last position taken of each origin.
+    pub fn taken(&self) -> impl Iterator<Item = (&DatabaseName, Position)> {
+        self.last.iter().map(|(origin, position)| (origin, *position))
+    }
+
     /// Whether a record is new. A record that names a previous one that was not taken is a GAP: the producer lost one.
     pub fn check(&mut self, record: &Record) -> Result<Verdict, EngineError> {
+        // It has no place in any stream, and is told from others by what it says.
+        if record.is_of_nobody() {
+            return Ok(Verdict::Take);
+        }
         let Some((_, last)) = self.last.iter().find(|(origin, _)| *origin == record.origin) else {
             self.set(record);
             return Ok(Verdict::Take);

@@ -90,13 +90,19 @@ impl Bench {
         self.builder.push(Cell::Present(Value::Int(balance)));
         self.builder.push(Cell::Present(Value::Text(&self.filler)));
         let change = Change { schema: schema.clone(), op, before: None, after: Some(self.builder.finish()) };
-        Write { change, offset: Offset(0), parked: false }
+        Write { change, offset: Offset(0), parked: false, over: None }
     }
 
     async fn apply(&mut self, writes: Vec<Write>) -> Result<()> {
         let offset = Some(Offset(self.marker.offset.map_or(0, |offset| offset.0) + writes.len() as u64));
         let marker = Marker { offset, writes: self.marker.writes + 1, ..self.marker.clone() };
-        let batch = WriteBatch { expected: self.marker.clone(), marker: marker.clone(), writes, unpark: Vec::new() };
+        let batch = WriteBatch {
+            expected: self.marker.clone(),
+            marker: marker.clone(),
+            writes,
+            unpark: Vec::new(),
+            retry: false,
+        };
         let applied = self.sink.apply(&batch, &Nothing).await.map_err(|error| anyhow::anyhow!("{error}"))?;
         anyhow::ensure!(applied.refused.is_empty() && !applied.row_by_row, "{applied:?}");
         self.marker = marker;
@@ -183,6 +189,7 @@ async fn main() -> Result<()> {
         installation: "sink_rate".into(),
         pipeline: "p".into(),
         tables: tables.into(),
+        two_way: false,
         spill: std::env::temp_dir(),
     };
     let config = Config { url: format!("{url}/sink_rate"), password: None, server_id: None };

@@ -22,6 +22,7 @@ async fn main() -> Result<()> {
             .split(',')
             .map(|name| TableAt { table: name.into(), name: name.to_owned(), document: Default::default() })
             .collect(),
+        two_way: false,
         spill: std::env::temp_dir().join("sync-worker-rate"),
     };
     let failed = |error| anyhow!("{error:?}");

@@ -78,6 +78,9 @@ pub enum Error {
     /// The connection went away after COMMIT was sent: take over again and look.
     #[error("the outcome of a commit is unknown")]
     CommitUnknown(#[source] Box<Error>),
+    /// Rows came up right after they were looked for; the batch was rolled back.
+    #[error("applications insert the rows of a batch again and again while it is written")]
+    Overtaken,
     #[error("{0}")]
     Gap(String),
     #[error("{0}")]
@@ -137,6 +140,7 @@ impl Classified for Error {
             | Error::Protocol(_)
             | Error::Driver { .. }
             | Error::CommitUnknown(_)
+            | Error::Overtaken
             | Error::Spill(_) => ErrorClass::Transient,
             Error::Denied { source, .. } | Error::Server { source, .. } | Error::Table { source, .. } => {
                 server_class(source.code)

@@ -32,7 +32,7 @@ pub async fn inspect(config: &Config, name: &DatabaseName, scope: &Scope, role: 
     let names = scope.tables.iter().map(|at| QualifiedName::parse(&at.name, default.as_deref()));
     let names: Vec<QualifiedName> = names.collect::<Result<_, _>>()?;
     match role {
-        Role::Source => look.source(&names).await?,
+        Role::Source => look.source(&names, scope.two_way).await?,
         Role::Target => look.target().await?,
     }
     for at in &scope.tables {

@@ -16,6 +16,7 @@ pub mod error;
 pub mod gtid;
 mod inspect;
 mod literal;
+mod own_tables;
 pub mod reader;
 pub mod sink;
 pub mod source;
@@ -80,10 +81,14 @@ impl Database for Mysql {
 
     async fn source(&self, scope: &Scope, from: Option<&Checkpoint>) -> Result<(Box<dyn Source>, Checkpoint)> {
         let mut client = Client::connect(&self.config).await?;
+        if scope.two_way {
+            // A stream that begins before they are there could not tell what is made of them later.
+            own_tables::create(&mut client).await?;
+        }
         let tables = source::resolve(&mut client, scope, self.default_database.as_deref()).await?;
         let tables = tables.into_iter().map(|(table, found)| (found.name, table)).collect();
         let returned = self.returned(&scope.pipeline);
-        let (source, start) = source::open(&self.config, scope, tables, from, returned).await?;
+        let (source, start) = source::open(&self.config, &self.name, scope, tables, from, returned).await?;
         Ok((Box::new(source), start))
     }
 

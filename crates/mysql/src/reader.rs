@@ -278,10 +278,32 @@ impl Known {
 
 /// The character set of text that is read as its bytes: the server would give a question mark for each byte that the set
 /// does not define (invariant 7).
-fn single_byte(column: &TableColumn) -> Option<&str> {
+pub(crate) fn single_byte(column: &TableColumn) -> Option<&str> {
     let text = matches!(column.column.kind, ColumnType::Text { .. });
     let set = column.character_set.as_deref().filter(|set| text && *set != "binary" && Charset::is_readable(set))?;
     Charset::by_name(set).is_none().then_some(set)
+}
+
+/// What is selected to read a column, and how its values then come.
+pub(crate) fn selection(
+    table: &TableName,
+    column: &TableColumn,
+    collations: &Collations,
+) -> std::result::Result<(String, Format), Error> {
+    let name = quoted(&column.column.name);
+    let own = single_byte(column).and_then(|set| {
+        let collation = collations.values().find(|collation| collation.character_set == set)?;
+        collation.charset.clone()
+    });
+    if let Some(charset) = own {
+        return Ok((format!("CONVERT({name} USING binary)"), Format::Text { prefix: 0, charset }));
+    }
+    let format = Format::of_column(column).ok_or_else(|| Error::Value {
+        table: table.to_string(),
+        column: column.column.name.clone(),
+        problem: format!("type {} can't be read", column.column.type_name),
+    })?;
+    Ok((name, format))
 }
 
 fn describe(table: &TableName, found: Table, collations: &Collations) -> std::result::Result<Known, Error> {
@@ -292,22 +314,9 @@ fn describe(table: &TableName, found: Table, collations: &Collations) -> std::re
     let mut formats = Vec::with_capacity(schema.columns.len());
     let mut selected = Vec::with_capacity(schema.columns.len());
     for column in found.columns.iter().filter(|column| !column.column.generated) {
-        let name = quoted(&column.column.name);
-        let own = single_byte(column).and_then(|set| {
-            let collation = collations.values().find(|collation| collation.character_set == set)?;
-            collation.charset.clone()
-        });
-        if let Some(charset) = own {
-            formats.push(Format::Text { prefix: 0, charset });
-            selected.push(format!("CONVERT({name} USING binary)"));
-            continue;
-        }
-        formats.push(Format::of_column(column).ok_or_else(|| Error::Value {
-            table: table.to_string(),
-            column: column.column.name.clone(),
-            problem: format!("type {} can't be read", column.column.type_name),
-        })?);
-        selected.push(name);
+        let (text, format) = selection(table, column, collations)?;
+        formats.push(format);
+        selected.push(text);
     }
     let labels = schema.key.iter().map(|&at| match schema.columns[at].kind {
         ColumnType::Enum => Some(labels(&schema.columns[at].type_name)),

@@ -24,6 +24,7 @@ async fn main() -> anyhow::Result<()> {
         tables: arguments
             .map(|name| TableAt { table: name.as_str().into(), name: name.clone(), document: Default::default() })
             .collect(),
+        two_way: false,
         spill: folder.path().join("spill"),
     };
     let (client, connection) = tokio_postgres::connect(&url, tokio_postgres::NoTls).await?;

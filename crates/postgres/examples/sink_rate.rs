@@ -74,6 +74,7 @@ async fn main() -> Result<()> {
         installation: InstallationId::new("rate"),
         pipeline: PipelineName::new("rate"),
         tables: names.map(table).to_vec(),
+        two_way: false,
         spill: std::env::temp_dir(),
     };
     let mut sink = Postgres::new("target".into(), config)?.sink(&scope).await.map_err(anyhow::Error::msg)?;
@@ -160,9 +161,9 @@ impl Bench {
     fn batch(&self, changes: Vec<Change>) -> WriteBatch {
         let marker =
             Marker { offset: Some(Offset(self.marker.writes)), writes: self.marker.writes + 1, ..self.marker.clone() };
-        let write = |change| Write { change, offset: Offset(0), parked: false };
+        let write = |change| Write { change, offset: Offset(0), parked: false, over: None };
         let writes = changes.into_iter().map(write).collect();
-        WriteBatch { expected: self.marker.clone(), marker, writes, unpark: Vec::new() }
+        WriteBatch { expected: self.marker.clone(), marker, writes, unpark: Vec::new(), retry: false }
     }
 
     async fn run(&mut self, what: &str, rows: usize, size: usize, make: fn(&mut Self) -> Change) -> Result<()> {

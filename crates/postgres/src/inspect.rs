@@ -19,6 +19,7 @@ pub async fn inspect(config: &Config, name: &DatabaseName, scope: &Scope, role: 
         config,
         place: format!("databases.{name}"),
         user: String::new(),
+        two_way: scope.two_way,
         found: Inspection::default(),
     };
     look.user = look.value("SELECT current_user").await?;
@@ -37,6 +38,7 @@ struct Look<'a> {
     config: &'a Config,
     place: String,
     user: String,
+    two_way: bool,
     found: Inspection,
 }
 
@@ -146,6 +148,11 @@ impl Look<'_> {
         if role == Role::Source && table.replica_identity == ReplicaIdentity::Nothing {
             let cure = format!("ALTER TABLE {} REPLICA IDENTITY DEFAULT;", name.quoted());
             self.find(Some(&name), "its replica identity is NOTHING, so updates and deletes can't be published", cure);
+        }
+        if role == Role::Source && self.two_way && table.replica_identity != ReplicaIdentity::Full {
+            let cure = format!("ALTER TABLE {} REPLICA IDENTITY FULL;", name.quoted());
+            let problem = "its replica identity is not FULL, and a two-way pipeline needs the row before each change";
+            self.find(Some(&name), problem, cure);
         }
         if table.row_security
             && !self.holds("SELECT rolsuper OR rolbypassrls FROM pg_roles WHERE rolname = current_user").await?

@@ -18,6 +18,7 @@ mod database;
 mod ddl;
 pub mod error;
 mod inspect;
+mod own;
 mod reader;
 mod recent;
 pub(crate) mod sink;

@@ -35,6 +35,10 @@ impl Checksum {
         }
     }
 
+    pub(crate) fn optional_number(self, number: Option<i64>) -> Self {
+        self.optional(number.map(i64::to_le_bytes).as_ref().map(<[u8; 8]>::as_slice))
+    }
+
     pub(crate) fn number(mut self, number: i64) -> Self {
         self.0.update(&number.to_le_bytes());
         self

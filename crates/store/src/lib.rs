@@ -1,21 +1,25 @@
 //! Control data on one machine: one SQLite file that holds checkpoints, snapshot chunks, deferred retries and dead
-//! letters.
+//! letters, and of two-way pipelines the conflict ledger and the state of the resolvers.
 //!
 //! ```text
 //! callers -> queue -> one writer thread -> store.sqlite   (whatever is queued is one commit, one flush)
 //! ```
 //!
-//! [`SqliteStore`] implements [`Store`] and [`RetryQueue`]. Whatever returns Ok is durable. A file that is damaged is
-//! refused by name when it is opened, never mended or started afresh (invariant 8).
+//! [`SqliteStore`] implements [`Store`], [`RetryQueue`], [`Ledger`] and [`ResolverStore`]. Whatever returns Ok is durable.
+//! A file that is damaged is refused by name when it is opened, never mended or started afresh (invariant 8).
 //!
 //! [`Store`]: sync_worker_core::store::Store
 //! [`RetryQueue`]: sync_worker_core::store::RetryQueue
+//! [`Ledger`]: sync_worker_core::ledger::Ledger
+//! [`ResolverStore`]: sync_worker_core::ledger::ResolverStore
 
 mod captures;
 mod checksum;
 mod error;
 mod folder;
+mod ledger;
 mod open;
+mod resolvers;
 mod retries;
 mod schemas;
 mod wal;

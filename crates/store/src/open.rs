@@ -3,13 +3,18 @@
 use crate::checksum::Checksum;
 use crate::error::{Error, Fault};
 use crate::folder::{Folder, new_installation};
-use crate::{captures, retries, wal};
+use crate::{captures, ledger, resolvers, retries, wal};
 use rusqlite::{Connection, OptionalExtension};
 use std::path::Path;
 use sync_worker_core::name::InstallationId;
 
 /// Format `n` is reached by the first `n` of these.
-const MIGRATIONS: [&str; 1] = [include_str!("../../../migrations/store/0001.sql")];
+const MIGRATIONS: [&str; 2] =
+    [include_str!("../../../migrations/store/0001.sql"), include_str!("../../../migrations/store/0002.sql")];
+
+/// No row is in a schema of these.
+const UNUSED: &str =
+    "DELETE FROM schema WHERE id NOT IN (SELECT schema FROM deferred UNION ALL SELECT schema FROM conflict)";
 
 /// Opens the store of a folder, making or bringing it up to date, after checking every page and every row of it.
 pub(crate) fn open(folder: &Folder) -> Result<(std::path::PathBuf, Connection, InstallationId), Error> {
@@ -91,13 +96,15 @@ fn migrate(connection: &mut Connection, path: &Path) -> Result<(), Error> {
         let row = (installation.as_str(), checksum);
         transaction.execute("INSERT INTO installation (id, checksum) VALUES (?1, ?2)", row).map_err(fault)?;
     }
-    transaction.execute("DELETE FROM schema WHERE id NOT IN (SELECT schema FROM deferred)", []).map_err(fault)?;
+    transaction.execute(UNUSED, []).map_err(fault)?;
     transaction.commit().map_err(fault)
 }
 
 fn check_rows(connection: &Connection) -> Result<(), Fault> {
     captures::check(connection)?;
-    retries::check(connection)
+    retries::check(connection)?;
+    ledger::check(connection)?;
+    resolvers::check(connection)
 }
 
 fn checksum(installation: &str) -> Checksum {

@@ -10,6 +10,7 @@ use bytes::Bytes;
 use rusqlite::{Connection, Params, params};
 use sync_worker_core::change::{Change, Op};
 use sync_worker_core::error::{ErrorClass, Result};
+use sync_worker_core::guard::Image;
 use sync_worker_core::name::{DatabaseName, PipelineName};
 use sync_worker_core::record::{Offset, Partition};
 use sync_worker_core::row::{Key, Row};
@@ -107,16 +108,16 @@ impl RetryQueue for SqliteStore {
     }
 }
 
-fn columns(target: &TargetId) -> (&str, &str, u32) {
+pub(crate) fn columns(target: &TargetId) -> (&str, &str, u32) {
     (target.pipeline.as_str(), target.database.as_str(), target.partition.0)
 }
 
-fn bounded(limit: usize) -> i64 {
+pub(crate) fn bounded(limit: usize) -> i64 {
     i64::try_from(limit).unwrap_or(i64::MAX)
 }
 
 const COLUMNS: &str = "pipeline, database, bus_partition, table_name, row_key, schema, op, before, after, bus_offset, \
-                       class, reason, attempts, due, dead, checksum";
+                       class, reason, attempts, due, dead, over, checksum";
 
 /// A row of the table, borrowed from a version or from SQLite.
 struct Stored<'a> {
@@ -135,6 +136,7 @@ struct Stored<'a> {
     attempts: u32,
     due: i64,
     dead: bool,
+    over: Option<&'a [u8]>,
 }
 
 impl<'a> Stored<'a> {
@@ -143,7 +145,9 @@ impl<'a> Stored<'a> {
         let key = target.text(self.table).bytes(self.key);
         let change = key.number(self.schema).text(self.op).optional(self.before).optional(self.after);
         let refusal = change.number(self.offset).text(self.class).text(self.reason);
-        refusal.number(self.attempts.into()).number(self.due).number(self.dead.into())
+        let refusal = refusal.number(self.attempts.into()).number(self.due).number(self.dead.into());
+        // Rows from before there was one stay valid.
+        self.over.into_iter().fold(refusal, Checksum::bytes)
     }
 
     fn of(row: &'a rusqlite::Row<'_>) -> Result<Self, Fault> {
@@ -165,13 +169,15 @@ impl<'a> Stored<'a> {
             attempts: row.get(12)?,
             due: row.get(13)?,
             dead: row.get(14)?,
+            over: blob(15)?,
         };
-        stored.checksum().verify("deferred", row.get(15)?)?;
+        stored.checksum().verify("deferred", row.get(16)?)?;
         Ok(stored)
     }
 
     fn size(&self) -> usize {
-        self.key.len() + self.before.map_or(0, <[u8]>::len) + self.after.map_or(0, <[u8]>::len)
+        let length = |bytes: Option<&[u8]>| bytes.map_or(0, <[u8]>::len);
+        self.key.len() + length(self.before) + length(self.after) + length(self.over)
     }
 
     fn deferred(&self, connection: &Connection, schemas: &mut Schemas) -> Result<Deferred, Fault> {
@@ -191,6 +197,7 @@ impl<'a> Stored<'a> {
                 before: image(self.before),
                 after: image(self.after),
             },
+            over: self.over.map(images).transpose()?,
             offset: Offset(self.offset.cast_unsigned()),
             class: class(self.class).ok_or_else(|| unknown("class"))?,
             reason: self.reason.to_owned(),
@@ -214,11 +221,34 @@ fn class(text: &str) -> Option<ErrorClass> {
     .find(|class| class.as_str() == text)
 }
 
+fn put_images(images: &[Image]) -> Vec<u8> {
+    let mut out = Vec::with_capacity(images.len() * 17);
+    for image in images {
+        let bytes = image.to_bytes();
+        // None or sixteen.
+        out.push(u8::try_from(bytes.len()).unwrap_or(u8::MAX));
+        out.extend(bytes);
+    }
+    out
+}
+
+fn images(mut bytes: &[u8]) -> Result<Vec<Image>, Fault> {
+    let damaged = || Fault::Damaged("what a deferred change may be written over can't be read".to_owned());
+    let mut images = Vec::new();
+    while let Some((&length, rest)) = bytes.split_first() {
+        let (image, rest) = rest.split_at_checked(length.into()).ok_or_else(damaged)?;
+        images.push(Image::from_bytes(image).map_err(|_| damaged())?);
+        bytes = rest;
+    }
+    Ok(images)
+}
+
 fn save(session: &Session, deferred: &Deferred) -> Result<(), Fault> {
     let (pipeline, database, partition) = columns(&deferred.target);
     let change = &deferred.change;
     let image = |image: &Option<Row>| image.as_ref().map(|row| row.as_bytes().clone());
     let (before, after) = (image(&change.before), image(&change.after));
+    let over = deferred.over.as_deref().map(put_images);
     let op = change.op.to_string();
     let stored = Stored {
         pipeline,
@@ -236,10 +266,11 @@ fn save(session: &Session, deferred: &Deferred) -> Result<(), Fault> {
         attempts: deferred.attempts,
         due: deferred.due,
         dead: deferred.dead,
+        over: over.as_deref(),
     };
     let mut statement = session.connection.prepare_cached(&format!(
         "INSERT OR REPLACE INTO deferred ({COLUMNS})
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16)"
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17)"
     ))?;
     statement.execute(params![
         stored.pipeline,
@@ -257,6 +288,7 @@ fn save(session: &Session, deferred: &Deferred) -> Result<(), Fault> {
         stored.attempts,
         stored.due,
         stored.dead,
+        stored.over,
         stored.checksum().finish(),
     ])?;
     Ok(())

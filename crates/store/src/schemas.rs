@@ -1,4 +1,4 @@
-//! The schemas that deferred rows are written in, as JSON.
+//! The schemas that deferred rows and those of conflicts are written in, as JSON.
 
 use crate::checksum::Checksum;
 use crate::error::Fault;

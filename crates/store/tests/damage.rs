@@ -3,11 +3,17 @@
 use rand::{Rng, SeedableRng, rngs::StdRng};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use sync_worker_core::change::{Change, Op};
 use sync_worker_core::error::{Classified, ErrorClass};
-use sync_worker_core::name::{DatabaseName, PipelineName};
+use sync_worker_core::name::{DatabaseName, PipelineName, TableName};
 use sync_worker_core::position::{Checkpoint, Epoch};
-use sync_worker_core::record::Offset;
-use sync_worker_core::store::{CaptureId, Store, StoredCheckpoint};
+use sync_worker_core::record::{Offset, Partition};
+use sync_worker_core::row::RowBuilder;
+use sync_worker_core::schema::{Column, Schema};
+use sync_worker_core::store::{CaptureId, Deferred, RetryQueue, Store, StoredCheckpoint, TargetId};
+use sync_worker_core::types::{ColumnType, Engine};
+use sync_worker_core::value::{Cell, Value};
 use sync_worker_store::{Error, SqliteStore};
 use tempfile::TempDir;
 
@@ -224,6 +230,50 @@ async fn a_newer_format_is_left_alone() {
     drop(connection);
     let error = refused(&folder);
     assert!(matches!(error, Error::Newer { found: 99, .. }), "{error}");
+}
+
+#[tokio::test]
+async fn a_store_of_the_first_format_is_brought_up_to_date() {
+    let folder = tempfile::tempdir().unwrap();
+    let target = TargetId {
+        pipeline: PipelineName::new("customers"),
+        database: DatabaseName::new("crm"),
+        partition: Partition(0),
+    };
+    let column = Column {
+        name: "id".to_owned(),
+        kind: ColumnType::Int { bits: 64, unsigned: false },
+        type_name: "bigint".to_owned(),
+        nullable: false,
+        generated: false,
+    };
+    let schema = Arc::new(Schema::new(TableName::new("customer"), Engine::Postgres, vec![column], vec![0]));
+    let mut builder = RowBuilder::default();
+    builder.push(Cell::Present(Value::Int(1)));
+    let row = builder.finish();
+    let deferred = Deferred {
+        target: target.clone(),
+        key: schema.key_of(&row).unwrap(),
+        change: Change { schema, op: Op::Create, before: None, after: Some(row) },
+        over: None,
+        offset: Offset(7),
+        class: ErrorClass::Poison,
+        reason: "refused".to_owned(),
+        attempts: 1,
+        due: 0,
+        dead: true,
+    };
+    let store = SqliteStore::open(folder.path()).unwrap();
+    store.defer(vec![deferred]).await.unwrap();
+    drop(store);
+    let connection = rusqlite::Connection::open(file(&folder)).unwrap();
+    let back =
+        "DROP TABLE conflict; DROP TABLE resolver; ALTER TABLE deferred DROP COLUMN over; PRAGMA user_version = 1";
+    connection.execute_batch(back).unwrap();
+    drop(connection);
+    let store = SqliteStore::open(folder.path()).unwrap();
+    let waiting = store.list(&target, true, usize::MAX).await.unwrap();
+    assert_eq!(waiting.iter().map(|one| (one.offset, one.over.clone())).collect::<Vec<_>>(), [(Offset(7), None)]);
 }
 
 #[test]

@@ -175,13 +175,28 @@ pub fn schema(engine: Engine, version: u64) -> Schema {
 /// Whether two records mean the same, to the last byte.
 pub fn same(one: &Record, other: &Record) -> bool {
     let bodies = match (&one.body, &other.body) {
-        (Body::Change(one), Body::Change(other)) => {
-            *one.schema == *other.schema && one.op == other.op && one.before == other.before && one.after == other.after
-        }
+        (Body::Change(one), Body::Change(other)) => same_change(one, other),
         (Body::Schema(one), Body::Schema(other)) => one == other,
         (Body::Commit, Body::Commit) => true,
-        (Body::Change(_) | Body::Schema(_) | Body::Commit, _) => false,
+        (Body::Marker(one), Body::Marker(other)) => one == other,
+        (Body::Configuration(one), Body::Configuration(other)) => one == other,
+        (Body::Decision(one), Body::Decision(other)) => {
+            one.seen == other.seen && same_change(&one.change, &other.change)
+        }
+        (
+            Body::Change(_)
+            | Body::Schema(_)
+            | Body::Commit
+            | Body::Marker(_)
+            | Body::Configuration(_)
+            | Body::Decision(_),
+            _,
+        ) => false,
     };
     let head = |record: &Record| (record.position, record.previous, record.last, record.commit_time);
     bodies && one.origin == other.origin && head(one) == head(other) && one.transaction == other.transaction
+}
+
+fn same_change(one: &Change, other: &Change) -> bool {
+    *one.schema == *other.schema && one.op == other.op && one.before == other.before && one.after == other.after
 }

@@ -36,7 +36,7 @@ impl Writer {
         // Digests use all bits.
         let digest = u64::MAX - offset.0;
         let marker = Marker { offset: Some(offset), digest, writes: self.marker.writes + 1, ..self.marker.clone() };
-        WriteBatch { expected: self.marker.clone(), marker, writes, unpark: Vec::new() }
+        WriteBatch { expected: self.marker.clone(), marker, writes, unpark: Vec::new(), retry: false }
     }
 
     pub async fn try_apply(&mut self, batch: &WriteBatch, parking: &dyn Parking) -> Result<Applied> {
@@ -53,7 +53,7 @@ impl Writer {
 
 /// A write of a key of which nothing is parked.
 pub fn write(change: Change) -> Write {
-    Write { change, offset: Offset(0), parked: false }
+    Write { change, offset: Offset(0), parked: false, over: None }
 }
 
 /// A write of a key of which an older version is parked.

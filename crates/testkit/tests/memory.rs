@@ -100,7 +100,13 @@ impl contract::sink::Fixture for Target {
 }
 
 fn scope() -> Scope {
-    Scope { installation: "test".into(), pipeline: "p".into(), tables: Vec::new(), spill: Default::default() }
+    Scope {
+        installation: "test".into(),
+        pipeline: "p".into(),
+        tables: Vec::new(),
+        two_way: false,
+        spill: Default::default(),
+    }
 }
 
 #[tokio::test]

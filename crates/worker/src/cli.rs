@@ -2,6 +2,7 @@
 
 use crate::config::Purpose;
 use clap::{Args, Parser, Subcommand};
+use serde_json::{Map, Value};
 use std::path::PathBuf;
 
 /// Keeps tables of PostgreSQL and MySQL databases in sync from their own change logs.
@@ -56,6 +57,11 @@ pub enum Command {
         #[command(subcommand)]
         action: Option<LetterAction>,
     },
+    /// Show and decide about rows that members of a two-way pipeline have written at the same time.
+    Conflicts {
+        #[command(subcommand)]
+        action: Option<ConflictAction>,
+    },
 }
 
 #[derive(Debug, PartialEq, Eq, Subcommand)]
@@ -94,12 +100,70 @@ pub struct Letters {
     pub all: bool,
 }
 
+#[derive(Debug, PartialEq, Eq, Subcommand)]
+pub enum ConflictAction {
+    /// Show them, the newest first; the default.
+    List {
+        /// Only of this pipeline.
+        #[arg(long, value_name = "PIPELINE")]
+        pipeline: Option<String>,
+        /// Only of this table.
+        #[arg(long, value_name = "TABLE")]
+        table: Option<String>,
+        /// Only those that wait for a person.
+        #[arg(long)]
+        open: bool,
+        /// How many of each pipeline, 10000 at most.
+        #[arg(long, value_name = "NUMBER", default_value_t = 100)]
+        limit: usize,
+    },
+    /// Show one with both versions, column by column.
+    Show {
+        /// As `conflicts list` shows it.
+        #[arg(value_name = "ID")]
+        id: i64,
+        #[arg(long, value_name = "PIPELINE")]
+        pipeline: Option<String>,
+    },
+    /// Write a version to all members, unless the row has changed since.
+    Decide {
+        /// As `conflicts list` shows it.
+        #[arg(value_name = "ID")]
+        id: i64,
+        #[arg(long, value_name = "PIPELINE")]
+        pipeline: Option<String>,
+        #[command(flatten)]
+        choice: Choice,
+    },
+}
+
+// The version that is to stand there. Not a doc comment: it would become the text of the command.
+#[derive(Args, Debug, PartialEq, Eq)]
+#[group(required = true, multiple = false)]
+pub struct Choice {
+    /// The one that stayed.
+    #[arg(long)]
+    pub winner: bool,
+    /// The one that lost.
+    #[arg(long)]
+    pub loser: bool,
+    /// Another one: an object with all columns, as `conflicts show --json` shows a row.
+    #[arg(long, value_name = "JSON", value_parser = object)]
+    pub row: Option<Map<String, Value>>,
+}
+
+fn object(text: &str) -> Result<Map<String, Value>, String> {
+    serde_json::from_str(text).map_err(|error| format!("no JSON object: {error}"))
+}
+
 impl Command {
     /// Whether the command connects to the databases itself or asks the running worker.
     pub fn purpose(&self) -> Purpose {
         match self {
             Command::Run | Command::Check | Command::Verify { .. } | Command::Schema => Purpose::Connect,
-            Command::Status | Command::Tail { .. } | Command::DeadLetters { .. } => Purpose::Ask,
+            Command::Status | Command::Tail { .. } | Command::DeadLetters { .. } | Command::Conflicts { .. } => {
+                Purpose::Ask
+            }
         }
     }
 }
@@ -128,6 +192,15 @@ mod tests {
             waiting,
         };
         let letter = |action| Command::DeadLetters { action };
+        let conflict = |action| Command::Conflicts { action };
+        let decide = |winner, loser, row: Option<&str>| {
+            let choice = Choice { winner, loser, row: row.map(|row| object(row).unwrap()) };
+            conflict(Some(ConflictAction::Decide { id: 7, pipeline: None, choice }))
+        };
+        let listed = |pipeline: Option<&str>, table: Option<&str>, open, limit| {
+            let (pipeline, table) = (pipeline.map(str::to_owned), table.map(str::to_owned));
+            conflict(Some(ConflictAction::List { pipeline, table, open, limit }))
+        };
         let cases = [
             ("run", Command::Run),
             ("check", Command::Check),
@@ -151,6 +224,16 @@ mod tests {
                 "dead-letters drop --pipeline p --database d --all",
                 letter(Some(LetterAction::Drop(letters(None, true)))),
             ),
+            ("conflicts", conflict(None)),
+            ("conflicts list", listed(None, None, false, 100)),
+            ("conflicts list --pipeline p --table t --open --limit 3", listed(Some("p"), Some("t"), true, 3)),
+            (
+                "conflicts show 7 --pipeline p",
+                conflict(Some(ConflictAction::Show { id: 7, pipeline: Some("p".into()) })),
+            ),
+            ("conflicts decide 7 --winner", decide(true, false, None)),
+            ("conflicts decide 7 --loser", decide(false, true, None)),
+            ("conflicts decide 7 --row {\"id\":1}", decide(false, false, Some("{\"id\":1}"))),
         ];
         for (line, command) in cases {
             let cli = parse(&format!("sync-worker --config /c.toml {line} --json")).unwrap();
@@ -172,6 +255,10 @@ mod tests {
             "sync-worker dead-letters retry --pipeline p --database d",
             "sync-worker dead-letters drop --pipeline p --database d --all --offset 3",
             "sync-worker dead-letters drop --all",
+            "sync-worker conflicts show",
+            "sync-worker conflicts decide 7",
+            "sync-worker conflicts decide 7 --winner --loser",
+            "sync-worker conflicts decide 7 --row [1]",
         ] {
             assert_eq!(parse(line).unwrap_err().exit_code(), 2, "{line}");
         }

@@ -14,9 +14,9 @@ mod telemetry;
 mod wiring;
 
 use clap::Parser;
-use cli::{Cli, Command, LetterAction};
+use cli::{Cli, Command, ConflictAction, LetterAction};
 use client::Client;
-use commands::{check, dead_letters, run, schema, status, tail, verify};
+use commands::{check, conflicts, dead_letters, run, schema, status, tail, verify};
 use config::Configuration;
 use outcome::Outcome;
 use std::process::ExitCode;
@@ -72,7 +72,8 @@ fn start_logs(command: &Command, config: &Configuration) -> anyhow::Result<()> {
         | Command::Status
         | Command::Tail { .. }
         | Command::Schema
-        | Command::DeadLetters { .. } => telemetry::start(wanted.as_deref().unwrap_or("error"), Format::Text)?,
+        | Command::DeadLetters { .. }
+        | Command::Conflicts { .. } => telemetry::start(wanted.as_deref().unwrap_or("error"), Format::Text)?,
     }
     for warning in &config.warnings {
         match command {
@@ -82,7 +83,8 @@ fn start_logs(command: &Command, config: &Configuration) -> anyhow::Result<()> {
             | Command::Status
             | Command::Tail { .. }
             | Command::Schema
-            | Command::DeadLetters { .. } => {}
+            | Command::DeadLetters { .. }
+            | Command::Conflicts { .. } => {}
         }
     }
     Ok(())
@@ -110,6 +112,19 @@ async fn command(cli: Cli, config: Configuration) -> anyhow::Result<Outcome> {
             }
             Some(LetterAction::Retry(letters)) => dead_letters::retry(&config, letters, json).await,
             Some(LetterAction::Drop(letters)) => dead_letters::give_up(&config, letters, json).await,
+        },
+        Command::Conflicts { action } => match action {
+            None => conflicts::list(&config, &conflicts::Filter::default(), json).await,
+            Some(ConflictAction::List { pipeline, table, open, limit }) => {
+                let filter = conflicts::Filter { pipeline, table, open, limit: Some(limit) };
+                conflicts::list(&config, &filter, json).await
+            }
+            Some(ConflictAction::Show { id, pipeline }) => {
+                conflicts::show(&config, id, pipeline.as_deref(), json).await
+            }
+            Some(ConflictAction::Decide { id, pipeline, choice }) => {
+                conflicts::decide(&config, id, pipeline.as_deref(), choice.into(), json).await
+            }
         },
     }
 }

@@ -93,6 +93,8 @@ pub async fn start(
             bus: Arc::new(log),
             store: ground.store.clone(),
             queue: ground.store.clone(),
+            ledger: ground.store.clone(),
+            resolvers: ground.store.clone(),
             board: ground.board.clone(),
             metrics: ground.metrics.clone(),
             installation: ground.installation.clone(),

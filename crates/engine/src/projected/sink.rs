@@ -54,13 +54,19 @@ impl Projections {
                 before: row(&write.change.before).map_err(EngineError::Damaged)?,
                 after: row(&write.change.after).map_err(EngineError::Damaged)?,
             };
-            writes.push(Write { change, offset: write.offset, parked: write.parked });
+            writes.push(Write { change, offset: write.offset, parked: write.parked, over: None });
         }
         let mut unpark = Vec::with_capacity(batch.unpark.len());
         for (table, key) in &batch.unpark {
             unpark.push((table.clone(), self.of(table)?.key(key, room).map_err(EngineError::Damaged)?));
         }
-        Ok(WriteBatch { expected: batch.expected.clone(), marker: batch.marker.clone(), writes, unpark })
+        Ok(WriteBatch {
+            expected: batch.expected.clone(),
+            marker: batch.marker.clone(),
+            writes,
+            unpark,
+            retry: batch.retry,
+        })
     }
 }
 

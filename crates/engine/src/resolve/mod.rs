@@ -6,8 +6,11 @@
 //! decide. A version is sent together with the images that it may be written over. `tests/model/resolver_model.py` is the
 //! specification; a test holds both against each other record by record.
 
+pub mod applier;
+pub mod checkpoint;
 pub mod conflict;
 pub mod rules;
+pub mod stage;
 pub mod version;
 
 use conflict::{Conflict, Kind};
@@ -154,6 +157,11 @@ impl Resolver {
             disputed_order: VecDeque::new(),
             hits: [0; Branch::ALL.len()],
         }
+    }
+
+    /// Replaces the rules of all tables, from the next record on.
+    pub fn set_rules(&mut self, rules: HashMap<TableName, Arc<Rules>>) {
+        self.rules = rules;
     }
 
     /// Keys of which something is under way.

@@ -5,28 +5,8 @@ use std::cmp::Reverse;
 use sync_worker_core::guard::Image;
 use sync_worker_core::record::Offset;
 use sync_worker_core::row::{Row, RowBuilder};
+pub use sync_worker_core::rules::{OnDelete, Strategy};
 use sync_worker_core::value::{Cell, Damaged, Value};
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Strategy {
-    /// The last write by commit time.
-    Timestamp,
-    /// The first write by commit time.
-    FirstWrite,
-    /// The member with the highest priority.
-    Priority,
-    /// The version that is held stays; the other one is a recorded loser.
-    Reject,
-    /// The same, and the conflict stays open for a person.
-    Manual,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum OnDelete {
-    DeleteWins,
-    UpdateWins,
-    ByStrategy,
-}
 
 /// The rules of one table.
 #[derive(Clone, Debug)]

@@ -104,6 +104,10 @@ impl Images {
         Self { list: vec![expected], cut: false }
     }
 
+    pub fn of(list: Vec<Expected>, cut: bool) -> Self {
+        Self { list, cut }
+    }
+
     pub fn as_slice(&self) -> &[Expected] {
         &self.list
     }

@@ -283,6 +283,7 @@ async fn invariant_5_a_version_above_the_marker_waits_for_the_bus() {
         target: world.target_id(),
         key: key(1),
         change: world.changes.update(1, i64::try_from(offset).unwrap(), Some("a")),
+        over: None,
         offset: Offset(offset),
         class: ErrorClass::Dependency,
         reason: String::new(),
@@ -295,6 +296,7 @@ async fn invariant_5_a_version_above_the_marker_waits_for_the_bus() {
         key: key(1),
         offset: Offset(offset),
         reason: String::new(),
+        seen: None,
     };
     let durability = world.bus.subscribe_ahead(Partition::default(), Offset(0)).await.unwrap().durability;
     let (queue, policy) = (Arc::new(world.store.clone()), world.plan.retry.clone());

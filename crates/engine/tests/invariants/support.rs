@@ -39,11 +39,17 @@ impl World {
     /// One table, one target, no initial snapshot, and retries that are due at once.
     pub fn new() -> Self {
         let schemas = [schema("customer")];
-        let table = Table { name: TableName::new("customer"), at: BTreeMap::new(), document: Default::default() };
+        let table = Table {
+            name: TableName::new("customer"),
+            at: BTreeMap::new(),
+            document: Default::default(),
+            resolution: Default::default(),
+        };
         let plan = Plan {
             name: PipelineName::new("customers"),
             from: DatabaseName::new(SOURCE),
             to: vec![DatabaseName::new(TARGET)],
+            two_way: None,
             tables: vec![table],
             snapshot: SnapshotSettings { initial: false, ..SnapshotSettings::default() },
             limits: BatchLimits::default(),
@@ -95,6 +101,8 @@ impl World {
             bus: Arc::new(self.bus.clone()),
             store: Arc::new(self.store.clone()),
             queue: Arc::new(self.store.clone()),
+            ledger: Arc::new(self.store.clone()),
+            resolvers: Arc::new(self.store.clone()),
             board: board.clone(),
             metrics,
             installation: InstallationId::new("memory"),

@@ -36,7 +36,12 @@ async fn a_row_that_changes_while_its_chunk_is_read_keeps_the_change() {
     .await;
     let read = |record: &sync_worker_core::record::Delivered| match &record.record.body {
         Body::Change(change) if change.op == Op::Read => change.key().unwrap(),
-        Body::Change(_) | Body::Schema(_) | Body::Commit => None,
+        Body::Change(_)
+        | Body::Schema(_)
+        | Body::Commit
+        | Body::Marker(_)
+        | Body::Configuration(_)
+        | Body::Decision(_) => None,
     };
     let rows: Vec<_> = world.bus.records().iter().filter_map(read).collect();
     assert_eq!(rows, [key(3)]);
@@ -101,7 +106,9 @@ async fn a_chunk_never_stands_inside_a_transaction() {
         for delivered in world.bus.records() {
             match &delivered.record.body {
                 Body::Change(change) if change.op == Op::Read => assert!(!open, "a chunk row inside a transaction"),
-                Body::Change(_) | Body::Commit => open = !delivered.record.last,
+                Body::Change(_) | Body::Commit | Body::Marker(_) | Body::Configuration(_) | Body::Decision(_) => {
+                    open = !delivered.record.last
+                }
                 Body::Schema(_) => {}
             }
         }

@@ -212,5 +212,6 @@ fn parked_key(row: &RawDocumentBuf) -> Result<ParkedKey, Error> {
         key: Key::from_bytes(key.bytes.to_vec().into()),
         offset: Offset(row.get_i64("offset").map_err(|_| UNREADABLE)?.cast_unsigned()),
         reason: row.get_str("reason").map_err(|_| UNREADABLE)?.to_owned(),
+        seen: None,
     })
 }

@@ -42,7 +42,7 @@ impl Transaction {
         let first = clock::place(self.time, self.first);
         self.first += changes.len() as u64;
         self.parted = true;
-        TransactionPart { id: self.id.clone(), commit_time: self.commit_time, first, changes, complete }
+        TransactionPart { id: self.id.clone(), commit_time: self.commit_time, first, changes, complete, echo: None }
     }
 }
 

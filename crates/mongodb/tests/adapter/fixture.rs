@@ -67,6 +67,7 @@ impl Fixture {
             installation: name.as_str().into(),
             pipeline: "p".into(),
             tables: tables.collect(),
+            two_way: false,
             spill: std::env::temp_dir(),
         };
         let (base, query) = server.split_once('?').unwrap_or((&server, ""));

@@ -4,6 +4,7 @@ use super::binlog::{bits, double, float};
 use super::temporal::Moment;
 use super::{CUT, Format, Invalid, Scratch, decimal, take, take_slice};
 use crate::wire::lenenc_bytes;
+use mysql_async::Value as DriverValue;
 use sync_worker_core::value::Value;
 
 /// Reads one value that is not NULL from the front of `bytes` and moves past it.
@@ -26,25 +27,72 @@ pub fn decode<'a, 'b: 'a>(
         Format::Int { unsigned: true, .. } => Value::Int(i64::from(u32::from_le_bytes(take(bytes)?))),
         Format::Float { literal } => float(f32::from_le_bytes(take(bytes)?), *literal, scratch),
         Format::Double { literal } => double(f64::from_le_bytes(take(bytes)?), *literal, scratch),
-        Format::Decimal { .. } => {
-            let printed = text(bytes)?;
-            Value::Decimal(decimal::canonical(printed, &mut scratch.text))
-        }
         Format::Date => moment(bytes)?.date(scratch),
         Format::DateTime { .. } => moment(bytes)?.date_time(scratch),
         Format::Timestamp { .. } => moment(bytes)?.timestamp(scratch),
         Format::Time { .. } => time(bytes)?,
-        Format::Bit { length } => bits(lenenc_bytes(bytes).ok_or(CUT)?, *length, scratch),
-        Format::Text { charset, .. } => charset.decode(lenenc_bytes(bytes).ok_or(CUT)?, scratch)?,
-        Format::Enum { .. } | Format::Set { .. } => Value::Text(text(bytes)?),
-        Format::Bytes { .. } => Value::Bytes(lenenc_bytes(bytes).ok_or(CUT)?),
-        Format::Json { .. } => Value::Json(text(bytes)?),
-        Format::Opaque { .. } => Value::Raw(lenenc_bytes(bytes).ok_or(CUT)?),
+        Format::Decimal { .. }
+        | Format::Bit { .. }
+        | Format::Text { .. }
+        | Format::Enum { .. }
+        | Format::Set { .. }
+        | Format::Bytes { .. }
+        | Format::Json { .. }
+        | Format::Opaque { .. } => of_bytes(format, lenenc_bytes(bytes).ok_or(CUT)?, scratch)?,
     })
 }
 
-fn text<'a>(bytes: &mut &'a [u8]) -> Result<&'a str, Invalid> {
-    std::str::from_utf8(lenenc_bytes(bytes).ok_or(CUT)?).map_err(|_| Invalid("text is not UTF-8"))
+/// The same for a value that the driver has taken out of its row.
+pub fn of_driver<'a>(format: &Format, value: &'a DriverValue, scratch: &'a mut Scratch) -> Result<Value<'a>, Invalid> {
+    Ok(match (format, value) {
+        (_, DriverValue::NULL) => Value::Null,
+        (Format::Int { .. } | Format::Year, DriverValue::Int(number)) => Value::Int(*number),
+        (Format::Int { .. } | Format::Year, DriverValue::UInt(number)) => Value::unsigned(*number),
+        (Format::Float { literal }, DriverValue::Float(number)) => float(*number, *literal, scratch),
+        (Format::Double { literal }, DriverValue::Double(number)) => double(*number, *literal, scratch),
+        (format, &DriverValue::Date(year, month, day, hour, minute, second, micros)) => {
+            let moment = Moment {
+                year: i32::from(year),
+                month: u32::from(month),
+                day: u32::from(day),
+                hour: u32::from(hour),
+                minute: u32::from(minute),
+                second: u32::from(second),
+                micros,
+            };
+            match format {
+                Format::Date => moment.date(scratch),
+                Format::DateTime { .. } => moment.date_time(scratch),
+                Format::Timestamp { .. } => moment.timestamp(scratch),
+                _ => return Err(OTHER),
+            }
+        }
+        (Format::Time { .. }, &DriverValue::Time(negative, days, hours, minutes, seconds, micros)) => {
+            duration(negative, days, [hours, minutes, seconds], micros)?
+        }
+        (format, DriverValue::Bytes(bytes)) => of_bytes(format, bytes, scratch)?,
+        _ => return Err(OTHER),
+    })
+}
+
+const OTHER: Invalid = Invalid("a value of another type than its column's");
+
+/// Values that come as bytes with their length.
+fn of_bytes<'a>(format: &Format, bytes: &'a [u8], scratch: &'a mut Scratch) -> Result<Value<'a>, Invalid> {
+    Ok(match format {
+        Format::Decimal { .. } => Value::Decimal(decimal::canonical(text(bytes)?, &mut scratch.text)),
+        Format::Bit { length } => bits(bytes, *length, scratch),
+        Format::Text { charset, .. } => charset.decode(bytes, scratch)?,
+        Format::Enum { .. } | Format::Set { .. } => Value::Text(text(bytes)?),
+        Format::Bytes { .. } => Value::Bytes(bytes),
+        Format::Json { .. } => Value::Json(text(bytes)?),
+        Format::Opaque { .. } => Value::Raw(bytes),
+        _ => return Err(OTHER),
+    })
+}
+
+fn text(bytes: &[u8]) -> Result<&str, Invalid> {
+    std::str::from_utf8(bytes).map_err(|_| Invalid("text is not UTF-8"))
 }
 
 /// A date or a point in time: 0, 4, 7 or 11 bytes, what is left out being zero.
@@ -74,13 +122,18 @@ fn time(bytes: &mut &[u8]) -> Result<Value<'static>, Invalid> {
         return Ok(Value::Time(0));
     }
     let [negative] = take(&mut rest)?;
-    let days = i64::from(u32::from_le_bytes(take(&mut rest)?));
+    let days = u32::from_le_bytes(take(&mut rest)?);
+    let clock = take(&mut rest)?;
+    let micros = if length >= 12 { u32::from_le_bytes(take(&mut rest)?) } else { 0 };
+    duration(negative == 1, days, clock, micros)
+}
+
+fn duration(negative: bool, days: u32, clock: [u8; 3], micros: u32) -> Result<Value<'static>, Invalid> {
     if days > 1000 {
         return Err(Invalid("a time is too long"));
     }
-    let [hours, minutes, seconds] = take(&mut rest)?;
-    let micros = if length >= 12 { i64::from(u32::from_le_bytes(take(&mut rest)?)) } else { 0 };
-    let seconds = ((days * 24 + i64::from(hours)) * 60 + i64::from(minutes)) * 60 + i64::from(seconds);
-    let micros = seconds * 1_000_000 + micros;
-    Ok(Value::Time(if negative == 1 { -micros } else { micros }))
+    let [hours, minutes, seconds] = clock.map(i64::from);
+    let seconds = ((i64::from(days) * 24 + hours) * 60 + minutes) * 60 + seconds;
+    let micros = seconds * 1_000_000 + i64::from(micros);
+    Ok(Value::Time(if negative { -micros } else { micros }))
 }

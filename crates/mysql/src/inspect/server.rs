@@ -50,7 +50,7 @@ impl fmt::Display for Filters {
 }
 
 impl Look<'_> {
-    pub(super) async fn source(&mut self, tables: &[QualifiedName]) -> Result<(), Error> {
+    pub(super) async fn source(&mut self, tables: &[QualifiedName], two_way: bool) -> Result<(), Error> {
         if self.variable("version").await?.is_some_and(|version| version.contains("MariaDB")) {
             self.find(None, "the server is MariaDB", "MariaDB is not supported as a source yet; name a MySQL server");
             return Ok(());
@@ -70,7 +70,10 @@ impl Look<'_> {
         }
         let image = self.variable("binlog_row_image").await?.unwrap_or_default();
         let values = self.variable("binlog_row_value_options").await?.unwrap_or_default();
-        if image != "FULL" && values == "PARTIAL_JSON" {
+        if image != "FULL" && two_way {
+            let problem = format!("binlog_row_image is {image}: a two-way pipeline must see whole rows");
+            self.find(None, problem, "SET PERSIST binlog_row_image = 'FULL'; then reconnect every client");
+        } else if image != "FULL" && values == "PARTIAL_JSON" {
             let problem = format!(
                 "partial JSON updates stand in the log without the whole document (binlog_row_image is {image})"
             );

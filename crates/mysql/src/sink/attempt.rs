@@ -6,7 +6,8 @@
 
 use crate::error::Error;
 use crate::sink::MysqlSink;
-use crate::sink::failure::{DUPLICATE, Failure, sort};
+use crate::sink::failure::{DUPLICATE, Failure, met_in, sort};
+use crate::sink::guard::{DIFFERS, Judged};
 use crate::sink::progress::commit;
 use crate::sink::script::{Answer, Outcome, Script, Statement, What};
 use crate::sink::statement::{FILL_USES, OVERLAP_USES, TableWriter, by_effect, update_of_row};
@@ -56,6 +57,8 @@ pub struct Attempt<'a> {
     refused: HashMap<(TableName, Key), Refused>,
     unpark: Vec<(TableName, Key)>,
     emptied: Vec<TableName>,
+    /// Two-way: the batch as it came, and what has been decided about it; `batch` is what is left of it.
+    guard: Option<(&'a WriteBatch, &'a Judged)>,
     pub(super) applied: Applied,
 }
 
@@ -70,13 +73,39 @@ impl<'a> Attempt<'a> {
             refused: HashMap::new(),
             unpark: batch.unpark.clone(),
             emptied: Vec::new(),
+            guard: None,
             applied: Applied::default(),
         }
     }
 
+    /// Goes on where [`Attempt::begin`] has begun, once the rows of the batch have been looked at.
+    pub fn guarded(sink: &'a mut MysqlSink, whole: &'a WriteBatch, judged: &'a Judged) -> Self {
+        let mut attempt = Self::new(sink, &judged.batch);
+        attempt.begun = true;
+        attempt.guard = Some((whole, judged));
+        attempt.unpark.extend(judged.as_wanted.iter().cloned());
+        attempt.applied.differing = judged.differing.clone();
+        attempt
+    }
+
+    /// Opens the transaction and moves the marker.
+    pub async fn begin(mut self) -> Result<(), Error> {
+        let script = self.open_script();
+        let outcome = self.send(script).await;
+        match self.judge(outcome)? {
+            Ok(_) => Ok(()),
+            Err((reason, _)) => Err(Error::Fatal(format!("the marker can't be written: {}", reason.text))),
+        }
+    }
+
+    pub(super) fn is_guarded(&self) -> bool {
+        self.guard.is_some()
+    }
+
     pub async fn run(mut self, parking: &dyn Parking) -> Result<Applied, Failed> {
         let all = 0..self.batch.writes.len();
-        let mut waiting = vec![all];
+        // The marker of a batch without writes has to move all the same.
+        let mut waiting = if self.begun && all.is_empty() { Vec::new() } else { vec![all] };
         while let Some(range) = waiting.pop() {
             let Err(reason) = self.write_set(range.clone()).await? else { continue };
             if range.len() == 1 {
@@ -89,18 +118,28 @@ impl<'a> Attempt<'a> {
             waiting.push(range.start..middle);
         }
         self.applied.refused = std::mem::take(&mut self.refused).into_values().collect();
+        if let Some((_, judged)) = self.guard {
+            self.applied.refused.iter_mut().for_each(|refused| refused.write = judged.places[refused.write]);
+            self.applied.refused.extend(judged.refused.iter().cloned());
+        }
+        let whole = self.whole();
         self.applied.refused.sort_by_key(|refused| refused.write);
         // Invariant 2: what is parked is durable in the retry queue before the commit.
         if !self.applied.refused.is_empty() {
-            parking.park(self.batch, &self.applied.refused).await.map_err(Failed::Parking)?;
+            parking.park(whole, &self.applied.refused).await.map_err(Failed::Parking)?;
         }
         self.write_parked().await?;
         // Invariant 2: so are the batch's records on the bus.
-        if let Some(flush) = parking.pending(self.batch) {
+        if let Some(flush) = parking.pending(whole) {
             flush.await.map_err(Failed::Parking)?;
         }
         commit(&mut self.sink.client).await?;
         Ok(self.applied)
+    }
+
+    /// The batch as it came.
+    fn whole(&self) -> &'a WriteBatch {
+        self.guard.map_or(self.batch, |(whole, _)| whole)
     }
 
     /// Writes a range of the batch as sets, or nothing of it.
@@ -146,11 +185,11 @@ impl<'a> Attempt<'a> {
     /// After an update that did not find all its rows, or an insert of rows that are there: whether the statements that
     /// do both are worth a try.
     fn try_otherwise(&mut self, statement: Option<Statement>) -> bool {
-        let Some(Statement { what, table: Some(table), .. }) = statement else { return false };
-        let schemas = self.batch.writes.iter().map(|write| &write.change.schema);
-        let Some(id) = schemas.filter(|schema| schema.table == table).map(|schema| schema.id).next_back() else {
+        if self.is_guarded() {
             return false;
-        };
+        }
+        let Some(Statement { what, table: Some(table), .. }) = statement else { return false };
+        let Some(id) = self.schema_of(&table).map(|schema| schema.id) else { return false };
         let Some(target) = self.sink.targets.get_mut(&id) else { return false };
         let (uses, most) = match what {
             What::Update => (&mut target.fill, FILL_USES),
@@ -162,6 +201,12 @@ impl<'a> Attempt<'a> {
         fresh
     }
 
+    /// The newest schema of a table in the batch.
+    fn schema_of(&self, table: &TableName) -> Option<&'a Schema> {
+        let schemas = self.batch.writes.iter().map(|write| &*write.change.schema);
+        schemas.filter(|schema| schema.table == *table).next_back()
+    }
+
     /// Deletes first, so that their unique values are free, children before parents; then, parents before children,
     /// updates before inserts for the same reason. Returns how many deletes are about keys that the target can't hold.
     fn add_sets<'v>(
@@ -170,6 +215,7 @@ impl<'a> Attempt<'a> {
         sets: &'v [TableSet],
         unwritten: &mut Vec<(Arc<Schema>, &'v Version, String)>,
     ) -> Result<u64, Error> {
+        let guarded = self.is_guarded();
         let mut never_there = 0;
         let mut tables = Vec::with_capacity(sets.len());
         for set in sets {
@@ -183,12 +229,12 @@ impl<'a> Attempt<'a> {
         tables.sort_by_key(|(_, target, _)| target.level);
         for (set, target, [deletes, ..]) in tables.iter().rev() {
             if !deletes.is_empty() {
-                let mut writer = TableWriter { table: &set.schema.table, target, script };
+                let mut writer = TableWriter { table: &set.schema.table, target, script, guarded };
                 never_there += writer.deletes(deletes)?.len() as u64;
             }
         }
         for (set, target, [_, updates, upserts, inserts]) in &tables {
-            let mut writer = TableWriter { table: &set.schema.table, target, script };
+            let mut writer = TableWriter { table: &set.schema.table, target, script, guarded };
             let mut refused = writer.updates(updates)?;
             refused.extend(writer.upserts(upserts)?);
             refused.extend(writer.inserts(inserts)?);
@@ -287,6 +333,11 @@ impl<'a> Attempt<'a> {
         }
         let Some((statement, error)) = outcome.failed else { return Ok(Ok(missing)) };
         let table = statement.as_ref().and_then(|statement| statement.table.as_ref());
+        if let Some(table) = table
+            && self.is_overtaken(table, &error)
+        {
+            return Err(Error::Overtaken);
+        }
         let name = table.map(|table| self.sink.names.get(table).map_or(table.to_string(), ToString::to_string));
         match sort(error, name.as_deref()) {
             Failure::Row { class, reason, code } if table.is_some() => {
@@ -297,6 +348,15 @@ impl<'a> Attempt<'a> {
             Failure::Row { reason, .. } => Err(Error::Fatal(format!("the marker can't be written: {reason}"))),
             Failure::Whole(error) => Err(error),
         }
+    }
+
+    /// Whether a guarded insert has met a row that was not there when it was looked for. Where keys fold it may be one
+    /// of another key, which stays in the way.
+    fn is_overtaken(&self, table: &TableName, error: &Error) -> bool {
+        let target = || self.target(self.schema_of(table)?).ok();
+        self.is_guarded()
+            && met_in(error)
+                .is_some_and(|index| target().is_some_and(|target| target.folding.is_none() && target.is_key(index)))
     }
 
     fn settle(&mut self, steps: &[Step], unwritten: Vec<(Arc<Schema>, &Version, String)>) -> Result<(), Error> {
@@ -378,22 +438,30 @@ impl<'a> Attempt<'a> {
 
     /// The parked rows, in the same transaction as the marker.
     async fn write_parked(&mut self) -> Result<(), Error> {
-        let nothing = self.unpark.is_empty() && self.emptied.is_empty() && self.applied.refused.is_empty();
-        if self.begun && !self.dirty && nothing {
+        let Applied { refused, differing, .. } = &self.applied;
+        let parked = !refused.is_empty() || !differing.is_empty();
+        if self.begun && !self.dirty && !parked && self.unpark.is_empty() && self.emptied.is_empty() {
             return Ok(());
         }
         let mut script = self.open_script();
+        let rows = &self.sink.rows;
         for table in &self.emptied {
-            script.push(What::Control, None, 0, self.sink.rows.unpark_all(table).as_bytes());
+            script.push(What::Control, None, 0, rows.unpark_all(table).as_bytes());
         }
-        for (table, key) in &self.unpark {
-            script.push(What::Control, None, 0, &self.sink.rows.unpark(table, key));
+        // Those of the batch itself come first, and go without a write.
+        let retried = if self.is_guarded() && self.batch.retry { self.batch.unpark.len() } else { self.unpark.len() };
+        for (at, (table, key)) in self.unpark.iter().enumerate() {
+            if at >= retried {
+                script.push(What::Control, None, 0, &rows.mark_written(table, key));
+            }
+            script.push(What::Control, None, 0, &rows.unpark(table, key));
         }
-        for refused in &self.applied.refused {
-            let write = &self.batch.writes[refused.write];
-            let key = write.change.key()?.ok_or(Damaged("a refused write without a key"))?;
-            let sql = self.sink.rows.park(write.change.table(), &key, write.offset, &refused.reason);
-            script.push(What::Control, None, 0, &sql);
+        let refused = refused.iter().map(|refused| (refused.write, refused.reason.as_str(), None));
+        let differing = differing.iter().map(|(write, seen)| (*write, DIFFERS, Some(*seen)));
+        for (write, reason, seen) in refused.chain(differing) {
+            let write = &self.whole().writes[write];
+            let key = write.change.key()?.ok_or(Damaged("a parked write without a key"))?;
+            script.push(What::Control, None, 0, &rows.park(write.change.table(), &key, write.offset, reason, seen));
         }
         let outcome = self.send(script).await;
         match self.judge(outcome)? {

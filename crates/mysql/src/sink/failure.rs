@@ -33,6 +33,15 @@ pub fn is_stale(error: &Error) -> bool {
     error.code().is_some_and(|code| STALE.contains(&code))
 }
 
+/// The index in which a row has met another one.
+pub fn met_in(error: &Error) -> Option<&str> {
+    let Error::Server { source, .. } = error else { return None };
+    match source.code {
+        DUPLICATE => named(source.raw_message(), DUPLICATE).map(|(_, index)| index),
+        _ => None,
+    }
+}
+
 /// Sorts an error of a statement over a table.
 pub fn sort(error: Error, table: Option<&str>) -> Failure {
     let Error::Server { source, .. } = &error else { return Failure::Whole(error) };

@@ -2,10 +2,12 @@
 //!
 //! Two round trips a batch: everything up to the last row, several statements in a packet; then, the answers checked, the
 //! COMMIT. What the server refuses is narrowed down by halves to the rows at fault (`attempt`); only those are parked.
+//! A batch of a two-way pipeline looks at its rows before it writes any (`guard`).
 
 mod attempt;
 mod encode;
 mod failure;
+mod guard;
 mod progress;
 mod row_by_row;
 mod script;
@@ -16,8 +18,13 @@ use crate::catalog::{self, QualifiedName};
 use crate::client::Client;
 use crate::config::Config;
 use crate::error::Error;
+use crate::own_tables;
+use crate::reader::single_byte;
+use crate::source::{Collations, read_collations};
+use crate::wire::Wire;
 use async_trait::async_trait;
 use attempt::Attempt;
+use guard::Look;
 use mysql_async::prelude::Queryable;
 use progress::ProgressRows;
 use std::collections::HashMap;
@@ -46,6 +53,7 @@ pub(crate) fn takes_our_statements(version: &str) -> bool {
 }
 
 pub struct MysqlSink {
+    config: Config,
     client: Client,
     names: HashMap<TableName, QualifiedName>,
     rows: ProgressRows,
@@ -75,11 +83,11 @@ impl MysqlSink {
         }
         client.run("the settings of a session", LONG_LISTS).await?;
         let rows = ProgressRows::new(scope, name);
-        Ok(Self { client, names, rows, largest, targets: HashMap::new() })
+        Ok(Self { config: config.clone(), client, names, rows, largest, targets: HashMap::new() })
     }
 
     /// Looks at the tables of schemas that have not come up yet.
-    async fn prepare(&mut self, batch: &WriteBatch) -> Result<(), Error> {
+    async fn prepare(&mut self, batch: &WriteBatch, guarded: bool) -> Result<(), Error> {
         let mut last = None;
         for write in &batch.writes {
             let schema = &write.change.schema;
@@ -87,14 +95,14 @@ impl MysqlSink {
                 continue;
             }
             last = Some(schema.id);
-            if !self.targets.contains_key(&schema.id) {
-                self.load(schema).await?;
+            if self.targets.get(&schema.id).is_none_or(|target| guarded && target.look.is_none()) {
+                self.load(schema, guarded).await?;
             }
         }
         Ok(())
     }
 
-    async fn load(&mut self, schema: &Arc<Schema>) -> Result<(), Error> {
+    async fn load(&mut self, schema: &Arc<Schema>, guarded: bool) -> Result<(), Error> {
         let table = &schema.table;
         let name =
             self.names.get(table).ok_or_else(|| Error::Fatal(format!("table {table} is not in the pipeline")))?;
@@ -105,7 +113,14 @@ impl MysqlSink {
                 name.quoted()
             ))
         })?;
-        let target = TargetTable::new(&found, schema)?;
+        let mut target = TargetTable::new(&found, schema)?;
+        if guarded {
+            let collations = match found.columns.iter().any(|column| single_byte(column).is_some()) {
+                true => read_collations(&mut Wire::connect(&self.config).await?).await?,
+                false => Collations::new(),
+            };
+            target.look = Some(Look::new(&found, &target, schema, &collations)?);
+        }
         self.targets.insert(schema.id, target);
         self.level();
         Ok(())
@@ -147,7 +162,7 @@ impl MysqlSink {
 #[async_trait]
 impl Sink for MysqlSink {
     async fn take_over(&mut self, log: &str) -> CoreResult<Progress> {
-        ProgressRows::create(&mut self.client).await?;
+        own_tables::create(&mut self.client).await?;
         match self.rows.take_over(&mut self.client, log).await {
             Ok(progress) => Ok(progress),
             Err(error) => Err(self.give_up(error).await.into()),
@@ -155,10 +170,15 @@ impl Sink for MysqlSink {
     }
 
     async fn apply(&mut self, batch: &WriteBatch, parking: &dyn Parking) -> CoreResult<Applied> {
-        let (mut tries, mut looked_again) = (1, false);
+        let guarded = batch.writes.first().is_some_and(|write| write.over.is_some());
+        let (mut tries, mut looked_again, mut repeats) = (1, false, 0);
         loop {
-            self.prepare(batch).await?;
-            let error = match Attempt::new(self, batch).run(parking).await {
+            self.prepare(batch, guarded).await?;
+            let outcome = match guarded {
+                true => guard::run(self, batch, parking).await,
+                false => Attempt::new(self, batch).run(parking).await,
+            };
+            let error = match outcome {
                 Ok(applied) => return Ok(applied),
                 Err(attempt::Failed::Here(error)) => error,
                 Err(attempt::Failed::Parking(error)) => {
@@ -169,6 +189,8 @@ impl Sink for MysqlSink {
             let error = self.give_up(error).await;
             if error.code() == Some(failure::DEADLOCK) && tries < ATTEMPTS {
                 tries += 1;
+            } else if matches!(error, Error::Overtaken) && repeats < guard::REPEATS {
+                repeats += 1;
             } else if failure::is_stale(&error) && !looked_again {
                 looked_again = true;
                 self.targets.clear();

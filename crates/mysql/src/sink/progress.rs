@@ -2,33 +2,17 @@
 
 use crate::client::Client;
 use crate::error::Error;
+use crate::own_tables::PARTITION;
 use crate::sink::encode::{binary, quoted};
 use mysql_async::Row as DriverRow;
 use mysql_async::prelude::Queryable;
 use sync_worker_core::database::Scope;
+use sync_worker_core::echo::WRITTEN;
+use sync_worker_core::guard::Image;
 use sync_worker_core::name::{DatabaseName, TableName};
 use sync_worker_core::record::Offset;
 use sync_worker_core::row::Key;
 use sync_worker_core::sink::{Marker, ParkedKey, Progress};
-
-/// One partition per pipeline and target.
-const PARTITION: u32 = 0;
-
-const CREATE_DATABASE: &str = "CREATE DATABASE IF NOT EXISTS sync_worker CHARACTER SET utf8mb4 COLLATE utf8mb4_bin";
-
-const CREATE_PROGRESS: &str = "CREATE TABLE IF NOT EXISTS sync_worker.progress (\
-    installation VARCHAR(64) NOT NULL, pipeline VARCHAR(128) NOT NULL, `database` VARCHAR(128) NOT NULL, \
-    `partition` INT UNSIGNED NOT NULL, `offset` BIGINT UNSIGNED, log VARCHAR(255) NOT NULL, \
-    digest BIGINT UNSIGNED NOT NULL, epoch BIGINT UNSIGNED NOT NULL, writes BIGINT UNSIGNED NOT NULL, \
-    PRIMARY KEY (installation, pipeline, `database`, `partition`)) \
-    ENGINE = InnoDB CHARACTER SET utf8mb4 COLLATE utf8mb4_bin";
-
-const CREATE_PARKED: &str = "CREATE TABLE IF NOT EXISTS sync_worker.parked (\
-    installation VARCHAR(64) NOT NULL, pipeline VARCHAR(128) NOT NULL, `database` VARCHAR(128) NOT NULL, \
-    `partition` INT UNSIGNED NOT NULL, table_name VARCHAR(255) NOT NULL, key_digest VARBINARY(16) NOT NULL, \
-    `key` LONGBLOB NOT NULL, `offset` BIGINT UNSIGNED NOT NULL, reason TEXT NOT NULL, seen LONGBLOB, \
-    PRIMARY KEY (installation, pipeline, `database`, `partition`, table_name, key_digest)) \
-    ENGINE = InnoDB CHARACTER SET utf8mb4 COLLATE utf8mb4_bin";
 
 /// The rows of one applier, as conditions and values of statements.
 pub struct ProgressRows {
@@ -50,31 +34,6 @@ impl ProgressRows {
         }
     }
 
-    /// Makes what is missing. A user who may not make anything finds it made by somebody else, or learns what to do.
-    pub async fn create(client: &mut Client) -> Result<(), Error> {
-        let doing = "a look for its own tables";
-        let query = "SELECT COUNT(*) FROM information_schema.TABLES \
-                     WHERE TABLE_SCHEMA = 'sync_worker' AND TABLE_NAME IN ('progress', 'parked')";
-        let Client { conn, liveness, .. } = client;
-        let found: Option<u64> = liveness.watch(doing, conn.query_first(query)).await?;
-        if found == Some(2) {
-            return Ok(());
-        }
-        for statement in [CREATE_DATABASE, CREATE_PROGRESS, CREATE_PARKED] {
-            if let Err(error) = client.run("making its own tables", statement).await {
-                return Err(match error.code() {
-                    Some(1044 | 1142 | 1227) => Error::Fatal(format!(
-                        "the user may not make the database sync_worker at {}; run there: CREATE DATABASE sync_worker; \
-                         GRANT SELECT, INSERT, UPDATE, DELETE, CREATE ON sync_worker.* TO the user",
-                        client.host
-                    )),
-                    _ => error,
-                });
-            }
-        }
-        Ok(())
-    }
-
     /// Moves the epoch on under the row's lock and reads what stands there.
     pub async fn take_over(&self, client: &mut Client, log: &str) -> Result<Progress, Error> {
         client.run("the begin of a take-over", "START TRANSACTION").await?;
@@ -91,7 +50,7 @@ impl ProgressRows {
             liveness.watch("a look at the marker", conn.query_first(query)).await?;
         let (offset, log, digest, epoch, writes) = row.ok_or(Error::Protocol("the marker is not there"))?;
         let query = format!(
-            "SELECT table_name,`key`,`offset`,reason FROM sync_worker.parked WHERE {} ORDER BY `offset`",
+            "SELECT table_name,`key`,`offset`,reason,seen FROM sync_worker.parked WHERE {} ORDER BY `offset`",
             self.mine
         );
         let rows: Vec<DriverRow> = liveness.watch("a look at the parked rows", conn.query(query)).await?;
@@ -129,13 +88,29 @@ impl ProgressRows {
         sql
     }
 
-    pub fn park(&self, table: &TableName, key: &Key, offset: Offset, reason: &str) -> Vec<u8> {
+    /// What goes into a parked row right before it is deleted, where a retry has written its version.
+    pub fn mark_written(&self, table: &TableName, key: &Key) -> Vec<u8> {
+        let (reason, table, mine) = (literal(WRITTEN), literal(table.as_str()), &self.mine);
+        let head = format!("UPDATE sync_worker.parked SET reason={reason} WHERE {mine} AND table_name={table}");
+        let mut sql = head.into_bytes();
+        sql.extend_from_slice(b" AND key_digest=");
+        binary(&mut sql, &key.digest());
+        sql
+    }
+
+    /// `seen`: what was there instead of a row that the version may be written over; None where it was refused.
+    pub fn park(&self, table: &TableName, key: &Key, offset: Offset, reason: &str, seen: Option<Image>) -> Vec<u8> {
         let head = format!("REPLACE INTO sync_worker.parked VALUES ({},{},", self.values, literal(table.as_str()));
         let mut sql = head.into_bytes();
         binary(&mut sql, &key.digest());
         sql.push(b',');
         binary(&mut sql, key.as_bytes());
-        sql.extend_from_slice(format!(",{offset},{},NULL)", literal(reason)).as_bytes());
+        sql.extend_from_slice(format!(",{offset},{},", literal(reason)).as_bytes());
+        match seen {
+            Some(seen) => binary(&mut sql, &seen.to_bytes()),
+            None => sql.extend_from_slice(b"NULL"),
+        }
+        sql.push(b')');
         sql
     }
 }
@@ -155,7 +130,13 @@ fn literal(text: &str) -> String {
 }
 
 fn parked_key(row: DriverRow) -> Result<ParkedKey, Error> {
-    let (table, key, offset, reason): (String, Vec<u8>, u64, String) =
+    let (table, key, offset, reason, seen): (String, Vec<u8>, u64, String, Option<Vec<u8>>) =
         mysql_async::from_row_opt(row).map_err(|_| Error::Protocol("a parked row has unexpected columns"))?;
-    Ok(ParkedKey { table: TableName::new(&table), key: Key::from_bytes(key.into()), offset: Offset(offset), reason })
+    Ok(ParkedKey {
+        table: TableName::new(&table),
+        key: Key::from_bytes(key.into()),
+        offset: Offset(offset),
+        reason,
+        seen: seen.map(|bytes| Image::from_bytes(&bytes)).transpose()?,
+    })
 }

@@ -17,6 +17,9 @@ use sync_worker_core::value::Damaged;
 
 type Counted = Result<u64, Reason>;
 
+/// A foreign key's action in the same transaction may take a row that was looked at.
+const GONE: &str = "the row has gone with another one of the batch";
+
 impl Attempt<'_> {
     pub(super) async fn write_alone(&mut self, write: usize, reason: Reason) -> Result<(), Error> {
         self.applied.row_by_row = true;
@@ -46,6 +49,13 @@ impl Attempt<'_> {
     async fn write_version(&mut self, schema: &Arc<Schema>, version: &Version) -> Result<(), Error> {
         let row = || version.row.as_ref().ok_or(Damaged("a version without a row"));
         let outcome = match version.effect {
+            // Over nothing but the row that was looked at.
+            Effect::Insert if self.is_guarded() => self.insert(schema, row()?).await?.map(|_| 0),
+            Effect::Update if self.is_guarded() => {
+                let gone = || Reason { class: ErrorClass::Dependency, text: GONE.to_owned(), code: 0 };
+                let updated = self.update(schema, row()?, &version.key).await?;
+                updated.and_then(|found| if found == 0 { Err(gone()) } else { Ok(0) })
+            }
             Effect::Delete => {
                 self.delete(schema, &version.key).await?.map(|found| u64::from(found == 0 && !version.fresh))
             }

@@ -27,6 +27,8 @@ pub struct TableWriter<'a> {
     pub table: &'a TableName,
     pub target: &'a TargetTable,
     pub script: &'a mut Script,
+    /// It is known which rows are there: nothing is written over others, or inserted in their place.
+    pub guarded: bool,
 }
 
 impl<'a> TableWriter<'a> {
@@ -83,7 +85,7 @@ impl<'a> TableWriter<'a> {
 
     /// Inserts. In a table where nothing but the key can be hit they overwrite what is there.
     pub fn inserts<'v>(&mut self, versions: &[&'v Version]) -> Result<Vec<Refusal<'v>>, Error> {
-        let simple = self.target.simple;
+        let simple = self.target.simple && !self.guarded;
         self.by_columns(versions, |writer, versions, present| match simple {
             true => writer.upsert(versions, present, false),
             false => writer.insert(versions, present, What::Insert),
@@ -102,8 +104,8 @@ impl<'a> TableWriter<'a> {
 
     /// Rows that are there. Where full images may be inserted as well, a missing row is, and counted.
     pub fn updates<'v>(&mut self, versions: &[&'v Version]) -> Result<Vec<Refusal<'v>>, Error> {
-        let fill = self.target.fill > 0;
-        let simple = self.target.simple;
+        let fill = self.target.fill > 0 && !self.guarded;
+        let simple = self.target.simple && !self.guarded;
         self.by_columns(versions, |writer, versions, present| match present {
             // Over one row an upsert does not tell whether the row was there.
             None if simple && versions.len() > 1 => writer.upsert(versions, present, true),

@@ -4,6 +4,7 @@ use crate::catalog::{QualifiedName, Table, TableColumn, quoted};
 use crate::collation::{self, EXACT};
 use crate::error::Error;
 use crate::sink::encode;
+use crate::sink::guard::Look;
 use sync_worker_core::convert::{Conversion, Refusal};
 use sync_worker_core::row::{Key, Row};
 use sync_worker_core::schema::Schema;
@@ -135,8 +136,9 @@ pub struct TargetTable {
     pub folding: Option<String>,
     /// A delete never scans the table, whatever the statistics say.
     pub index_hint: String,
-    /// The name of the key's index.
+    /// The name of the key's index, as it stands in a statement and as it is.
     pub key_index: String,
+    key_name: String,
     /// Uses left of the slower statements that insert where an update finds no row.
     pub fill: u32,
     /// Uses left of the slower statements for snapshot rows that may be there already.
@@ -144,6 +146,8 @@ pub struct TargetTable {
     pub parents: Vec<QualifiedName>,
     /// Parents have lower levels than their children.
     pub level: usize,
+    /// How its rows are compared with versions; None until a guarded batch asks.
+    pub look: Option<Look>,
 }
 
 impl TargetTable {
@@ -203,12 +207,19 @@ impl TargetTable {
             folding,
             index_hint: format!("/*+ INDEX({} {}) */", quoted(&name.table), quoted(&index.name)),
             key_index: quoted(&index.name),
+            key_name: index.name.clone(),
             fill: 0,
             overlap: 0,
             parents: parents.collect(),
             level: 0,
+            look: None,
             name: name.clone(),
         })
+    }
+
+    /// Whether this is what the server calls the key's index: its name, with the table's before it.
+    pub fn is_key(&self, index: &str) -> bool {
+        index.strip_suffix(&self.key_name).is_some_and(|table| table.is_empty() || table.ends_with('.'))
     }
 
     pub fn column(&self, at: usize) -> Option<&TargetColumn> {

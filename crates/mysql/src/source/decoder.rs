@@ -3,17 +3,19 @@
 mod effect;
 
 use super::event::{self, Begin, Header};
+use super::own::Ours;
 use super::prepared::{Held, Prepared};
-use super::rows::{RowDecoder, leaves_out};
+use super::rows::{RowDecoder, is_whole, leaves_out, partial};
 use super::statement::Statement;
 use super::table_map;
-use super::tables::{Asked, Tables};
+use super::tables::{Asked, Rows, Tables};
 use crate::catalog::QualifiedName;
 use crate::codec::Invalid;
 use crate::error::Error;
 use crate::gtid::{Gtid, GtidSet, Origin};
 use std::sync::Arc;
 use sync_worker_core::change::Change;
+use sync_worker_core::echo::Echo;
 use sync_worker_core::position::{Checkpoint, Epoch, MysqlPosition, Position};
 use sync_worker_core::source::{SourceBatch, TransactionPart};
 
@@ -44,12 +46,23 @@ struct Transaction {
     position: MysqlPosition,
     /// Changes that went out in parts already.
     sent: u64,
+    /// A part went out already.
+    told: bool,
     changes: Vec<Change>,
+    /// It is ours: what its marker and parked rows tell that has not gone out.
+    echo: Option<Echo>,
     size: usize,
     /// `BEGIN` was seen: it ends with a commit, else with its only statement.
     begun: bool,
     /// The name under which its events are held.
     held: Option<Arc<str>>,
+}
+
+impl Transaction {
+    fn has_news(&self) -> bool {
+        let told = |echo: &Echo| !echo.parked.is_empty() || !echo.unparked.is_empty();
+        !self.changes.is_empty() || self.echo.as_ref().is_some_and(told)
+    }
 }
 
 pub struct Decoder {
@@ -70,6 +83,10 @@ pub struct Decoder {
     told: MysqlPosition,
     prepared: Prepared,
     rows: RowDecoder,
+    /// Two-way: whose marker and parked rows are ours.
+    ours: Option<Ours>,
+    /// Room for their changes.
+    own: Vec<Change>,
     origin: Option<(Origin, String)>,
 }
 
@@ -103,6 +120,8 @@ impl Decoder {
             told: start,
             prepared,
             rows: RowDecoder::default(),
+            ours: None,
+            own: Vec::new(),
             origin: None,
         }
     }
@@ -110,6 +129,12 @@ impl Decoder {
     /// Whether events carry a checksum, until a file says so itself.
     pub fn set_checksum(&mut self, checksum: bool) {
         self.checksum = checksum;
+    }
+
+    /// The pipeline is two-way: our own transactions are told from others, and every image must be whole.
+    pub fn set_two_way(&mut self, ours: Ours) {
+        self.tables.show_own();
+        self.ours = Some(ours);
     }
 
     /// Takes an event as it came. Its body, without checksum, goes with [`Step::Payload`].
@@ -244,7 +269,9 @@ impl Decoder {
             commit_time,
             position: MysqlPosition { file: self.file, offset, ordinal: 0 },
             sent: 0,
+            told: false,
             changes: Vec::new(),
+            echo: None,
             size: 0,
             begun: false,
             held: None,
@@ -259,7 +286,29 @@ impl Decoder {
 
     fn rows(&mut self, kind: u8, mut body: &[u8]) -> Result<Step, Error> {
         let number = table_map::table_id(&mut body).map_err(cut)?;
-        let Some(plan) = self.tables.plan(number)? else { return Ok(Step::Done) };
+        let plan = match self.tables.rows(number)? {
+            Rows::Pipeline(plan) => plan,
+            Rows::Own(table, plan) => {
+                let current = self.current.as_mut().ok_or(Error::Protocol("rows outside a transaction"))?;
+                self.own.clear();
+                self.rows.changes(kind, body, plan, &mut self.own)?;
+                let known = current.echo.is_some();
+                for change in &self.own {
+                    if let Some(ours) = &self.ours {
+                        current.size += ours.take(table, change, &mut current.echo)?;
+                    }
+                }
+                if !known && current.echo.is_some() && current.told {
+                    let text = "a transaction moves the marker of this pipeline after other changes, which no worker does; remove the pipeline's state and take a new snapshot";
+                    return Err(Error::Gap(text.to_owned()));
+                }
+                return Ok(Step::Done);
+            }
+            Rows::Others => return Ok(Step::Done),
+        };
+        if self.ours.is_some() && !is_whole(kind, body, plan) {
+            return Err(partial(&plan.schema.table));
+        }
         if !plan.settled
             && leaves_out(kind, body, plan)
             && let Some(name) = self.tables.place(&plan.schema.table)
@@ -314,7 +363,7 @@ impl Decoder {
         let current = self.current.take().ok_or(Error::Protocol("the end of no transaction"))?;
         self.taken.add(current.gtid);
         self.reached = self.reached.max(boundary(self.file, self.end));
-        if current.sent > 0 || !current.changes.is_empty() {
+        if current.told || current.echo.is_some() || !current.changes.is_empty() {
             self.done_size += current.size;
             let part = self.part(current, true);
             self.done.push(part);
@@ -323,7 +372,7 @@ impl Decoder {
     }
 
     fn part(&mut self, transaction: Transaction, complete: bool) -> TransactionPart {
-        let Transaction { gtid, commit_time, position, sent, changes, .. } = transaction;
+        let Transaction { gtid, commit_time, position, sent, changes, echo, .. } = transaction;
         let origin = match &mut self.origin {
             Some((origin, text)) if *origin == gtid.origin => text,
             other => &mut other.insert((gtid.origin, format!("{}:", gtid.origin))).1,
@@ -332,7 +381,7 @@ impl Decoder {
         id.push_str(origin);
         id.push_str(itoa::Buffer::new().format(gtid.number));
         let first = Position::Mysql(MysqlPosition { ordinal: sent, ..position });
-        TransactionPart { id: Arc::from(id), commit_time, first, changes, complete }
+        TransactionPart { id: Arc::from(id), commit_time, first, changes, complete, echo }
     }
 
     /// There is as much as one batch may hold.
@@ -351,10 +400,12 @@ impl Decoder {
         let full = self.is_full();
         self.done_size = 0;
         if let Some(mut current) = self.current.take() {
-            if full && !current.changes.is_empty() {
+            if full && current.has_news() {
                 let rest = Transaction {
                     sent: current.sent + current.changes.len() as u64,
+                    told: true,
                     changes: Vec::new(),
+                    echo: current.echo.as_ref().map(|echo| Echo { offset: echo.offset, ..Echo::default() }),
                     size: 0,
                     held: current.held.take(),
                     ..current
@@ -367,7 +418,7 @@ impl Decoder {
         }
         self.told = self.reached;
         let position = Position::Mysql(self.reached);
-        let inside = self.current.as_ref().is_some_and(|current| current.sent > 0);
+        let inside = self.current.as_ref().is_some_and(|current| current.told);
         let checkpoint =
             (!inside).then(|| Checkpoint { epoch: self.epoch.clone(), position, resume: self.taken.to_string() });
         SourceBatch { parts, checkpoint, reached: position }

@@ -11,6 +11,7 @@ mod decoder;
 mod event;
 mod lookahead;
 mod lookback;
+mod own;
 mod payload;
 mod plan;
 mod prepared;
@@ -30,12 +31,13 @@ use async_trait::async_trait;
 use decoder::Decoder;
 use lookahead::Lookahead;
 use lookback::Lookback;
+use own::Ours;
 use prepared::{Keep, Prepared};
 use pump::{Lookup, Pump};
 use std::sync::{Arc, Mutex, PoisonError};
 use sync_worker_core::database::Scope;
 use sync_worker_core::error::Result;
-use sync_worker_core::name::TableName;
+use sync_worker_core::name::{DatabaseName, TableName};
 use sync_worker_core::position::{Checkpoint, Epoch, Position};
 use sync_worker_core::source::{Source, SourceBatch};
 use tables::{Case, Tables};
@@ -148,6 +150,7 @@ pub(crate) async fn log_status(wire: &mut Wire) -> std::result::Result<LogStatus
 /// Opens the stream after the checkpoint or from now on. Returns where it starts.
 pub async fn open(
     config: &Config,
+    name: &DatabaseName,
     scope: &Scope,
     tables: Vec<(QualifiedName, TableName)>,
     from: Option<&Checkpoint>,
@@ -165,6 +168,10 @@ pub async fn open(
     }
     if wire.query_value("SELECT @@global.server_id").await? == "0" {
         let text = "server_id is 0, and such a server gives its log to nobody; SET PERSIST server_id = N; with a number that no other server has";
+        return Err(Error::Fatal(text.to_owned()));
+    }
+    if scope.two_way && wire.query_value("SELECT @@global.binlog_row_image").await? != "FULL" {
+        let text = "binlog_row_image is not FULL, and a two-way pipeline must see whole rows; SET GLOBAL binlog_row_image = 'FULL'; then reconnect every client";
         return Err(Error::Fatal(text.to_owned()));
     }
     let checksum = wire.query_value("SELECT @@global.binlog_checksum").await? != "NONE";
@@ -191,6 +198,9 @@ pub async fn open(
     let tables = Tables::new(tables, case, collations);
     let mut decoder = Decoder::new(tables, epoch, position, taken, Prepared::new(&scope.spill, Keep::Ours)?);
     decoder.set_checksum(checksum);
+    if scope.two_way {
+        decoder.set_two_way(Ours::new(scope, name));
+    }
     let (sender, batches) = mpsc::channel(BATCHES);
     let ahead = Lookahead { config: config.clone(), scope: scope.clone(), checksum };
     let lookup = Lookup { config: config.clone(), client: None, ahead };

@@ -6,6 +6,7 @@ use crate::codec::{CUT, Format, Invalid, Scratch, binlog, json_diff, take, take_
 use crate::error::Error;
 use crate::wire::lenenc;
 use sync_worker_core::change::{Change, Op};
+use sync_worker_core::name::TableName;
 use sync_worker_core::row::{Row, RowBuilder};
 use sync_worker_core::value::{Cell, Damaged, Value};
 
@@ -49,6 +50,23 @@ pub fn leaves_out(kind: u8, mut body: &[u8], plan: &Plan) -> bool {
     matches!(kind, event::WRITE_ROWS | event::WRITE_ROWS_V1)
         && first_images(kind, &mut body, plan)
             .is_ok_and(|present| plan.columns.iter().enumerate().any(|(at, column)| column.wanted && !present.has(at)))
+}
+
+/// Whether all images of an event have all columns that are wanted. What can't be read is refused where it is read.
+pub fn is_whole(kind: u8, mut body: &[u8], plan: &Plan) -> bool {
+    let body = &mut body;
+    let whole =
+        |present: Present<'_>| plan.columns.iter().enumerate().all(|(at, column)| !column.wanted || present.has(at));
+    let updates = matches!(kind, event::UPDATE_ROWS | event::UPDATE_ROWS_V1 | event::PARTIAL_UPDATE_ROWS);
+    first_images(kind, body, plan).map_or(true, whole)
+        && (!updates || Present::read(body, plan.columns.len()).map_or(true, whole))
+}
+
+/// An event of a two-way pipeline that leaves columns out.
+pub fn partial(table: &TableName) -> Error {
+    Error::Fatal(format!(
+        "the log has a change of table {table} without all of its columns, which a two-way pipeline must see (a session has set binlog_row_image); SET GLOBAL binlog_row_image = 'FULL', let no session set it, then remove the pipeline's state and take a new snapshot"
+    ))
 }
 
 /// Why an image can't be taken: the column, and what is wrong with it.

@@ -1,11 +1,13 @@
 //! Which tables of the log are the pipeline's, and how their rows are read.
 
 use super::collations::Collations;
+use super::own::OwnTable;
 use super::plan::{Catalogs, Plan};
 use super::statement::Name;
 use super::table_map;
 use crate::catalog::{QualifiedName, Table};
 use crate::error::Error;
+use crate::own_tables;
 use std::collections::HashMap;
 use std::sync::Arc;
 use sync_worker_core::name::TableName;
@@ -37,6 +39,15 @@ impl Case {
 enum Known {
     Ignored,
     Planned(Arc<Plan>),
+    Own(OwnTable, Arc<Plan>),
+}
+
+/// Whose rows have a table's number.
+pub enum Rows<'a> {
+    Pipeline(&'a Arc<Plan>),
+    /// Of marker or parked rows, ours or another pipeline's.
+    Own(OwnTable, &'a Arc<Plan>),
+    Others,
 }
 
 /// What a table map asks for.
@@ -57,6 +68,8 @@ pub struct Tables {
     learned: Option<(QualifiedName, Option<Table>)>,
     /// Definitions that hold where the stream stands, until a statement in the log alters the table.
     settled: HashMap<TableName, Table>,
+    /// Marker and parked rows are looked at.
+    own: bool,
 }
 
 impl Tables {
@@ -69,16 +82,29 @@ impl Tables {
             maps: HashMap::new(),
             learned: None,
             settled: HashMap::new(),
+            own: false,
         }
     }
 
-    /// Whether a table map event is about a table of the pipeline.
+    /// From now on marker and parked rows are of interest too.
+    pub fn show_own(&mut self) {
+        self.own = true;
+    }
+
+    fn own(&self, database: &str, table: &str) -> Option<OwnTable> {
+        if !self.own || !self.case.same(own_tables::DATABASE, database) {
+            return None;
+        }
+        OwnTable::ALL.into_iter().find(|own| self.case.same(own.as_str(), table))
+    }
+
+    /// Whether a table map event is about a table of the pipeline, or one of the worker's own that is of interest.
     pub fn is_ours(&self, body: &[u8]) -> Result<bool, Error> {
         let cut = |invalid: crate::codec::Invalid| Error::Protocol(invalid.0);
         let mut rest = body;
         table_map::table_id(&mut rest).map_err(cut)?;
         let (database, table) = table_map::names(rest).map_err(cut)?;
-        Ok(self.named(database, table).is_some())
+        Ok(self.named(database, table).is_some() || self.own(database, table).is_some())
     }
 
     /// Takes a table map event's body.
@@ -96,7 +122,16 @@ impl Tables {
             None => {
                 let (database, table) = table_map::names(rest).map_err(cut)?;
                 match self.named(database, table).cloned() {
-                    None => Known::Ignored,
+                    None => match self.own(database, table) {
+                        None => Known::Ignored,
+                        Some(own) => {
+                            let map = table_map::parse(rest).map_err(cut)?;
+                            let table = TableName::new(&format!("{}.{}", own_tables::DATABASE, own.as_str()));
+                            // The log alone describes types as plain as these.
+                            let plan = Plan::new(&table, &map, Catalogs::default(), &self.collations)?;
+                            Known::Own(own, Arc::new(plan))
+                        }
+                    },
                     Some((name, table)) => {
                         let Some((_, catalog)) = self.learned.take().filter(|(learned, _)| *learned == name) else {
                             return Ok(Asked::Catalog(name));
@@ -149,11 +184,12 @@ impl Tables {
         self.scope.iter().find(|(_, own)| own == table).map(|(name, _)| name)
     }
 
-    /// How to read rows of the table with this number; None where they are not ours.
-    pub fn plan(&self, number: u64) -> Result<Option<&Arc<Plan>>, Error> {
+    /// How to read rows of the table with this number.
+    pub fn rows(&self, number: u64) -> Result<Rows<'_>, Error> {
         match self.numbers.get(&number) {
-            Some((_, Known::Planned(plan))) => Ok(Some(plan)),
-            Some((_, Known::Ignored)) => Ok(None),
+            Some((_, Known::Planned(plan))) => Ok(Rows::Pipeline(plan)),
+            Some((_, Known::Own(own, plan))) => Ok(Rows::Own(*own, plan)),
+            Some((_, Known::Ignored)) => Ok(Rows::Others),
             None => Err(Error::Protocol("rows without a table map")),
         }
     }
@@ -190,7 +226,7 @@ impl Tables {
     pub fn schema(&mut self, name: &QualifiedName, table: &TableName) -> Option<Arc<Schema>> {
         let planned = self.maps.values().find_map(|known| match known {
             Known::Planned(plan) if plan.schema.table == *table => Some(plan.schema.clone()),
-            Known::Planned(_) | Known::Ignored => None,
+            Known::Planned(_) | Known::Own(..) | Known::Ignored => None,
         });
         planned.or_else(|| {
             let (_, catalog) = self.learned.take().filter(|(learned, _)| learned == name)?;

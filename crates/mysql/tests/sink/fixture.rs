@@ -138,8 +138,13 @@ impl Fixture {
         };
         let password = Opts::from_url(&url).unwrap().pass().map(|text| Secret::new(text.to_owned()));
         let config = Config { url: format!("{base}/{database}"), password, server_id: None };
-        let scope =
-            Scope { installation: database.as_str().into(), pipeline: "p".into(), tables, spill: std::env::temp_dir() };
+        let scope = Scope {
+            installation: database.as_str().into(),
+            pipeline: "p".into(),
+            tables,
+            two_way: false,
+            spill: std::env::temp_dir(),
+        };
         let marker = Marker { offset: None, log: "log".into(), digest: 0, epoch: 0, writes: 0 };
         let parked = Lot::default();
         let mut fixture = Self { database, conn, config, scope, parked, marker, sink: None };
@@ -165,7 +170,7 @@ impl Fixture {
         }
         let offset = Some(Offset(from + writes.len() as u64));
         let marker = Marker { offset, digest: 7 + from, writes: self.marker.writes + 1, ..self.marker.clone() };
-        WriteBatch { expected: self.marker.clone(), marker, writes, unpark: Vec::new() }
+        WriteBatch { expected: self.marker.clone(), marker, writes, unpark: Vec::new(), retry: false }
     }
 
     pub async fn try_apply(&mut self, batch: &WriteBatch) -> Result<Applied> {

@@ -4,6 +4,7 @@ mod contract;
 mod failures;
 mod fixture;
 mod folding;
+mod guard;
 mod marker;
 mod order;
 mod parking;

@@ -164,7 +164,7 @@ async fn what_was_refused_arrives_in_the_end() {
     for (change, offset) in waiting {
         let mut batch = f.batch(Vec::new());
         batch.marker.offset = f.marker.offset;
-        batch.writes = vec![again(Write { change, offset, parked: true })];
+        batch.writes = vec![again(Write { change, offset, parked: true, over: None })];
         let applied = f.try_apply_with(&batch, &lot).await.unwrap();
         assert!(applied.refused.is_empty(), "{applied:?}");
         lot.settle(&batch, &applied.refused);

@@ -33,6 +33,7 @@ impl Fixture {
                 .iter()
                 .map(|name| TableAt { table: (*name).into(), name: (*name).to_owned(), document: Default::default() })
                 .collect(),
+            two_way: false,
             spill: spill.path().join("spill"),
         };
         let mysql = Mysql::new("shop".into(), config)?;

@@ -7,4 +7,5 @@ mod inspect;
 mod resume;
 mod shapes;
 mod stream;
+mod two_way;
 mod values;

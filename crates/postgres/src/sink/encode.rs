@@ -182,6 +182,7 @@ fn put_text(text: &str, out: &mut BytesMut) -> Result<(), Refusal> {
 
 /// A one-dimensional array under way to the server. Its `Debug` shows no value: the driver prints parameters when its
 /// debug log is on (invariant 11).
+#[derive(Clone)]
 pub struct Array {
     element: Element,
     count: i32,

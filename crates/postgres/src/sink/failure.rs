@@ -54,6 +54,11 @@ impl Failure {
         self.code() == "0A000" || self.code().starts_with("42") && self.code() != "42501"
     }
 
+    /// Two transactions want what only one can have: the other one is repeated.
+    pub fn is_conflict(&self) -> bool {
+        matches!(self.code(), "40001" | "40P01")
+    }
+
     /// This very row is at fault, and perhaps no other one.
     pub fn is_of_row(&self) -> bool {
         match self.class {

@@ -3,60 +3,35 @@
 use super::encode::{Array, Element};
 use super::failure::SUPERSEDED;
 use super::pipeline::{Parameter, Pipeline};
-use crate::client::{Client, identifier, literal};
-use crate::error::Error;
+use crate::client::{Client, literal};
+use crate::own::Owner;
 use bytes::Bytes;
 use sync_worker_core::convert::Refusal;
+use sync_worker_core::echo::WRITTEN;
+use sync_worker_core::guard::Image;
 use sync_worker_core::name::TableName;
-use sync_worker_core::record::{Offset, Partition};
+use sync_worker_core::record::Offset;
 use sync_worker_core::row::Key;
 use sync_worker_core::sink::{Marker, ParkedKey, Progress};
 use sync_worker_core::value::Value;
 use tokio_postgres::Statement;
 
-/// Any number that nobody else takes an advisory lock on; ASCII for `syncwork`.
-const ADVISORY_LOCK: i64 = 0x7379_6e63_776f_726b;
-
-/// A fill factor this low lets the marker be updated in place for the life of the table.
-const CREATE: &str = r#"
-CREATE TABLE IF NOT EXISTS sync_worker.progress (
-    installation text NOT NULL, pipeline text NOT NULL, database text NOT NULL, partition int4 NOT NULL,
-    "offset" int8, log text NOT NULL, digest int8 NOT NULL, epoch int8 NOT NULL, writes int8 NOT NULL,
-    PRIMARY KEY (installation, pipeline, database, partition)
-) WITH (fillfactor = 10);
-CREATE TABLE IF NOT EXISTS sync_worker.parked (
-    installation text NOT NULL, pipeline text NOT NULL, database text NOT NULL, partition int4 NOT NULL,
-    table_name text NOT NULL, key_digest bytea NOT NULL, key bytea NOT NULL, "offset" int8 NOT NULL,
-    reason text NOT NULL, seen bytea,
-    PRIMARY KEY (installation, pipeline, database, partition, table_name, key_digest)
-)"#;
-
-/// Whose marker and parked rows are meant.
-#[derive(Clone, Debug)]
-pub struct Owner {
-    pub installation: String,
-    pub pipeline: String,
-    pub database: String,
-    pub partition: Partition,
+/// An owner's columns as literals.
+fn values(owner: &Owner) -> String {
+    let [installation, pipeline, database] =
+        [&owner.installation, &owner.pipeline, &owner.database].map(|name| literal(name));
+    format!("{installation}, {pipeline}, {database}, {}", owner.partition.0)
 }
 
-impl Owner {
-    /// Its columns as literals.
-    fn values(&self) -> String {
-        let [installation, pipeline, database] =
-            [&self.installation, &self.pipeline, &self.database].map(|name| literal(name));
-        format!("{installation}, {pipeline}, {database}, {}", self.partition.0)
-    }
-
-    fn rows(&self) -> String {
-        format!("(installation, pipeline, database, partition) = ({})", self.values())
-    }
+fn mine(owner: &Owner) -> String {
+    format!("(installation, pipeline, database, partition) = ({})", values(owner))
 }
 
 /// The statements about marker and parked rows, prepared.
 pub struct Ledger {
     advance: Statement,
     park: Statement,
+    mark_written: Statement,
     unpark: Statement,
     unpark_table: Statement,
 }
@@ -68,6 +43,8 @@ pub struct ParkedRows {
     keys: Array,
     offsets: Array,
     reasons: Array,
+    /// NULL where the version was refused.
+    seen: Array,
 }
 
 impl Default for ParkedRows {
@@ -78,16 +55,28 @@ impl Default for ParkedRows {
             keys: Array::new(Element::Bytea),
             offsets: Array::new(Element::Int8),
             reasons: Array::new(Element::Text),
+            seen: Array::new(Element::Bytea),
         }
     }
 }
 
 impl ParkedRows {
-    pub fn push(&mut self, table: &TableName, key: &Key, offset: Offset, reason: &str) -> Result<(), Refusal> {
+    pub fn push(
+        &mut self,
+        table: &TableName,
+        key: &Key,
+        offset: Offset,
+        reason: &str,
+        seen: Option<Image>,
+    ) -> Result<(), Refusal> {
         self.push_key(table, key)?;
         self.keys.push(Value::Bytes(key.as_bytes()))?;
         self.offsets.push(Value::Int(signed(offset.0)))?;
-        self.reasons.push(Value::Text(reason))
+        self.reasons.push(Value::Text(reason))?;
+        match seen {
+            Some(image) => self.seen.push(Value::Bytes(&image.to_bytes())),
+            None => self.seen.push(Value::Null),
+        }
     }
 
     /// A key alone, for [`Ledger::unpark`].
@@ -117,39 +106,9 @@ fn unsigned(value: i64) -> u64 {
     value as u64
 }
 
-/// Makes the schema and its tables where they are missing. Safe against others who do the same.
-pub async fn create(client: &Client) -> Result<(), Error> {
-    let doing = "a look at sync_worker.progress";
-    let there =
-        "SELECT to_regclass('sync_worker.progress') IS NOT NULL AND to_regclass('sync_worker.parked') IS NOT NULL";
-    if client.value(doing, there).await?.as_deref() == Some("t") {
-        return Ok(());
-    }
-    // An administrator may have made the schema for a user that may not: asking for it again would fail.
-    let schema = client.value(doing, "SELECT to_regnamespace('sync_worker') IS NULL").await?;
-    let schema = if schema.as_deref() == Some("t") { "CREATE SCHEMA IF NOT EXISTS sync_worker;" } else { "" };
-    // IF NOT EXISTS alone fails when two sessions pass it at the same time.
-    let sql = format!("BEGIN; SELECT pg_advisory_xact_lock({ADVISORY_LOCK}); {schema} {CREATE}; COMMIT");
-    let Err(error) = client.batch_execute(&sql).await else { return Ok(()) };
-    let error = Error::driver("the creation of the schema sync_worker", &error);
-    if error.code() != Some("42501") {
-        return Err(error);
-    }
-    client.rows("a rollback", "ROLLBACK").await?;
-    let whose = client.rows("a look at the session", "SELECT current_user, current_database()").await?;
-    let name = |at| whose.first().and_then(|row| row.get(at)).map(identifier).unwrap_or_default();
-    Err(Error::Fatal(format!(
-        "the target's user may not create the schema sync_worker; GRANT CREATE ON DATABASE {} TO {}, or as an administrator: \
-         CREATE SCHEMA sync_worker AUTHORIZATION {}",
-        name(1),
-        name(0),
-        name(0)
-    )))
-}
-
 /// Takes the marker over under a new epoch and reads what is parked.
 pub async fn take_over(client: &mut Client, owner: &Owner, log: &str) -> Result<Progress, tokio_postgres::Error> {
-    let (values, rows) = (owner.values(), owner.rows());
+    let (values, rows) = (values(owner), mine(owner));
     let transaction = client.transaction().await?;
     transaction.batch_execute("SET LOCAL lock_timeout = '1s'").await?;
     let sql = format!(
@@ -169,15 +128,19 @@ pub async fn take_over(client: &mut Client, owner: &Owner, log: &str) -> Result<
         epoch: unsigned(row.try_get(3)?),
         writes: unsigned(row.try_get(4)?),
     };
-    let sql = format!("SELECT table_name, key, \"offset\", reason FROM sync_worker.parked WHERE {rows} ORDER BY 3");
+    let sql =
+        format!("SELECT table_name, key, \"offset\", reason, seen FROM sync_worker.parked WHERE {rows} ORDER BY 3");
     let parked = transaction.query(&sql, &[]).await?;
     transaction.commit().await?;
     let parked = parked.iter().map(|row| {
+        let seen: Option<Vec<u8>> = row.try_get(4)?;
         Ok(ParkedKey {
             table: TableName::new(row.try_get(0)?),
             key: Key::from_bytes(Bytes::from(row.try_get::<_, Vec<u8>>(1)?)),
             offset: Offset(unsigned(row.try_get(2)?)),
             reason: row.try_get(3)?,
+            // What can't be read was no image of a row that anything may be written over.
+            seen: seen.map(|seen| Image::from_bytes(&seen).unwrap_or(Image::Row([0; 16]))),
         })
     });
     Ok(Progress { marker, parked: parked.collect::<Result<_, tokio_postgres::Error>>()? })
@@ -185,7 +148,7 @@ pub async fn take_over(client: &mut Client, owner: &Owner, log: &str) -> Result<
 
 impl Ledger {
     pub async fn prepare(client: &Client, owner: &Owner) -> Result<Self, tokio_postgres::Error> {
-        let (values, rows) = (owner.values(), owner.rows());
+        let (values, rows) = (values(owner), mine(owner));
         // The cast fails at run time only, and its text comes back in the message.
         let check = format!("('{SUPERSEDED} ' || count(*))::pg_catalog.int4");
         let advance = format!(
@@ -195,22 +158,27 @@ impl Ledger {
         );
         let park = format!(
             "INSERT INTO sync_worker.parked (installation, pipeline, database, partition, table_name, key_digest, key, \
-             \"offset\", reason) SELECT {values}, u.* FROM unnest($1::text[], $2::bytea[], $3::bytea[], $4::int8[], \
-             $5::text[]) AS u ON CONFLICT (installation, pipeline, database, partition, table_name, key_digest) \
-             DO UPDATE SET key = EXCLUDED.key, \"offset\" = EXCLUDED.\"offset\", reason = EXCLUDED.reason, seen = NULL"
+             \"offset\", reason, seen) SELECT {values}, u.* FROM unnest($1::text[], $2::bytea[], $3::bytea[], $4::int8[], \
+             $5::text[], $6::bytea[]) AS u ON CONFLICT (installation, pipeline, database, partition, table_name, key_digest) \
+             DO UPDATE SET key = EXCLUDED.key, \"offset\" = EXCLUDED.\"offset\", reason = EXCLUDED.reason, seen = EXCLUDED.seen"
+        );
+        let mark_written = format!(
+            "UPDATE sync_worker.parked AS p SET reason = '{WRITTEN}' FROM unnest($1::text[], $2::bytea[]) AS u(t, d) \
+             WHERE {rows} AND p.table_name = u.t AND p.key_digest = u.d"
         );
         let unpark = format!(
             "DELETE FROM sync_worker.parked AS p USING unnest($1::text[], $2::bytea[]) AS u(t, d) \
              WHERE {rows} AND p.table_name = u.t AND p.key_digest = u.d"
         );
         let unpark_table = format!("DELETE FROM sync_worker.parked WHERE {rows} AND table_name = ANY ($1::text[])");
-        let (advance, park, unpark, unpark_table) = futures::try_join!(
+        let (advance, park, mark_written, unpark, unpark_table) = futures::try_join!(
             client.prepare(&advance),
             client.prepare(&park),
+            client.prepare(&mark_written),
             client.prepare(&unpark),
             client.prepare(&unpark_table)
         )?;
-        Ok(Self { advance, park, unpark, unpark_table })
+        Ok(Self { advance, park, mark_written, unpark, unpark_table })
     }
 
     /// Moves the marker from exactly what was expected, else fails as superseded (invariant 2).
@@ -231,9 +199,15 @@ impl Ledger {
     }
 
     pub async fn park(&self, pipeline: &mut Pipeline<'_>, rows: ParkedRows) {
-        let ParkedRows { tables, digests, keys, offsets, reasons } = rows;
-        let arrays = [tables, digests, keys, offsets, reasons];
+        let ParkedRows { tables, digests, keys, offsets, reasons, seen } = rows;
+        let arrays = [tables, digests, keys, offsets, reasons, seen];
         pipeline.execute_with(&self.park, arrays.into_iter().map(parameter).collect()).await;
+    }
+
+    /// Says that a retry has written the versions of these keys, right before their parked rows go.
+    pub async fn mark_written(&self, pipeline: &mut Pipeline<'_>, rows: &ParkedRows) {
+        let arrays = [rows.tables.clone(), rows.digests.clone()];
+        pipeline.execute_with(&self.mark_written, arrays.into_iter().map(parameter).collect()).await;
     }
 
     pub async fn unpark(&self, pipeline: &mut Pipeline<'_>, rows: ParkedRows) {

@@ -18,6 +18,7 @@
 
 mod encode;
 mod failure;
+mod guard;
 mod items;
 mod marker;
 mod numeric;
@@ -32,14 +33,13 @@ mod target;
 
 use crate::config::Config;
 use crate::error::Error;
+use crate::own::Owner;
 use async_trait::async_trait;
 use failure::Failure;
-use marker::Owner;
 use session::Session;
 use sync_worker_core::database::Scope;
 use sync_worker_core::error::Result;
 use sync_worker_core::name::DatabaseName;
-use sync_worker_core::record::Partition;
 use sync_worker_core::sink::{Applied, Parking, Progress, Sink, WriteBatch};
 
 /// Applies one partition of a pipeline to a PostgreSQL database.
@@ -54,12 +54,7 @@ pub struct PostgresSink {
 impl PostgresSink {
     /// Connects and looks at the target's tables; one that is not there is Fatal. Changes nothing.
     pub async fn connect(config: &Config, name: &DatabaseName, scope: &Scope) -> Result<Self, Error> {
-        let owner = Owner {
-            installation: scope.installation.as_str().to_owned(),
-            pipeline: scope.pipeline.as_str().to_owned(),
-            database: name.as_str().to_owned(),
-            partition: Partition::default(),
-        };
+        let owner = Owner::of(scope, name);
         let session = Session::open(config, scope, &owner).await?;
         Ok(Self { config: config.clone(), scope: scope.clone(), owner, session: Some(session) })
     }

@@ -70,6 +70,21 @@ impl Session {
     }
 
     async fn all_rows(&mut self, batch: &WriteBatch, parking: &dyn Parking) -> Result<Applied, Attempt> {
+        let mut applied = self.each_row(batch, false).await?;
+        if !applied.refused.is_empty() {
+            parking.park(batch, &applied.refused).await?; // invariant 2
+        }
+        let steps = collapse(&batch.writes, 0..batch.writes.len(), &HashMap::new())?;
+        let mut pipeline = Pipeline::new(&self.client);
+        self.settle(&mut pipeline, batch, &steps, &applied.refused).await?;
+        finish(pipeline, 0, &[], parking.pending(batch), &mut applied).await?;
+        Ok(applied)
+    }
+
+    /// Writes the rows in the transaction that is open. Guarded ones are known to be there or not to be: none is written
+    /// over a row that has come since.
+    pub async fn each_row(&mut self, batch: &WriteBatch, guarded: bool) -> Result<Applied, Attempt> {
+        self.exact = guarded;
         let mut applied = Applied { row_by_row: true, ..Applied::default() };
         let mut refusing = Refusing::default();
         let mut next = 0;
@@ -90,13 +105,6 @@ impl Session {
         }
         applied.refused = refusing.reasons.into_values().collect();
         applied.refused.sort_by_key(|refused| refused.write);
-        if !applied.refused.is_empty() {
-            parking.park(batch, &applied.refused).await?; // invariant 2
-        }
-        let steps = collapse(&batch.writes, 0..batch.writes.len(), &HashMap::new())?;
-        let mut pipeline = Pipeline::new(&self.client);
-        self.settle(&mut pipeline, batch, &steps, &applied.refused).await?;
-        finish(pipeline, 0, &[], parking.pending(batch), &mut applied).await?;
         Ok(applied)
     }
 
@@ -247,7 +255,7 @@ impl Session {
             Some(row) => !row.is_partial()?,
             None => false,
         };
-        if version.effect == Effect::Update && complete || version.effect == Effect::Insert {
+        if !self.exact && (version.effect == Effect::Update && complete || version.effect == Effect::Insert) {
             version.effect = Effect::Upsert;
         }
         let mut builder = self.builder(Missing::Told);

@@ -2,13 +2,15 @@
 
 use super::Attempt;
 use super::failure::Failure;
+use super::guard::Look;
 use super::items::{Missing, Order, Plans};
-use super::marker::{self, Ledger, Owner};
+use super::marker::{self, Ledger};
 use super::plan::Plan;
 use super::target::Target;
 use crate::client::{self, Client, Purpose, literal};
 use crate::config::{Config, SessionReplicationRole};
 use crate::error::Error;
+use crate::own::{self, Owner};
 use std::collections::HashMap;
 use std::sync::Arc;
 use sync_worker_core::collapse::collapse;
@@ -36,6 +38,7 @@ const WATCHFUL: u32 = 32;
 pub struct Session {
     pub client: Client,
     pipeline: String,
+    two_way: bool,
     names: HashMap<TableName, String>,
     pub plans: Plans,
     pub ranks: HashMap<SchemaId, usize>,
@@ -44,6 +47,10 @@ pub struct Session {
     pub ledger: Option<Ledger>,
     watchful: u32,
     pub overwriting: u32,
+    /// Row by row, an insert is an insert and an update finds its row; else either may be both.
+    pub exact: bool,
+    /// How rows are read before they are written over, two-way.
+    pub looks: HashMap<SchemaId, Look>,
     written: u64,
     replan_at: u64,
 }
@@ -59,6 +66,7 @@ impl Session {
         Ok(Self {
             client,
             pipeline: owner.pipeline.clone(),
+            two_way: scope.two_way,
             names,
             plans: Plans::new(),
             ranks: HashMap::new(),
@@ -66,13 +74,15 @@ impl Session {
             ledger: None,
             watchful: 0,
             overwriting: 0,
+            exact: false,
+            looks: HashMap::new(),
             written: 0,
             replan_at: REPLAN_FIRST,
         })
     }
 
     pub async fn take_over(&mut self, owner: &Owner, log: &str) -> Result<Progress, Error> {
-        marker::create(&self.client).await?;
+        own::create(&self.client).await?;
         let doing = "the takeover of sync_worker.progress";
         let progress = match marker::take_over(&mut self.client, owner, log).await {
             Ok(progress) => progress,
@@ -96,6 +106,9 @@ impl Session {
     }
 
     pub async fn apply(&mut self, batch: &WriteBatch, parking: &dyn Parking) -> Result<Applied> {
+        if self.two_way {
+            return self.guarded(batch, parking).await;
+        }
         self.plan(&batch.writes).await?;
         let steps = collapse(&batch.writes, 0..batch.writes.len(), &HashMap::new()).map_err(Error::Damaged)?;
         let mut missing = if self.watchful > 0 { Missing::Told } else { Missing::Fails };
@@ -129,7 +142,7 @@ impl Session {
     }
 
     /// A row with the key of an insert was there.
-    fn is_of_key(&self, failure: &Failure) -> bool {
+    pub fn is_of_key(&self, failure: &Failure) -> bool {
         failure.unique_index().is_some_and(|name| self.plans.values().any(|plan| plan.is_key_index(name)))
     }
 
@@ -147,7 +160,7 @@ impl Session {
     }
 
     /// Plans every schema that the writes use. One that is new has the target's catalog read again.
-    async fn plan(&mut self, writes: &[Write]) -> Result<(), Error> {
+    pub async fn plan(&mut self, writes: &[Write]) -> Result<(), Error> {
         let mut known = None;
         let mut added = false;
         for write in writes {

@@ -260,7 +260,7 @@ impl Session {
         for refused in refused {
             let write = &batch.writes[refused.write];
             let Some(key) = write.change.key()? else { continue };
-            parked.push(write.change.table(), &key, write.offset, &refused.reason).map_err(too_large)?;
+            parked.push(write.change.table(), &key, write.offset, &refused.reason, None).map_err(too_large)?;
         }
         let ledger = self.ledger()?;
         if !truncated.is_empty() {

@@ -23,6 +23,18 @@ pub enum Kind {
 /// Which of a plan's columns a statement is about; None for all of them.
 pub type Mask = Option<Box<[bool]>>;
 
+/// Reads and locks rows by key: the place of each key (from 1), and the row in the plan's columns as the server prints it.
+pub fn look(plan: &Plan) -> String {
+    let text = Text { plan, columns: plan.key.clone() };
+    let columns = plan.columns.iter().map(|column| format!("t.{}", column.sql_name)).collect::<Vec<_>>().join(", ");
+    format!(
+        "SELECT u.n, ROW({columns})::text FROM {} JOIN {} AS t ON {} FOR UPDATE OF t",
+        text.source(false, true),
+        plan.target.sql_only,
+        text.key_matches(false)
+    )
+}
+
 /// How the columns of a statement's arrays are called.
 fn column(at: usize) -> String {
     format!("c{at}")

@@ -2,12 +2,13 @@
 
 use crate::error::Error;
 use crate::recent::Recent;
-use crate::source::pgoutput::{Message, streamed};
+use crate::source::pgoutput::{Message, Old, Tuple, streamed};
 use crate::source::relation::{Relations, Scratch, malformed};
 use crate::source::spill::{Replay, Spill};
 use std::sync::Arc;
 use std::time::Duration;
 use sync_worker_core::change::{Change, Op};
+use sync_worker_core::echo::Echo;
 use sync_worker_core::position::{Checkpoint, Epoch, Lsn, Position, PostgresPosition};
 use sync_worker_core::source::{SourceBatch, TransactionPart};
 use tokio::time::Instant;
@@ -51,6 +52,8 @@ struct Transaction {
     /// The ordinal of the first change in `changes`.
     first: u64,
     changes: Vec<Change>,
+    /// It is ours: what has been seen of marker and parked rows since the last part.
+    echo: Option<Echo>,
     /// It was taken before.
     skipped: bool,
 }
@@ -65,14 +68,17 @@ struct Replaying {
 impl Transaction {
     fn new(xid: u32, commit: Lsn, commit_time: i64, skipped: bool) -> Self {
         let id = Arc::from(itoa::Buffer::new().format(xid));
-        Self { xid, id, commit, commit_time, first: 0, changes: Vec::new(), skipped }
+        Self { xid, id, commit, commit_time, first: 0, changes: Vec::new(), echo: None, skipped }
     }
 
     fn part(&mut self, complete: bool) -> TransactionPart {
         let changes = std::mem::take(&mut self.changes);
         let first = Position::Postgres(PostgresPosition { commit: self.commit, ordinal: self.first });
         self.first += changes.len() as u64;
-        TransactionPart { id: self.id.clone(), commit_time: self.commit_time, first, changes, complete }
+        // What goes on is still ours.
+        let next = self.echo.as_ref().map(|echo| Echo { offset: echo.offset, ..Echo::default() });
+        let echo = std::mem::replace(&mut self.echo, next);
+        TransactionPart { id: self.id.clone(), commit_time: self.commit_time, first, changes, complete, echo }
     }
 }
 
@@ -201,7 +207,7 @@ impl Assembly {
     }
 
     fn committed(&mut self, mut open: Transaction, end: Lsn) {
-        if open.first > 0 || !open.changes.is_empty() {
+        if open.first > 0 || !open.changes.is_empty() || open.echo.is_some() {
             self.xids.push(open.xid);
             self.parts.push(open.part(true));
         }
@@ -268,18 +274,24 @@ fn change(
 ) -> Result<usize, Error> {
     let change = match message {
         Message::Insert { relation, new } => {
-            let Some(table) = relations.get(*relation)? else { return Ok(0) };
+            let Some(table) = relations.get(*relation)? else {
+                return own(open, relations, *relation, None, Some(*new));
+            };
             let after = Some(table.after(*new, None, scratch)?);
             Change { schema: table.schema.clone(), op: Op::Create, before: None, after }
         }
         Message::Update { relation, old, new } => {
-            let Some(table) = relations.get(*relation)? else { return Ok(0) };
+            let Some(table) = relations.get(*relation)? else {
+                return own(open, relations, *relation, old.as_ref(), Some(*new));
+            };
             let before = old.as_ref().map(|old| table.before(old, scratch)).transpose()?;
             let after = Some(table.after(*new, old.as_ref(), scratch)?);
             Change { schema: table.schema.clone(), op: Op::Update, before, after }
         }
         Message::Delete { relation, old } => {
-            let Some(table) = relations.get(*relation)? else { return Ok(0) };
+            let Some(table) = relations.get(*relation)? else {
+                return own(open, relations, *relation, Some(old), None);
+            };
             let before = Some(table.before(old, scratch)?);
             Change { schema: table.schema.clone(), op: Op::Delete, before, after: None }
         }
@@ -305,4 +317,18 @@ fn change(
     let bytes = change.size() + CHANGE_BYTES;
     open.changes.push(change);
     Ok(bytes)
+}
+
+/// Follows marker and parked rows; a change of any other table is none of ours.
+fn own(
+    open: &mut Transaction,
+    relations: &Relations,
+    relation: u32,
+    old: Option<&Old<'_>>,
+    new: Option<Tuple<'_>>,
+) -> Result<usize, Error> {
+    match relations.own(relation) {
+        Some((owner, table)) => table.follow(owner, old, new, &mut open.echo),
+        None => Ok(0),
+    }
 }

@@ -9,6 +9,7 @@
 //! The engine's task reads and decodes; `feedback` alone writes to the socket, from a task of its own.
 
 mod assembly;
+mod echo;
 mod feedback;
 mod open;
 pub mod pgoutput;

@@ -4,6 +4,7 @@ use crate::catalog::{self, Qualified, ReplicaIdentity, Table};
 use crate::client::{self, Client, Purpose, identifier, literal};
 use crate::config::Config;
 use crate::error::Error;
+use crate::own::{self, Owner};
 use crate::recent::Recent;
 use crate::source::feedback::Feedback;
 use crate::source::relation::Relations;
@@ -34,6 +35,15 @@ pub async fn open(
         return Err(Error::Fatal(format!("wal_level of PostgreSQL at {server} is not logical: {cure}")));
     }
     let tables = tables(&client, scope).await?;
+    let mut published = tables.clone();
+    if scope.two_way {
+        own::create(&client).await?;
+        for table in [own::PROGRESS, own::PARKED] {
+            let name = Qualified { schema: own::SCHEMA.to_owned(), table: table.to_owned() };
+            let made = catalog::table(&client, &name).await?;
+            published.push(made.ok_or_else(|| Error::Fatal(format!("table {name} is gone: start again")))?);
+        }
+    }
     let address = config.address()?;
     let mut connection = Connection::connect(&address, &server).await?;
     let (epoch, end) = identify(&mut connection).await?;
@@ -42,9 +52,9 @@ pub async fn open(
         Some(from) => {
             let resume = resume(from)?;
             check(&client, database, &name, from, (&epoch, end), &address.database).await?;
-            check_tables(&client, database, &name, &tables).await?;
+            check_tables(&client, database, &name, &published).await?;
             recent.assume_waiting(&client).await?;
-            if slot::publish(&client, &name, &tables).await? == Publication::Altered {
+            if slot::publish(&client, &name, &published).await? == Publication::Altered {
                 tracing::warn!(
                     publication = name,
                     "the publication had other tables than the pipeline and was changed"
@@ -56,11 +66,11 @@ pub async fn open(
         None => {
             // A slot without a checkpoint is one that a crash left behind: nothing rests on it.
             slot::drop_slot(&client, &name).await?;
-            slot::publish(&client, &name, &tables).await?;
+            slot::publish(&client, &name, &published).await?;
             slot::create(&client, &name, config.failover_slot).await?
         }
     };
-    slot::remember(&client, &name, &tables).await?;
+    slot::remember(&client, &name, &published).await?;
     let spill = Spill::new(&scope.spill)?;
     let sql = format!(
         "START_REPLICATION SLOT {name} LOGICAL {start} (proto_version '2', streaming 'on', publication_names {})",
@@ -68,10 +78,11 @@ pub async fn open(
     );
     start_stream(&mut connection, &client, &name, &sql).await?;
     let (receiver, sender) = connection.into_stream();
-    let membership = Membership::now(&client, &name, &tables).await?;
+    let membership = Membership::now(&client, &name, &published).await?;
     let feedback = Feedback::start(sender, start, config, membership);
     let oids = tables.iter().map(|table| (table.oid, table.name.clone())).collect();
-    let relations = Relations::new(config.clone(), client, &scope.tables, oids);
+    let owner = scope.two_way.then(|| Owner::of(scope, database));
+    let relations = Relations::new(config.clone(), client, &scope.tables, oids, owner);
     let checkpoint = from.cloned().unwrap_or_else(|| assembly::checkpoint(&epoch, start));
     let source =
         PostgresSource::new(database.clone(), receiver, feedback, relations, spill, server, (epoch, start, recent));
@@ -102,6 +113,9 @@ async fn tables(client: &Client, scope: &Scope) -> Result<Vec<Table>, Error> {
                 name.quoted()
             )));
         }
+        if scope.two_way && table.replica_identity != ReplicaIdentity::Full {
+            return Err(Error::Fatal(full_identity(&name)));
+        }
         table.schema(&at.table)?;
         if let Some(column) = table.extension_key() {
             let (column, kind) = (&column.name, &column.type_name);
@@ -113,6 +127,14 @@ async fn tables(client: &Client, scope: &Scope) -> Result<Vec<Table>, Error> {
         tables.push(table);
     }
     Ok(tables)
+}
+
+/// Whether a write was made over another one shows in the row before it alone.
+pub fn full_identity(name: &Qualified) -> String {
+    format!(
+        "table {name} has not replica identity FULL, which a two-way pipeline needs: ALTER TABLE {} REPLICA IDENTITY FULL",
+        name.quoted()
+    )
 }
 
 /// The server's identity, and where its log ends.

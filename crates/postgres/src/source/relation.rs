@@ -5,6 +5,8 @@ use crate::client::{self, Client, Purpose};
 use crate::codec::{self, Form};
 use crate::config::Config;
 use crate::error::Error;
+use crate::own::Owner;
+use crate::source::echo::OwnTable;
 use crate::source::pgoutput::{Field, Malformed, Old, Relation, Tuple};
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -113,6 +115,8 @@ struct Known {
     message: Vec<u8>,
     /// None for a table that is not one of the pipeline's.
     table: Option<Arc<Table>>,
+    /// A table of ours, which tells our own transactions.
+    own: Option<OwnTable>,
 }
 
 /// All relations that the stream has described.
@@ -127,13 +131,21 @@ pub struct Relations {
     types: HashMap<(u32, i32), (String, ColumnType)>,
     /// Changes come in runs of one table.
     last: Option<(u32, Option<Arc<Table>>)>,
+    /// Whose marker makes a transaction ours; None one-way.
+    owner: Option<Owner>,
 }
 
 impl Relations {
-    pub fn new(config: Config, client: Client, tables: &[TableAt], oids: HashMap<u32, Qualified>) -> Self {
+    pub fn new(
+        config: Config,
+        client: Client,
+        tables: &[TableAt],
+        oids: HashMap<u32, Qualified>,
+        owner: Option<Owner>,
+    ) -> Self {
         let tables = tables.iter().map(|at| (Qualified::parse(&at.name), at.table.clone())).collect();
         let (known, types) = (HashMap::new(), HashMap::new());
-        Self { config, client: Some(client), tables, oids, known, types, last: None }
+        Self { config, client: Some(client), tables, oids, known, types, last: None, owner }
     }
 
     /// The pipeline's table behind a relation id; None for others.
@@ -147,6 +159,11 @@ impl Relations {
         let known = self.known.get(&oid).ok_or(Error::Protocol("a change of a table that was not described"))?;
         self.last = Some((oid, known.table.clone()));
         Ok(known.table.clone())
+    }
+
+    /// The table of ours behind a relation id, and whose rows in it are this pipeline's.
+    pub fn own(&self, oid: u32) -> Option<(&Owner, &OwnTable)> {
+        self.owner.as_ref().zip(self.known.get(&oid)?.own.as_ref())
     }
 
     pub fn knows(&self, relation: &Relation<'_>) -> bool {
@@ -171,7 +188,11 @@ impl Relations {
         if table.is_some() {
             self.oids.insert(relation.oid, name);
         }
-        self.known.insert(relation.oid, Known { message: relation.bytes.to_vec(), table });
+        let own = match (&self.owner, &table) {
+            (Some(_), None) => OwnTable::of(relation)?,
+            _ => None,
+        };
+        self.known.insert(relation.oid, Known { message: relation.bytes.to_vec(), table, own });
         self.last = None;
         Ok(())
     }

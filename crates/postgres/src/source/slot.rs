@@ -233,6 +233,7 @@ mod tests {
             installation: "0198c5a0".into(),
             pipeline: pipeline.into(),
             tables: Vec::new(),
+            two_way: false,
             spill: "spill".into(),
         };
         let long = "Kunden-Übersicht und noch sehr viel mehr als in einen Namen passt";

@@ -89,6 +89,7 @@ impl Target {
             installation: InstallationId::new("installation"),
             pipeline: PipelineName::new("pipeline"),
             tables: tables.iter().map(table).collect(),
+            two_way: false,
             spill: std::env::temp_dir(),
         };
         Postgres::new("target".into(), self.config.clone())?.sink(&scope).await
@@ -126,7 +127,7 @@ impl Applier {
             writes: self.marker.writes + 1,
             ..self.marker.clone()
         };
-        WriteBatch { expected: self.marker.clone(), marker, writes, unpark: Vec::new() }
+        WriteBatch { expected: self.marker.clone(), marker, writes, unpark: Vec::new(), retry: false }
     }
 
     pub async fn write(&mut self, batch: &WriteBatch, lot: &Lot) -> Result<Applied> {

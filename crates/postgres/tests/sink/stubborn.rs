@@ -70,7 +70,7 @@ impl Waiting {
             if parked {
                 over.insert(id, change.clone());
             }
-            writes.push(Write { change, offset: Offset(writes.len() as u64), parked });
+            writes.push(Write { change, offset: Offset(writes.len() as u64), parked, over: None });
         }
         let lot = Lot::default();
         let batch = applier.batch(writes);

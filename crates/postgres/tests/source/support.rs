@@ -32,6 +32,7 @@ impl Fixture {
             installation: "test".into(),
             pipeline: database.name.as_str().into(),
             tables: tables.iter().map(table).collect(),
+            two_way: false,
             spill: folder.path().join("spill"),
         };
         let postgres = Postgres::new("crm".into(), Config::new(database.url.clone()))?;

@@ -1,9 +1,12 @@
-//! What every [`Store`] and [`RetryQueue`] must do.
+//! What every [`Store`], [`RetryQueue`], [`Ledger`] and [`ResolverStore`] must do.
 
+use bytes::Bytes;
 use std::future::Future;
 use std::sync::Arc;
 use sync_worker_core::change::{Change, Op};
 use sync_worker_core::error::ErrorClass;
+use sync_worker_core::guard::Image;
+use sync_worker_core::ledger::{Conflict, Contender, Ledger, Recorded, ResolverCheckpoint, ResolverStore, Wanted};
 use sync_worker_core::name::{DatabaseName, PipelineName, TableName};
 use sync_worker_core::position::{Checkpoint, Epoch};
 use sync_worker_core::reader::KeyRange;
@@ -16,7 +19,7 @@ use sync_worker_core::value::{Cell, Value};
 
 /// A store under test. `reopened` must hand out the same data, as after a restart of the worker.
 pub trait Fixture {
-    type Store: Store + RetryQueue;
+    type Store: Store + RetryQueue + Ledger + ResolverStore;
 
     fn store(&self) -> &Self::Store;
 
@@ -30,7 +33,8 @@ pub async fn holds<F: Fixture>(fixture: F) -> F {
     let fixture = retries(fixture).await;
     let fixture = fidelity(fixture).await;
     scopes(&fixture).await;
-    fixture
+    let fixture = ledger(fixture).await;
+    resolvers(fixture).await
 }
 
 async fn captures<F: Fixture>(fixture: F) -> F {
@@ -137,10 +141,12 @@ async fn fidelity<F: Fixture>(fixture: F) -> F {
         (Op::Update, Some(full.clone()), Some(partial), ErrorClass::Dependency),
         (Op::Delete, Some(full), None, ErrorClass::Poison),
     ];
-    for (number, (op, before, after, class)) in (0i64..).zip(cases) {
+    let images = vec![Image::Absent, Image::Row([7; 16]), Image::Absent, Image::Row([0; 16])];
+    let over = [None, Some(Vec::new()), Some(vec![Image::Absent]), Some(images)];
+    for (number, ((op, before, after, class), over)) in (0i64..).zip(cases.into_iter().zip(over.clone())) {
         let change = Change { schema: schema(), op, before, after };
         let reason = "violates \"customer_email_key\"".to_owned();
-        let version = Deferred { change, class, reason, attempts: 3, due: -1, ..deferred(&target, number, 8) };
+        let version = Deferred { change, class, reason, over, attempts: 3, due: -1, ..deferred(&target, number, 8) };
         fixture.store().defer(vec![version]).await.unwrap();
     }
     let before = fixture.store().list(&target, false, usize::MAX).await.unwrap();
@@ -154,12 +160,15 @@ async fn fidelity<F: Fixture>(fixture: F) -> F {
         assert_eq!(one.change.op, other.change.op);
         assert_eq!(one.change.before, other.change.before);
         assert_eq!(one.change.after, other.change.after);
+        assert_eq!(one.over, other.over);
         assert_eq!((one.class, &one.reason, one.attempts), (other.class, &other.reason, other.attempts));
         assert_eq!((one.offset, one.due, one.dead), (other.offset, other.due, other.dead));
     }
     let ops: Vec<Op> = after.iter().map(|one| one.change.op).collect();
     assert_eq!(ops.len(), 4);
     for one in after {
+        let number = (0..4).find(|number| one.key == key(*number)).unwrap();
+        assert_eq!(one.over, over[usize::try_from(number).unwrap()], "what it may be written over");
         let version = ((one.change.table().clone(), one.key.clone()), one.offset);
         fixture.store().remove(&target, &[version]).await.unwrap();
     }
@@ -184,6 +193,110 @@ async fn scopes<F: Fixture>(fixture: &F) {
         let version = ((TableName::new("customer"), key(1)), Offset(offset));
         assert_eq!(queue.remove(target, &[version]).await.unwrap(), 1);
     }
+}
+
+async fn ledger<F: Fixture>(fixture: F) -> F {
+    let pipeline = PipelineName::new("customers");
+    let ids = |found: &[Recorded]| found.iter().map(|one| one.id).collect::<Vec<_>>();
+    let all = Wanted { limit: usize::MAX, ..Wanted::default() };
+    let store = fixture.store();
+    assert!(store.conflicts(&pipeline, &all).await.unwrap().is_empty());
+    assert_eq!(store.record(vec![]).await.unwrap(), 0);
+    let given = [
+        conflict(1, 10),
+        Conflict { open: false, loser: None, at: Some(DatabaseName::new("shop")), ..conflict(1, 11) },
+        Conflict { column: Some("\"name\"".to_owned()), ..conflict(1, 10) },
+        Conflict { winner: Contender { by: None, merged: true, commit_time: -1, row: None }, ..conflict(2, 12) },
+        Conflict { table: TableName::new("address"), open: false, ..conflict(2, 12) },
+        Conflict { kind: "drift".to_owned(), partition: Partition(3), open: false, ..conflict(2, 12) },
+    ];
+    assert_eq!(store.record(given[..2].to_vec()).await.unwrap(), 2);
+    // What is there already stays as it is.
+    let again = Conflict { strategy: "manual".to_owned(), ..conflict(1, 10) };
+    assert_eq!(store.record([&[again][..], &given[1..]].concat()).await.unwrap(), 4);
+    assert_eq!(store.record(given.to_vec()).await.unwrap(), 0);
+    let elsewhere = Conflict { pipeline: PipelineName::new("orders"), ..conflict(1, 10) };
+    assert_eq!(store.record(vec![elsewhere.clone(), elsewhere]).await.unwrap(), 1, "twice in one call counts once");
+
+    let fixture = fixture.reopened().await;
+    let store = fixture.store();
+    let found = store.conflicts(&pipeline, &all).await.unwrap();
+    assert_eq!(found.len(), given.len());
+    assert!(found.windows(2).all(|pair| pair[0].id > pair[1].id), "the newest comes first");
+    for (one, given) in found.iter().rev().zip(&given) {
+        assert_eq!(one.decided, None);
+        same(&one.conflict, given);
+    }
+    let newest = ids(&found);
+    let listed = |wanted: Wanted| {
+        let pipeline = &pipeline;
+        async move { ids(&store.conflicts(pipeline, &wanted).await.unwrap()) }
+    };
+    assert_eq!(listed(Wanted { limit: 2, ..all.clone() }).await, newest[..2]);
+    assert_eq!(listed(Wanted { limit: 2, before: Some(newest[1]), ..all.clone() }).await, newest[2..4]);
+    assert_eq!(listed(Wanted { open_only: true, ..all.clone() }).await, [newest[2], newest[3], newest[5]]);
+    let address = Some(TableName::new("address"));
+    assert_eq!(listed(Wanted { table: address.clone(), ..all.clone() }).await, [newest[1]]);
+    assert_eq!(listed(Wanted { table: address, open_only: true, ..all.clone() }).await, [0i64; 0]);
+    same(&store.conflict(&pipeline, newest[0]).await.unwrap().unwrap().conflict, &given[5]);
+    assert!(store.conflict(&pipeline, newest[0] + 100).await.unwrap().is_none());
+    assert!(store.conflict(&PipelineName::new("orders"), newest[0]).await.unwrap().is_none(), "of another pipeline");
+
+    // All open ones of the key, and no other's.
+    let table = TableName::new("customer");
+    assert_eq!(store.close(&pipeline, &table, &key(1), "a person", 77).await.unwrap(), 2);
+    assert_eq!(store.close(&pipeline, &table, &key(1), "another", 78).await.unwrap(), 0);
+    let fixture = fixture.reopened().await;
+    let store = fixture.store();
+    let open = store.conflicts(&pipeline, &Wanted { open_only: true, ..all.clone() }).await.unwrap();
+    assert_eq!(ids(&open), [newest[2]]);
+    let closed = store.conflict(&pipeline, newest[5]).await.unwrap().unwrap();
+    assert_eq!((closed.conflict.open, closed.decided), (false, Some(("a person".to_owned(), 77))));
+    assert_eq!(store.conflict(&pipeline, newest[4]).await.unwrap().unwrap().decided, None, "it was not open");
+    let elsewhere = store.conflicts(&PipelineName::new("orders"), &all).await.unwrap();
+    assert!(elsewhere[0].conflict.open, "a conflict of another pipeline was closed, too");
+    // A closed one is not recorded again either.
+    assert_eq!(store.record(given.to_vec()).await.unwrap(), 0);
+    fixture
+}
+
+fn same(one: &Conflict, other: &Conflict) {
+    let place = |of: &Conflict| (of.pipeline.clone(), of.partition, of.offset, of.table.clone(), of.key.clone());
+    assert_eq!(place(one), place(other));
+    let how = |of: &Conflict| (of.column.clone(), of.kind.clone(), of.strategy.clone(), of.at.clone());
+    assert_eq!(how(one), how(other));
+    assert_eq!((&one.winner, &one.loser), (&other.winner, &other.loser));
+    assert_eq!((one.time, one.open), (other.time, other.open));
+    assert!(*one.schema == *other.schema);
+}
+
+async fn resolvers<F: Fixture>(fixture: F) -> F {
+    let (shop, crm) = (target("shop", 0), target("crm", 0));
+    let store = fixture.store();
+    assert_eq!(store.resolver_checkpoints(&shop).await.unwrap(), vec![]);
+    let of = |offset, state: &'static str| ResolverCheckpoint {
+        offset: Offset(offset),
+        rests_on: (offset > 5).then(|| Offset(offset - 5)),
+        log: "01890a5d".to_owned(),
+        state: Bytes::from_static(state.as_bytes()),
+    };
+    store.save_resolver_checkpoint(&shop, &of(5, ""), &[]).await.unwrap();
+    store.save_resolver_checkpoint(&crm, &of(6, "crm"), &[]).await.unwrap();
+    store.save_resolver_checkpoint(&shop, &of(30, "c"), &[Offset(5), Offset(99)]).await.unwrap();
+    store.save_resolver_checkpoint(&shop, &of(20, "b"), &[Offset(5), Offset(30)]).await.unwrap();
+
+    let fixture = fixture.reopened().await;
+    let store = fixture.store();
+    assert_eq!(store.resolver_checkpoints(&shop).await.unwrap(), [of(5, ""), of(20, "b"), of(30, "c")]);
+    store.save_resolver_checkpoint(&shop, &of(30, "anew"), &[Offset(20)]).await.unwrap();
+    assert_eq!(store.resolver_checkpoints(&shop).await.unwrap(), [of(20, "b"), of(30, "anew")]);
+    store.save_resolver_checkpoint(&shop, &of(40, "d"), &[]).await.unwrap();
+
+    let fixture = fixture.reopened().await;
+    let store = fixture.store();
+    assert_eq!(store.resolver_checkpoints(&shop).await.unwrap(), [of(40, "d")]);
+    assert_eq!(store.resolver_checkpoints(&crm).await.unwrap(), [of(6, "crm")], "another target's is gone, too");
+    fixture
 }
 
 fn capture(pipeline: &str, database: &str) -> CaptureId {
@@ -217,12 +330,40 @@ fn deferred(target: &TargetId, number: i64, offset: u64) -> Deferred {
         target: target.clone(),
         key: key(number),
         change: Change { schema: schema(), op: Op::Update, before: None, after },
+        over: None,
         offset: Offset(offset),
         class: ErrorClass::Dependency,
         reason: "refused".to_owned(),
         attempts: 1,
         due: offset.cast_signed(),
         dead: false,
+    }
+}
+
+/// An open conflict about a key.
+fn conflict(number: i64, offset: u64) -> Conflict {
+    let image = |text| row(&[Cell::Present(Value::Int(number)), Cell::Present(Value::Text(text))]);
+    let contender = |by: &str, commit_time, text| Contender {
+        by: Some(DatabaseName::new(by)),
+        merged: false,
+        commit_time,
+        row: Some(image(text)),
+    };
+    Conflict {
+        pipeline: PipelineName::new("customers"),
+        partition: Partition(0),
+        offset: Offset(offset),
+        table: TableName::new("customer"),
+        key: key(number),
+        column: None,
+        kind: "update_origin_differs".to_owned(),
+        strategy: "timestamp".to_owned(),
+        winner: contender("crm", 200, "won"),
+        loser: Some(contender("shop", 100, "lost")),
+        at: None,
+        schema: schema(),
+        time: 300,
+        open: true,
     }
 }
 

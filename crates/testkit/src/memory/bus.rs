@@ -305,6 +305,9 @@ fn encode(record: &Record) -> Bytes {
         }
         Body::Schema(schema) => out.put_slice(format!("{:?}", schema.id).as_bytes()),
         Body::Commit => out.put_slice(b"commit"),
+        Body::Marker(echo) => out.put_slice(format!("{echo:?}").as_bytes()),
+        Body::Configuration(rules) => out.put_slice(format!("{rules:?}").as_bytes()),
+        Body::Decision(decision) => out.put_slice(format!("{decision:?}").as_bytes()),
     }
     out.freeze()
 }

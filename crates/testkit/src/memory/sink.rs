@@ -204,7 +204,7 @@ impl<'a> Transaction<'a> {
             let table = write.change.table().clone();
             let Ok(Some(key)) = write.change.key() else { continue };
             let (offset, reason) = (write.offset, one.reason.clone());
-            state.parked.insert((table.clone(), key.clone()), ParkedKey { table, key, offset, reason });
+            state.parked.insert((table.clone(), key.clone()), ParkedKey { table, key, offset, reason, seen: None });
         }
         state.marker = Some(batch.marker.clone());
     }

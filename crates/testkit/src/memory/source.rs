@@ -57,6 +57,7 @@ impl Source for MemorySource {
                     first: position(number, *within as u64),
                     changes,
                     complete,
+                    echo: None,
                 });
                 let taken = parts.last().map_or(0, |part| part.changes.len());
                 state.returned += taken as u64;

@@ -5,7 +5,8 @@ use async_trait::async_trait;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use sync_worker_core::error::{ErrorClass, Result};
-use sync_worker_core::name::{InstallationId, TableName};
+use sync_worker_core::ledger::{Conflict, Ledger, Recorded, ResolverCheckpoint, ResolverStore, Wanted};
+use sync_worker_core::name::{InstallationId, PipelineName, TableName};
 use sync_worker_core::record::Offset;
 use sync_worker_core::row::Key;
 use sync_worker_core::store::{CaptureId, ChunkState, Deferred, Name, RetryQueue, Store, StoredCheckpoint, TargetId};
@@ -21,6 +22,9 @@ struct State {
     checkpoints: HashMap<CaptureId, StoredCheckpoint>,
     chunks: HashMap<CaptureId, BTreeMap<(TableName, u64), ChunkState>>,
     deferred: HashMap<(TargetId, TableName, Key), Deferred>,
+    /// In the order of their ids, which count from 1.
+    conflicts: Vec<Recorded>,
+    resolvers: HashMap<TargetId, BTreeMap<Offset, ResolverCheckpoint>>,
     failing: bool,
     removals: usize,
 }
@@ -56,6 +60,11 @@ impl MemoryStore {
 
     pub fn deferred(&self) -> Vec<Deferred> {
         self.shared.lock().deferred.values().cloned().collect()
+    }
+
+    /// All of every pipeline, the oldest first.
+    pub fn recorded(&self) -> Vec<Recorded> {
+        self.shared.lock().conflicts.clone()
     }
 
     /// How often versions were removed from the queue, however many at a time.
@@ -169,5 +178,85 @@ impl RetryQueue for MemoryStore {
         all.sort_by_key(|one| one.offset);
         all.truncate(limit);
         Ok(all)
+    }
+}
+
+#[async_trait]
+impl Ledger for MemoryStore {
+    async fn record(&self, conflicts: Vec<Conflict>) -> Result<usize> {
+        tokio::task::yield_now().await;
+        self.write(|state| {
+            let before = state.conflicts.len();
+            for conflict in conflicts {
+                if state.conflicts.iter().all(|known| !is_same(&known.conflict, &conflict)) {
+                    let id = state.conflicts.last().map_or(1, |last| last.id + 1);
+                    state.conflicts.push(Recorded { id, conflict, decided: None });
+                }
+            }
+            state.conflicts.len() - before
+        })
+    }
+
+    async fn conflicts(&self, pipeline: &PipelineName, wanted: &Wanted) -> Result<Vec<Recorded>> {
+        let state = self.shared.lock();
+        let newest_first = state.conflicts.iter().rev().filter(|one| {
+            one.conflict.pipeline == *pipeline
+                && (one.conflict.open || !wanted.open_only)
+                && wanted.table.as_ref().is_none_or(|table| one.conflict.table == *table)
+                && wanted.before.is_none_or(|before| one.id < before)
+        });
+        Ok(newest_first.take(wanted.limit).cloned().collect())
+    }
+
+    async fn conflict(&self, pipeline: &PipelineName, id: i64) -> Result<Option<Recorded>> {
+        let state = self.shared.lock();
+        Ok(state.conflicts.iter().find(|one| one.id == id && one.conflict.pipeline == *pipeline).cloned())
+    }
+
+    async fn close(&self, pipeline: &PipelineName, table: &TableName, key: &Key, by: &str, time: i64) -> Result<usize> {
+        self.write(|state| {
+            let mut closed = 0;
+            for one in &mut state.conflicts {
+                let conflict = &mut one.conflict;
+                if conflict.open && conflict.pipeline == *pipeline && conflict.table == *table && conflict.key == *key {
+                    conflict.open = false;
+                    one.decided = Some((by.to_owned(), time));
+                    closed += 1;
+                }
+            }
+            closed
+        })
+    }
+}
+
+fn is_same(one: &Conflict, other: &Conflict) -> bool {
+    let place = |of: &Conflict| (of.partition, of.offset);
+    place(one) == place(other)
+        && one.pipeline == other.pipeline
+        && one.table == other.table
+        && one.key == other.key
+        && one.column == other.column
+        && one.kind == other.kind
+}
+
+#[async_trait]
+impl ResolverStore for MemoryStore {
+    async fn resolver_checkpoints(&self, target: &TargetId) -> Result<Vec<ResolverCheckpoint>> {
+        let state = self.shared.lock();
+        Ok(state.resolvers.get(target).map(|kept| kept.values().cloned().collect()).unwrap_or_default())
+    }
+
+    async fn save_resolver_checkpoint(
+        &self,
+        target: &TargetId,
+        checkpoint: &ResolverCheckpoint,
+        keep: &[Offset],
+    ) -> Result<()> {
+        tokio::task::yield_now().await;
+        self.write(|state| {
+            let kept = state.resolvers.entry(target.clone()).or_default();
+            kept.retain(|offset, _| keep.contains(offset));
+            kept.insert(checkpoint.offset, checkpoint.clone());
+        })
     }
 }

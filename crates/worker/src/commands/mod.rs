@@ -1,6 +1,7 @@
 //! What each word of the command line does.
 
 pub mod check;
+pub mod conflicts;
 pub mod dead_letters;
 pub mod run;
 pub mod schema;

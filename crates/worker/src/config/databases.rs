@@ -34,7 +34,8 @@ pub const FIELDS: [Field; 4] = [
         name: "priority",
         takes: "whole number",
         default: "0",
-        about: "Who wins a tie between two members of a two-way pipeline; without meaning in this version.",
+        about: "Who wins a tie between two members of a two-way pipeline, and all conflicts with `strategy = \"priority\"`: \
+                the higher one.",
     },
 ];
 
@@ -49,6 +50,8 @@ pub struct DatabaseConfig {
     pub name: DatabaseName,
     pub adapter: Adapter,
     pub place: Place,
+    /// The higher one wins a tie in a two-way pipeline.
+    pub priority: i64,
 }
 
 /// Where a database is, whoever asks: two names with the same place are one database.
@@ -112,8 +115,7 @@ pub fn read(name: &str, section: &Section<'_>, secrets: bool, warnings: &mut Vec
         section.missing("url", "url = \"postgres://user@host:5432/database\" or one that begins with mysql://");
     }
     let password = password(section, secrets);
-    // Checked, so that a file for a later version is read by this one.
-    let _priority = section.signed("priority");
+    let priority = section.signed("priority").unwrap_or(0);
     let (kind, url) = (kind?, url?.value);
     // Before anybody takes it apart: a part of the password would be taken for something that may be shown.
     if breaks_early(&url) {
@@ -145,7 +147,7 @@ pub fn read(name: &str, section: &Section<'_>, secrets: bool, warnings: &mut Vec
         }
     };
     match adapter.place() {
-        Ok(place) => Some(DatabaseConfig { name: DatabaseName::new(name), adapter, place }),
+        Ok(place) => Some(DatabaseConfig { name: DatabaseName::new(name), adapter, place, priority }),
         Err(problem) => {
             section.problem("url", problem.strip_prefix("url: ").unwrap_or(&problem));
             None

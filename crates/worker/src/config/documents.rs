@@ -1,7 +1,7 @@
 //! `document` of a table: how its rows are documents.
 
 use crate::config::databases::Adapter;
-use crate::config::pipelines::Databases;
+use crate::config::pipelines::{Databases, Ends};
 use crate::config::place::suggestion;
 use crate::config::section::{Field, Section};
 use sync_worker_core::document::mapping::{DocumentMapping, OtherFields, Times};
@@ -39,11 +39,7 @@ enum Way {
     ToDocuments,
 }
 
-pub fn read(
-    table: &Section<'_>,
-    members: Option<&(DatabaseName, Vec<DatabaseName>)>,
-    databases: &Databases,
-) -> DocumentMapping {
+pub fn read(table: &Section<'_>, members: Option<&Ends>, databases: &Databases) -> DocumentMapping {
     if !table.has("document") {
         return DocumentMapping::default();
     }
@@ -89,7 +85,7 @@ fn other_fields(section: &Section<'_>) -> Option<OtherFields> {
 }
 
 /// None where no documents become rows or rows documents. A database that is configured wrongly may be of any kind.
-fn way((from, to): &(DatabaseName, Vec<DatabaseName>), databases: &Databases) -> Option<Way> {
+fn way((from, to): &Ends, databases: &Databases) -> Option<Way> {
     let documents = |name: &DatabaseName| match databases.get(name.as_str()) {
         Some(Some(database)) => Some(matches!(database.adapter, Adapter::Mongodb(_))),
         Some(None) | None => None,

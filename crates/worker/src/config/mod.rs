@@ -21,6 +21,7 @@ mod section;
 #[cfg(test)]
 mod tests;
 mod tree;
+mod two_way;
 mod units;
 
 pub use databases::{Adapter, DatabaseConfig};
@@ -186,7 +187,7 @@ impl Configuration {
             plans.extend(pipelines::read(name, section, &databases));
         }
         if sections.is_empty() {
-            root.missing("pipelines", "[pipelines.NAME] with from, to and tables");
+            root.missing("pipelines", "[pipelines.NAME] with from and to, or members, and with tables");
         }
         let databases: BTreeMap<_, _> =
             databases.into_values().flatten().map(|database| (database.name.clone(), database)).collect();

@@ -1,24 +1,30 @@
-//! `[pipelines.NAME]`: which tables go from where to where, and how.
+//! `[pipelines.NAME]`: which tables go from where to where, and how. What two-way pipelines add is in `two_way`.
 
 use crate::config::databases::{DatabaseConfig, exists};
-use crate::config::documents;
 use crate::config::place::suggestion;
 use crate::config::section::{Field, Section};
+use crate::config::{documents, two_way};
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 use sync_worker_core::name::{DatabaseName, PipelineName, TableName};
 use sync_worker_engine::assemble::BatchLimits;
-use sync_worker_engine::pipeline::{Plan, Table};
+use sync_worker_engine::pipeline::{Plan, Resolution, Table};
 use sync_worker_engine::retry::RetryPolicy;
 use sync_worker_engine::snapshot::SnapshotSettings;
 
 pub const FIELDS: [Field; 10] = [
-    Field { name: "from", takes: "name of a database", default: "", about: "Whose changes are taken. Required." },
+    Field {
+        name: "from",
+        takes: "name of a database",
+        default: "",
+        about: "Whose changes are taken. Required, unless there are `members`.",
+    },
     Field {
         name: "to",
         takes: "list of names of databases",
         default: "",
-        about: "Where they are written. A target that is slow or gone holds back no other. Required.",
+        about: "Where they are written. A target that is slow or gone holds back no other. Required, unless there are \
+                `members`.",
     },
     Field { name: "tables", takes: "list of tables", default: "", about: "What is kept in sync, see below. Required." },
     Field {
@@ -64,9 +70,6 @@ pub const FIELDS: [Field; 10] = [
     },
 ];
 
-/// Known, so that they are not called mistyped, and refused.
-const TWO_WAY: [&str; 5] = ["members", "strategy", "seed", "on_delete", "priority"];
-
 pub const TABLE: [Field; 3] = [
     Field {
         name: "name",
@@ -102,33 +105,44 @@ pub const RETRY: [Field; 3] = [
 /// The databases by name; None for one that is configured wrongly.
 pub type Databases = BTreeMap<String, Option<DatabaseConfig>>;
 
+/// The source, or the member that the others are compared with, and the targets, or the other members.
+pub type Ends = (DatabaseName, Vec<DatabaseName>);
+
 /// Reads one pipeline, with what it needs of `databases`.
 pub fn read(name: &str, section: &Section<'_>, databases: &Databases) -> Option<Plan> {
+    let known = || FIELDS.iter().chain(&two_way::FIELDS).map(|field| field.name);
     for entry in section.entries() {
-        if TWO_WAY.contains(&entry.name.as_str()) {
-            let cure = "write from = \"crm\" and to = [\"shop\"]";
-            let text = format!("two-way pipelines are not in this version; {cure}");
-            section.problem_at(&entry.place, &entry.name, text);
-        } else if !FIELDS.iter().any(|field| field.name == entry.name) {
-            section.unknown(entry, FIELDS.iter().map(|field| field.name).chain(TWO_WAY));
+        if entry.name == "priority" {
+            section.problem_at(&entry.place, "priority", "is a field of a database: write it in [databases.NAME]");
+        } else if !known().any(|name| name == entry.name) {
+            section.unknown(entry, known());
         }
     }
-    let members = members(section, databases);
-    let tables = tables(section, members.as_ref(), databases);
+    let is_two_way = section.has("members");
+    let (members, two_way) = if is_two_way {
+        two_way::members(section, databases).map_or((None, None), |(ends, plan)| (Some(ends), Some(plan)))
+    } else {
+        two_way::refuse(section, &two_way::FIELDS);
+        (members(section, databases), None)
+    };
+    let defaults = is_two_way.then(|| two_way::defaults(section));
+    let tables = tables(section, members.as_ref(), databases, defaults.as_ref());
+    if is_two_way && let Some(tables) = &tables {
+        two_way::check_contested(section, tables);
+    }
     let (snapshot, limits, retry) = (snapshot(section), limits(section), retry(section));
     let (from, to) = members?;
-    Some(Plan { name: PipelineName::new(name), from, to, tables: tables?, snapshot, limits, retry })
+    Some(Plan { name: PipelineName::new(name), from, to, two_way, tables: tables?, snapshot, limits, retry })
 }
 
-fn members(section: &Section<'_>, databases: &Databases) -> Option<(DatabaseName, Vec<DatabaseName>)> {
+fn members(section: &Section<'_>, databases: &Databases) -> Option<Ends> {
     let known = || databases.keys().map(String::as_str);
     let from = section.text("from").filter(|from| exists(section, "from", &from.place, &from.value, known()));
-    let two_way = section.has("members");
-    if !section.has("from") && !two_way {
+    if !section.has("from") {
         section.missing("from", "from = \"NAME\" with the name of a database");
     }
     let Some(listed) = section.texts("to") else {
-        if !section.has("to") && !two_way {
+        if !section.has("to") {
             section.missing("to", "to = [\"NAME\"] with the names of databases");
         }
         return None;
@@ -160,15 +174,16 @@ fn members(section: &Section<'_>, databases: &Databases) -> Option<(DatabaseName
 
 fn tables(
     section: &Section<'_>,
-    members: Option<&(DatabaseName, Vec<DatabaseName>)>,
+    members: Option<&Ends>,
     databases: &Databases,
+    two_way: Option<&two_way::Defaults>,
 ) -> Option<Vec<Table>> {
     const EXAMPLE: &str = "tables = [{ name = \"customer\" }]";
     if !section.has("tables") {
         section.missing("tables", EXAMPLE);
         return None;
     }
-    let sections = section.sections("tables", &TABLE)?;
+    let sections = section.sections("tables", &[&TABLE[..], &two_way::TABLE[..]].concat())?;
     if sections.is_empty() {
         section.problem("tables", format!("names no table; write {EXAMPLE}"));
     }
@@ -179,13 +194,20 @@ fn tables(
         }
         let at = at(one, members, databases);
         let document = documents::read(one, members, databases);
+        let resolution = match two_way {
+            Some(defaults) => two_way::resolution(one, defaults),
+            None => {
+                two_way::refuse(one, &two_way::TABLE);
+                Resolution::default()
+            }
+        };
         let Some(name) = one.text("name") else { continue };
         if name.value.is_empty() || name.value.chars().any(char::is_control) {
             one.problem("name", "must be a table's name");
         } else if !names.insert(name.value.clone()) {
             one.problem("name", format!("there are two tables {:?} in this pipeline", name.value));
         }
-        tables.push(Table { name: TableName::new(&name.value), at, document });
+        tables.push(Table { name: TableName::new(&name.value), at, document, resolution });
     }
     for database in members.iter().flat_map(|(from, to)| to.iter().chain([from])) {
         let known = databases.get(database.as_str()).and_then(Option::as_ref);
@@ -207,11 +229,7 @@ fn twice(section: &Section<'_>, database: &DatabaseName, known: Option<&Database
     }
 }
 
-fn at(
-    section: &Section<'_>,
-    members: Option<&(DatabaseName, Vec<DatabaseName>)>,
-    databases: &Databases,
-) -> BTreeMap<DatabaseName, String> {
+fn at(section: &Section<'_>, members: Option<&Ends>, databases: &Databases) -> BTreeMap<DatabaseName, String> {
     let mut at = BTreeMap::new();
     if !section.has("at") {
         return at;

@@ -3,7 +3,7 @@
 //! `SYNC_WORKER_UPDATE=1 cargo test -p sync-worker reference` writes it.
 
 use super::section::Field;
-use super::{BUS, HTTP, LOG, Purpose, STATE, databases, documents, pipelines};
+use super::{BUS, HTTP, LOG, Purpose, STATE, databases, documents, pipelines, two_way};
 use serde::de::DeserializeOwned;
 use std::fmt::Write;
 use std::path::Path;
@@ -91,13 +91,18 @@ fn reference() -> String {
     let url = "Parameters of the `url`: `ssl-mode` (`disabled`, `preferred`, `required`, `verify_ca`, `verify_identity`) \
                and `ssl-ca`, as in MySQL's own clients.";
     part("### `kind = \"mysql\"` and `kind = \"mariadb\"`", url, &MYSQL);
-    let one_way = "Tables of one database and the databases that they go to. Two-way pipelines (`members`) are not in this \
-                   version, and pipelines that lead back to where they began are refused.\n\nEach pipeline has one \
-                   partition: a transaction of the source takes effect at a target whole and in commit order.";
-    part("## `[pipelines.NAME]`", one_way, &pipelines::FIELDS);
+    let pipelines = "Tables of one database and the databases that they go to (`from`, `to`), or tables that several \
+                     databases keep in common (`members`). Pipelines that lead back to where they began are refused: a \
+                     table whose changes go both ways is in one pipeline with `members`.\n\nEach pipeline has one \
+                     partition: a transaction of the source takes effect at a target whole and in commit order.";
+    part("## `[pipelines.NAME]`", pipelines, &pipelines::FIELDS);
+    let members = "Changes of each member go to all others. Two writes of a row conflict when neither member had seen the \
+                   other's; no clock decides whether they do. What lost stands in the ledger: `sync-worker conflicts`.";
+    part("### Two-way: `members`", members, &two_way::FIELDS);
     let tables = "Key and columns come from the databases themselves: every table needs a primary key (or, at a \
                   PostgreSQL source, a replica identity index), the same one on both sides.";
     part("### `[[pipelines.NAME.tables]]`", tables, &pipelines::TABLE);
+    part("### Tables of two-way pipelines", "", &two_way::TABLE);
     let document = "A column is a top-level field of its name; a single key column is `_id` itself, several are the fields \
                     of an `_id` that is a document, in the order of the key. `docs/types.md` says what becomes of the \
                     values. Between two MongoDB databases documents go through as they are.";
@@ -151,10 +156,26 @@ fn documented_defaults_of_documents() {
     assert_eq!(format!("{:?}", read("")), format!("{spelled:?}"));
 }
 
+fn documented_defaults_of_two_way() {
+    let read = |fields: &str| {
+        let text = format!(
+            "databases.a = {{ kind = \"postgres\", url = \"postgres://u@a/x\" }}\n\
+             databases.b = {{ kind = \"mysql\", url = \"mysql://u@b/x\" }}\n\
+             pipelines.p = {{ members = [\"a\", \"b\"], seed = \"a\"{fields}, \
+             tables = [{{ name = \"t\", strategy = \"merge\" }}] }}"
+        );
+        super::Configuration::read(&text, &[], Purpose::Connect).unwrap()
+    };
+    let stated = two_way::FIELDS.iter().filter(|field| !field.default.is_empty());
+    let spelled = stated.map(|field| format!(", {} = {}", field.name, field.default)).collect::<String>();
+    assert_eq!(format!("{:?}", read("")), format!("{:?}", read(&spelled)));
+}
+
 /// What is written as default is what happens without it.
 #[test]
 fn defaults_are_as_documented() {
     documented_defaults_of_documents();
+    documented_defaults_of_two_way();
     const MINIMAL: &str = r#"
         databases.a = { kind = "postgres", url = "postgres://u@a/x" }
         databases.b = { kind = "mysql", url = "mysql://u@b/x" }

@@ -6,6 +6,8 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 use sync_worker_core::document::mapping::{DocumentMapping, OtherFields, Times};
 use sync_worker_core::name::DatabaseName;
+use sync_worker_core::rules::{Merge, OnDelete, Strategy};
+use sync_worker_engine::pipeline::Resolution;
 
 fn read(text: &str, variables: &[(&str, &str)]) -> Result<Configuration, Vec<String>> {
     let owned = |(name, value): &(&str, &str)| ((*name).to_owned(), (*value).to_owned());
@@ -63,7 +65,7 @@ fn the_examples_are_good() {
         assert!(!configuration.pipelines.is_empty());
         count += 1;
     }
-    assert_eq!(count, 4);
+    assert_eq!(count, 5);
 }
 
 #[test]
@@ -150,8 +152,13 @@ level = "inof"
 fn single_mistakes_are_told() {
     let cases = [
         (
-            with("from = \"crm\"\nto = [\"shop\"]", "members = [\"crm\", \"shop\"]"),
-            "customers.members: two-way pipelines are not",
+            with("to = [\"shop\"]", "to = [\"shop\"]\nstrategy = \"merge\""),
+            "customers.strategy: is for two-way pipelines",
+        ),
+        (with("at = {", "delta = [\"id\"]\nat = {"), "pipelines.customers.tables[0].delta: is for two-way pipelines"),
+        (
+            with("to = [\"shop\"]", "to = [\"shop\"]\npriority = 1"),
+            "f.toml:13:1: pipelines.customers.priority: is a field of a database: write it in [databases.NAME]",
         ),
         (with("to = [\"shop\"]", "to = [\"crm\"]"), "pipelines.customers.to: names crm, which is the source"),
         (with("to = [\"shop\"]", "to = []"), "pipelines.customers.to: names no database"),
@@ -340,7 +347,8 @@ fn pipelines_that_lead_back_are_refused() {
         found,
         [concat!(
             "f.toml:10:1: pipelines.customers: leads back to where it began (crm public.customer -> shop customer, ",
-            "shop customer -> crm customer): two-way pipelines are not in this version"
+            "shop customer -> crm customer): a table whose changes go both ways is in one pipeline with members, and in ",
+            "no other between them"
         )]
     );
     assert!(read(&back("tables = [{ name = \"customer\", at = { crm = \"other.customer\" } }]"), &[]).is_ok());
@@ -367,4 +375,137 @@ tables = [{ name = "customer" }]
     let found = mistakes(&format!("{GOOD}{round}"), &[]);
     assert_eq!(found.len(), 1, "{found:?}");
     assert!(found[0].contains("crm public.customer -> shop customer, also shop.customer -> third customer, third"));
+}
+
+/// `GOOD` with both databases as members.
+fn two_way(fields: &str) -> String {
+    with("from = \"crm\"\nto = [\"shop\"]", fields)
+}
+
+const MEMBERS: &str = "members = [\"shop\", \"crm\"]\n";
+
+#[test]
+fn a_two_way_pipeline_is_read() {
+    let text = two_way(&format!("{MEMBERS}seed = \"shop\"\nstrategy = \"merge\"\ncontested = \"priority\""));
+    let text = text.replace("kind = \"mysql\"", "kind = \"mysql\"\npriority = -3");
+    let own = "on_delete = \"update_wins\"\ndelta = [\"balance\", \"visits\"]\nlossy = [\"price\"]";
+    let other = "[[pipelines.customers.tables]]\nname = \"address\"\nstrategy = \"first_write\"";
+    let plan = read(&format!("{text}{own}\n{other}"), &[]).unwrap().pipelines.remove(0);
+    let shown = |names: &[DatabaseName]| names.iter().map(DatabaseName::to_string).collect::<Vec<_>>().join(" ");
+    assert_eq!((plan.from.as_str(), shown(&plan.to).as_str()), ("shop", "crm"));
+    let of_both = plan.two_way.unwrap();
+    let members: Vec<_> = of_both.members.iter().map(|member| (member.name.as_str(), member.priority)).collect();
+    assert_eq!(members, [("crm", 0), ("shop", -3)]);
+    assert_eq!(of_both.seed, Some(DatabaseName::new("shop")));
+    let merged = Resolution {
+        strategy: Strategy::Priority,
+        on_delete: OnDelete::UpdateWins,
+        merge: Some(Merge { delta: vec!["balance".to_owned(), "visits".to_owned()] }),
+        lossy: vec!["price".to_owned()],
+    };
+    let first_write = Resolution { strategy: Strategy::FirstWrite, ..Resolution::default() };
+    assert_eq!(plan.tables.into_iter().map(|table| table.resolution).collect::<Vec<_>>(), [merged, first_write]);
+
+    let plan = read(&two_way(&format!("{MEMBERS}seed = \"none\"")), &[]).unwrap().pipelines.remove(0);
+    assert_eq!((plan.from.as_str(), shown(&plan.to).as_str()), ("crm", "shop"));
+    assert_eq!(plan.two_way.unwrap().seed, None);
+    assert_eq!(plan.tables[0].resolution, Resolution::default());
+    let variables = [("SYNC_WORKER__PIPELINES__CUSTOMERS__STRATEGY", "manual")];
+    let plan = read(&two_way(&format!("{MEMBERS}seed = \"none\"")), &variables).unwrap().pipelines.remove(0);
+    assert_eq!(plan.tables[0].resolution.strategy, Strategy::Manual);
+}
+
+#[test]
+fn mistakes_of_two_way_pipelines_are_told() {
+    let good = format!("{MEMBERS}seed = \"crm\"\n");
+    let table = |line: &str| two_way(&good) + line;
+    let cases = [
+        (
+            two_way(MEMBERS),
+            "customers.seed: is missing; seed = \"NAME\" copies that member's rows to the others first, seed = \"none\" takes",
+        ),
+        (
+            two_way(&format!("{MEMBERS}seed = \"shp\"")),
+            "customers.seed: there is no member \"shp\", did you mean \"shop\"?",
+        ),
+        (two_way("members = [\"crm\"]\nseed = \"crm\""), "customers.members: must name from 2 to 16 databases"),
+        (
+            two_way("members = [\"crm\", \"crm\"]\nseed = \"crm\""),
+            "f.toml:11:19: pipelines.customers.members: names crm twice",
+        ),
+        (
+            two_way("members = [\"crm\", \"shp\"]\nseed = \"crm\""),
+            "members: there is no database \"shp\", did you mean \"shop\"?",
+        ),
+        (
+            two_way(&format!("{good}from = \"crm\"\nto = [\"shop\"]")),
+            "members: stands beside from and to: write members for",
+        ),
+        (two_way(&format!("{good}to = [\"shop\"]")), "customers.members: stands beside to: write"),
+        (
+            two_way(&format!("{good}strategy = \"timstamp\"")),
+            "strategy: there is no \"timstamp\", did you mean \"timestamp\"?",
+        ),
+        (two_way(&format!("{good}on_delete = \"delete\"")), "customers.on_delete: there is no \"delete\""),
+        (
+            two_way(&format!("{good}contested = \"reject\"")),
+            "contested: is for strategy = \"merge\", which none of the tables has",
+        ),
+        (table("delta = [\"balance\"]"), "tables[0].delta: is for strategy = \"merge\""),
+        (table("strategy = \"merge\"\ndelta = [\"a\", \"a\"]"), "tables[0].delta: names a twice"),
+        (table("lossy = [\"\"]"), "tables[0].lossy: must be names of columns"),
+        (table("document = { times = \"text\" }"), "document: is for pipelines between MongoDB and another kind"),
+        (
+            two_way(&good)
+                .replace("mysql://sync@shop.internal:3306", "mongodb://sync@shop")
+                .replace("\"mysql\"", "\"mongodb\""),
+            "f.toml:11:12: pipelines.customers.members: shop: two-way pipelines with MongoDB are not in this version",
+        ),
+    ];
+    for (text, part) in cases {
+        let found = mistakes(&text, &[]);
+        assert_eq!(found.len(), 1, "{found:?}");
+        assert!(found[0].contains(part), "{part}\nfound: {found:?}");
+    }
+}
+
+#[test]
+fn no_other_pipeline_goes_between_members() {
+    let good = two_way(&format!("{MEMBERS}seed = \"none\""));
+    let third = "[databases.third]\nkind = \"mysql\"\nurl = \"mysql://sync@third/x\"\n";
+    let other =
+        |fields: &str, table: &str| format!("{good}{third}[pipelines.other]\n{fields}\ntables = [{{ {table} }}]\n");
+    let members = |names: &str| format!("members = [{names}]\nseed = \"none\"");
+    let (one_way, both) = ("from = \"shop\"\nto = [\"crm\"]", members("\"crm\", \"shop\""));
+    for fields in [one_way, both.as_str()] {
+        let found = mistakes(&other(fields, "name = \"customer\", at = { crm = \"public.customer\" }"), &[]);
+        assert_eq!(found.len(), 1, "{found:?}");
+        assert!(
+            found[0].contains("leads back to where it began (") && found[0].contains("in one pipeline with members"),
+            "{found:?}"
+        );
+    }
+    // Another table, another member, or a way out of them.
+    let three = members("\"shop\", \"third\"");
+    for (fields, table) in [
+        (one_way, "name = \"address\""),
+        (both.as_str(), "name = \"address\""),
+        (three.as_str(), "name = \"customer\""),
+        ("from = \"shop\"\nto = [\"third\"]", "name = \"customer\""),
+        ("from = \"third\"\nto = [\"crm\", \"shop\"]", "name = \"customer\", at = { crm = \"public.customer\" }"),
+    ] {
+        let read = read(&other(fields, table), &[]);
+        assert!(read.is_ok(), "{fields}: {:?}", read.err());
+    }
+    // A way round through a third one.
+    let round = "[pipelines.back]\nfrom = \"third\"\nto = [\"crm\"]\ntables = [{ name = \"customer\" }]\n";
+    let found = mistakes(&(other("from = \"shop\"\nto = [\"third\"]", "name = \"customer\"") + round), &[]);
+    assert!(found.iter().all(|one| one.contains("leads back to where it began (")), "{found:?}");
+    // Two names of one database.
+    let also = "[databases.also]\nkind = \"mysql\"\nurl = \"mysql://other@SHOP.internal/shop\"\n";
+    let text = with("from = \"crm\"\nto = [\"shop\"]", &(members("\"shop\", \"also\"") + "\n"));
+    let text = text.replace("at = { crm = \"public.customer\" }", "") + also;
+    let found = mistakes(&text, &[]);
+    assert_eq!(found.len(), 1, "{found:?}");
+    assert!(found[0].contains("-> "), "{found:?}");
 }

@@ -1,11 +1,11 @@
 //! The bytes of a schema: its id as it was computed when it was written, then table, engine, key and columns.
 
 use super::{put_text, take_byte, take_text};
+use crate::name::TableName;
+use crate::schema::{Column, Schema, SchemaId};
+use crate::types::Engine;
+use crate::value::{Damaged, put_varint, take_varint};
 use bytes::{BufMut, BytesMut};
-use sync_worker_core::name::TableName;
-use sync_worker_core::schema::{Column, Schema, SchemaId};
-use sync_worker_core::types::Engine;
-use sync_worker_core::value::{Damaged, put_varint, take_varint};
 
 const NULLABLE: u8 = 1;
 const GENERATED: u8 = 2;

@@ -1,0 +1,69 @@
+//! The bytes of a two-way pipeline's configuration: members with their priorities, then tables with their columns and
+//! rules.
+
+use super::{decode_schema, encode_schema, put_bytes, put_text, take_byte, take_bytes, take_flag, take_text};
+use crate::name::DatabaseName;
+use crate::rules::{Merge, OnDelete, Strategy, TableRules, TwoWay, TwoWayMember};
+use crate::value::{Damaged, put_varint, take_varint};
+use bytes::{BufMut, BytesMut};
+use std::sync::Arc;
+
+pub fn encode_two_way(two_way: &TwoWay, out: &mut BytesMut) {
+    put_varint(out, two_way.members.len() as u64);
+    for member in &two_way.members {
+        put_text(out, member.name.as_str());
+        out.put_i64_le(member.priority);
+    }
+    put_varint(out, two_way.tables.len() as u64);
+    let mut schema = BytesMut::new();
+    for table in &two_way.tables {
+        schema.clear();
+        encode_schema(&table.schema, &mut schema);
+        put_bytes(out, &schema);
+        out.put_u8(match table.strategy {
+            Strategy::Timestamp => 0,
+            Strategy::FirstWrite => 1,
+            Strategy::Priority => 2,
+            Strategy::Reject => 3,
+            Strategy::Manual => 4,
+        });
+        out.put_u8(match table.on_delete {
+            OnDelete::DeleteWins => 0,
+            OnDelete::UpdateWins => 1,
+            OnDelete::ByStrategy => 2,
+        });
+        out.put_u8(table.merge.is_some().into());
+        if let Some(merge) = &table.merge {
+            put_varint(out, merge.delta.len() as u64);
+            merge.delta.iter().for_each(|column| put_text(out, column));
+        }
+    }
+}
+
+pub fn decode_two_way(mut bytes: &[u8]) -> Result<TwoWay, Damaged> {
+    let (mut members, mut tables) = (Vec::new(), Vec::new());
+    for _ in 0..take_varint(&mut bytes)? {
+        let name = DatabaseName::new(take_text(&mut bytes)?);
+        let (priority, rest) = bytes.split_first_chunk::<8>().ok_or(Damaged("ends early"))?;
+        bytes = rest;
+        members.push(TwoWayMember { name, priority: i64::from_le_bytes(*priority) });
+    }
+    for _ in 0..take_varint(&mut bytes)? {
+        let schema = Arc::new(decode_schema(take_bytes(&mut bytes)?)?);
+        let strategy = Strategy::ALL.get(usize::from(take_byte(&mut bytes)?)).ok_or(Damaged("unknown strategy"))?;
+        let on_delete =
+            OnDelete::ALL.get(usize::from(take_byte(&mut bytes)?)).ok_or(Damaged("unknown rule for deletes"))?;
+        let merge = if take_flag(&mut bytes)? { Some(take_merge(&mut bytes)?) } else { None };
+        tables.push(TableRules { schema, strategy: *strategy, on_delete: *on_delete, merge });
+    }
+    super::ended(bytes)?;
+    Ok(TwoWay { members, tables })
+}
+
+fn take_merge(bytes: &mut &[u8]) -> Result<Merge, Damaged> {
+    let mut delta = Vec::new();
+    for _ in 0..take_varint(bytes)? {
+        delta.push(take_text(bytes)?.to_owned());
+    }
+    Ok(Merge { delta })
+}

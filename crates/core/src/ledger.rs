@@ -1,0 +1,115 @@
+//! The conflict ledger: every conflict and every drifted row, always, and the resolvers' checkpoints.
+
+use crate::error::Result;
+use crate::name::{DatabaseName, PipelineName, TableName};
+use crate::record::{Offset, Partition};
+use crate::row::{Key, Row};
+use crate::schema::Schema;
+use crate::store::TargetId;
+use async_trait::async_trait;
+use bytes::Bytes;
+use std::sync::Arc;
+
+/// A version that took part in a conflict.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Contender {
+    /// The member whose priority it has; None for a person's.
+    pub by: Option<DatabaseName>,
+    /// Put together from versions of several members.
+    pub merged: bool,
+    /// Microseconds since 1970-01-01 UTC by the clock of its member.
+    pub commit_time: i64,
+    /// In the columns of [`Conflict::schema`]; None for a delete.
+    pub row: Option<Row>,
+}
+
+/// One entry of the ledger. (pipeline, partition, offset, table, key, column, kind) names it: what was recorded before is
+/// not recorded again.
+#[derive(Clone, Debug)]
+pub struct Conflict {
+    pub pipeline: PipelineName,
+    pub partition: Partition,
+    /// The record at which it was decided.
+    pub offset: Offset,
+    pub table: TableName,
+    pub key: Key,
+    /// The contested column of a merged row.
+    pub column: Option<String>,
+    /// `update_origin_differs`, `drift`: PostgreSQL 18's names and what they lack.
+    pub kind: String,
+    /// What decided: a strategy's name, or `on_delete`.
+    pub strategy: String,
+    pub winner: Contender,
+    /// None for a drifted row: only its member has it.
+    pub loser: Option<Contender>,
+    /// The member that held a drifted row.
+    pub at: Option<DatabaseName>,
+    /// The logical table as it was then.
+    pub schema: Arc<Schema>,
+    /// Microseconds since 1970-01-01 UTC: the commit time of the deciding record.
+    pub time: i64,
+    /// It waits for a person.
+    pub open: bool,
+}
+
+/// A conflict as the ledger holds it.
+#[derive(Clone, Debug)]
+pub struct Recorded {
+    /// Grows with every entry of this store; what a person calls it by.
+    pub id: i64,
+    pub conflict: Conflict,
+    /// Who closed it and when, in microseconds since 1970-01-01 UTC; None for one that nobody had to.
+    pub decided: Option<(String, i64)>,
+}
+
+/// Which conflicts are asked for.
+#[derive(Clone, Debug, Default)]
+pub struct Wanted {
+    /// Those that wait for a person.
+    pub open_only: bool,
+    pub table: Option<TableName>,
+    /// Entries below this id.
+    pub before: Option<i64>,
+    pub limit: usize,
+}
+
+#[async_trait]
+pub trait Ledger: Send + Sync {
+    /// Adds entries, all or none, leaving those that are there already as they are. Durable when it returns. How many
+    /// were new.
+    async fn record(&self, conflicts: Vec<Conflict>) -> Result<usize>;
+
+    /// Entries of a pipeline, the newest first.
+    async fn conflicts(&self, pipeline: &PipelineName, wanted: &Wanted) -> Result<Vec<Recorded>>;
+
+    async fn conflict(&self, pipeline: &PipelineName, id: i64) -> Result<Option<Recorded>>;
+
+    /// Closes the open entries of a key: `by` has decided. How many there were.
+    async fn close(&self, pipeline: &PipelineName, table: &TableName, key: &Key, by: &str, time: i64) -> Result<usize>;
+}
+
+/// The state of a resolver after a record.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ResolverCheckpoint {
+    pub offset: Offset,
+    /// The target's marker then: nothing between that and `offset` was sent to the target. A target whose marker is below
+    /// has forgotten a transaction, and the checkpoint is of no use.
+    pub rests_on: Option<Offset>,
+    /// The identity of the log.
+    pub log: String,
+    pub state: Bytes,
+}
+
+#[async_trait]
+pub trait ResolverStore: Send + Sync {
+    /// All that are kept of a target, the lowest offset first.
+    async fn resolver_checkpoints(&self, target: &TargetId) -> Result<Vec<ResolverCheckpoint>>;
+
+    /// Adds one and removes all others but those at the offsets in `keep`. Durable when it returns.
+    async fn save_resolver_checkpoint(
+        &self,
+        target: &TargetId,
+        checkpoint: &ResolverCheckpoint,
+        keep: &[Offset],
+    ) -> Result<()>;
+}

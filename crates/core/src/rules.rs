@@ -1,0 +1,88 @@
+//! What a two-way pipeline is configured to do, as a record on the bus: a decision depends on bus records alone
+//! (invariant 6), so a change of the configuration takes effect at its offset, for every applier alike.
+
+use crate::name::DatabaseName;
+use crate::schema::Schema;
+use std::sync::Arc;
+
+/// How a conflict is decided.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Strategy {
+    /// The last write by commit time.
+    Timestamp,
+    /// The first write by commit time.
+    FirstWrite,
+    /// The member with the highest priority.
+    Priority,
+    /// The version that is held stays; the other one is a recorded loser.
+    Reject,
+    /// The same, and the conflict stays open for a person.
+    Manual,
+}
+
+impl Strategy {
+    pub const ALL: [Strategy; 5] =
+        [Strategy::Timestamp, Strategy::FirstWrite, Strategy::Priority, Strategy::Reject, Strategy::Manual];
+
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Strategy::Timestamp => "timestamp",
+            Strategy::FirstWrite => "first_write",
+            Strategy::Priority => "priority",
+            Strategy::Reject => "reject",
+            Strategy::Manual => "manual",
+        }
+    }
+}
+
+/// What a delete is worth against an update.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum OnDelete {
+    DeleteWins,
+    UpdateWins,
+    ByStrategy,
+}
+
+impl OnDelete {
+    pub const ALL: [OnDelete; 3] = [OnDelete::DeleteWins, OnDelete::UpdateWins, OnDelete::ByStrategy];
+
+    pub fn as_str(self) -> &'static str {
+        match self {
+            OnDelete::DeleteWins => "delete_wins",
+            OnDelete::UpdateWins => "update_wins",
+            OnDelete::ByStrategy => "by_strategy",
+        }
+    }
+}
+
+/// How the rows of a table are merged column by column.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Merge {
+    /// Columns that add up what each member added to them, by name.
+    pub delta: Vec<String>,
+}
+
+/// A table of a two-way pipeline.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TableRules {
+    /// The columns that all members have, in the types that hold every member's values.
+    pub schema: Arc<Schema>,
+    pub strategy: Strategy,
+    pub on_delete: OnDelete,
+    pub merge: Option<Merge>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TwoWayMember {
+    pub name: DatabaseName,
+    /// The higher one wins a tie; of equal ones the name that sorts first.
+    pub priority: i64,
+}
+
+/// A pipeline's members and rules.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TwoWay {
+    /// In the order of their names.
+    pub members: Vec<TwoWayMember>,
+    pub tables: Vec<TableRules>,
+}

@@ -1,0 +1,156 @@
+//! A person's decision about a conflict: made of the ledger's entry, put on the bus as a version of nobody's.
+
+use crate::capture::PARTITION;
+use crate::clock::now_micros;
+use crate::pipeline::{Pipeline, Refusal};
+use serde_json::{Map, Value as Json};
+use std::time::Duration;
+use sync_worker_core::change::{Change, Op};
+use sync_worker_core::guard::Image;
+use sync_worker_core::ledger::{Conflict, Recorded};
+use sync_worker_core::logical::key_only;
+use sync_worker_core::record::{Body, Decision, Offset, Record};
+use sync_worker_core::row::{Row, RowBuilder};
+use sync_worker_core::types::ColumnType;
+use sync_worker_core::value::{Cell, Value};
+
+/// How long an applier may take to come to the decision; it has a backlog of its own.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// What a person chooses.
+#[derive(Clone, Debug)]
+pub enum Choice {
+    Winner,
+    Loser,
+    /// The winner's row with these columns.
+    Row(Map<String, Json>),
+}
+
+/// What an applier did about a decision: the record's offset, and whether the state that the person saw still stood.
+pub type Decided = (Offset, bool);
+
+impl Pipeline {
+    /// Takes the choice to every member, and closes the key's open entries. Refused where the row has changed since.
+    pub async fn decide(&self, id: i64, choice: Choice) -> Result<(), Refusal> {
+        let failed = |text: String| Refusal::Failed(text);
+        let found = self.conflict(id).await?.ok_or_else(|| failed(format!("there is no conflict {id}")))?;
+        let Recorded { conflict, .. } = found;
+        let row = row_of(&conflict, &choice).map_err(failed)?;
+        if let Some(row) = &row {
+            let same = conflict.schema.key_of(row).is_ok_and(|key| key == conflict.key);
+            if !same {
+                return Err(failed("the row that was given has another key than the conflict".to_owned()));
+            }
+        }
+        let schema = conflict.schema.clone();
+        let change = match row {
+            Some(row) => Change { schema, op: Op::Create, before: None, after: Some(row) },
+            None => {
+                let key = key_only(&schema, &conflict.key).map_err(|damaged| failed(damaged.to_string()))?;
+                Change { schema, op: Op::Delete, before: Some(key), after: None }
+            }
+        };
+        let seen = Image::of(conflict.winner.row.as_ref());
+        let mut decided = self.decided.subscribe();
+        let record = Record::of_nobody(now_micros(), Body::Decision(Decision { change, seen }));
+        let receipt = self.bus.publish(PARTITION, vec![record]).await.map_err(|error| failed(error.to_string()))?;
+        let at = receipt.await.map_err(|error| failed(error.to_string()))?;
+        let outcome = async {
+            loop {
+                match decided.recv().await {
+                    Ok((offset, taken)) if offset == at => return Some(taken),
+                    Ok(_) | Err(tokio::sync::broadcast::error::RecvError::Lagged(_)) => {}
+                    Err(tokio::sync::broadcast::error::RecvError::Closed) => return None,
+                }
+            }
+        };
+        match tokio::time::timeout(PATIENCE, outcome).await {
+            Ok(Some(true)) => {
+                let (table, key) = (&conflict.table, &conflict.key);
+                let closed = self.ledger.close(&self.plan.name, table, key, "person", now_micros()).await;
+                closed.map(drop).map_err(|error| failed(error.to_string()))
+            }
+            Ok(Some(false)) => Err(failed(format!(
+                "the row has changed since conflict {id}: look at it again (sync-worker conflicts list) and decide on the newest entry"
+            ))),
+            Ok(None) | Err(_) => Err(failed(format!(
+                "no applier has come to the decision within {} s; it is on the log and takes effect if the row is still as it was",
+                PATIENCE.as_secs()
+            ))),
+        }
+    }
+}
+
+/// None for a delete.
+fn row_of(conflict: &Conflict, choice: &Choice) -> Result<Option<Row>, String> {
+    match choice {
+        Choice::Winner => Ok(conflict.winner.row.clone()),
+        Choice::Loser => match &conflict.loser {
+            Some(loser) => Ok(loser.row.clone()),
+            None => Err("this entry has no loser: the row was at one member only".to_owned()),
+        },
+        Choice::Row(columns) => edited(conflict, columns).map(Some),
+    }
+}
+
+fn edited(conflict: &Conflict, columns: &Map<String, Json>) -> Result<Row, String> {
+    if let Some(name) = columns.keys().find(|name| conflict.schema.column(name).is_none()) {
+        return Err(format!("table {} has no column {name}", conflict.table));
+    }
+    let held = conflict.winner.row.as_ref().or(conflict.loser.as_ref().and_then(|loser| loser.row.as_ref()));
+    let held = held.map(|row| row.cells().collect::<Result<Vec<_>, _>>()).transpose();
+    let held = held.map_err(|damaged| damaged.to_string())?.unwrap_or_default();
+    let mut builder = RowBuilder::default();
+    for (at, column) in conflict.schema.columns.iter().enumerate() {
+        match columns.get(&column.name) {
+            Some(value) => push(&mut builder, value, &column.kind).ok_or_else(|| {
+                format!("column {} of type {} does not take that value", column.name, column.type_name)
+            })?,
+            None => {
+                let cell =
+                    held.get(at).ok_or_else(|| format!("the row that was given lacks column {}", column.name))?;
+                builder.push(*cell);
+            }
+        }
+    }
+    Ok(builder.finish())
+}
+
+/// None for what is no value of the type, or of a type that has no plain form in JSON.
+fn push(builder: &mut RowBuilder, value: &Json, kind: &ColumnType) -> Option<()> {
+    let text;
+    let value = match (kind, value) {
+        (_, Json::Null) => Value::Null,
+        (ColumnType::Bool, Json::Bool(value)) => Value::Bool(*value),
+        (ColumnType::Int { .. } | ColumnType::Year, Json::Number(number)) => {
+            number.as_i64().map(Value::Int).or_else(|| number.as_u64().map(Value::unsigned))?
+        }
+        #[allow(clippy::cast_possible_truncation)] // it comes back the same, or is refused
+        (ColumnType::Float32, Json::Number(number)) => {
+            let wide = number.as_f64()?;
+            Value::Float32(Some(wide as f32).filter(|narrow| f64::from(*narrow) == wide)?)
+        }
+        (ColumnType::Float64, Json::Number(number)) => Value::Float64(number.as_f64()?),
+        (ColumnType::Decimal { .. }, Json::Number(number)) => {
+            text = number.to_string();
+            Value::Decimal(Some(text.as_str()).filter(|text| is_decimal(text))?)
+        }
+        (ColumnType::Decimal { .. }, Json::String(text)) => {
+            Value::Decimal(Some(text.as_str()).filter(|text| is_decimal(text))?)
+        }
+        (ColumnType::Text { .. } | ColumnType::Enum | ColumnType::Set, Json::String(text)) => Value::Text(text),
+        (ColumnType::Json { .. }, value) => {
+            text = value.to_string();
+            Value::Json(&text)
+        }
+        _ => return None,
+    };
+    builder.push(Cell::Present(value));
+    Some(())
+}
+
+fn is_decimal(text: &str) -> bool {
+    let digits = text.strip_prefix('-').unwrap_or(text);
+    let (whole, fraction) = digits.split_once('.').unwrap_or((digits, ""));
+    !whole.is_empty() && whole.bytes().chain(fraction.bytes()).all(|byte| byte.is_ascii_digit())
+}

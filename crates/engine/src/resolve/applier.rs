@@ -1,0 +1,102 @@
+//! What an applier keeps of its resolver: where it goes on from, checkpoints, the ledger.
+
+use super::checkpoint;
+use super::stage::Stage;
+use crate::capture::PARTITION;
+use crate::decide::Decided;
+use crate::failure::EngineError;
+use crate::sequence::Sequence;
+use std::sync::Arc;
+use std::time::Duration;
+use sync_worker_core::bus::{Bounds, Bus};
+use sync_worker_core::error::Result;
+use sync_worker_core::ledger::{Ledger, ResolverCheckpoint, ResolverStore};
+use sync_worker_core::record::Offset;
+use sync_worker_core::store::TargetId;
+use tokio::sync::{broadcast, watch};
+use tokio::time::Instant;
+
+/// The least time between two checkpoints, and how many times what one takes.
+const EVERY: Duration = Duration::from_secs(2);
+const SHARE: u32 = 20;
+
+/// With more keys under way a checkpoint would hold up what makes them fewer: the log is kept instead.
+const MOST_ENTRIES: usize = 100_000;
+
+/// What a two-way applier has beside a one-way one.
+#[derive(Clone)]
+pub struct TwoWayParts {
+    pub ledger: Arc<dyn Ledger>,
+    pub resolvers: Arc<dyn ResolverStore>,
+    /// How many of our transactions the target's own stream has shown since the start.
+    pub echoes: watch::Receiver<u64>,
+    /// Told what became of people's decisions.
+    pub decided: broadcast::Sender<Decided>,
+}
+
+/// Where to read on.
+pub struct Resumed {
+    pub stage: Stage,
+    pub sequence: Sequence,
+    pub from: Offset,
+}
+
+/// The checkpoints of one applier.
+pub struct Checkpoints {
+    target: TargetId,
+    store: Arc<dyn ResolverStore>,
+    /// Offsets of those that are kept, the lowest first.
+    kept: Vec<Offset>,
+    next: Instant,
+}
+
+impl Checkpoints {
+    /// The state after the newest checkpoint that the target's marker bears out, or an empty one before the first record.
+    /// A checkpoint that rests on a later marker is of no use: the target has forgotten a transaction that it counts on.
+    pub async fn resume(
+        target: &TargetId,
+        store: Arc<dyn ResolverStore>,
+        marker: Option<Offset>,
+        log: &str,
+        bounds: Bounds,
+    ) -> Result<(Self, Resumed)> {
+        let stored = store.resolver_checkpoints(target).await?;
+        let kept: Vec<Offset> = stored.iter().map(|checkpoint| checkpoint.offset).collect();
+        let checkpoints = Self { target: target.clone(), store, kept, next: Instant::now() + EVERY };
+        let mut stage = Stage::new(target.pipeline.clone(), target.partition, target.database.clone(), marker);
+        let held = |checkpoint: &&ResolverCheckpoint| {
+            let from = checkpoint.offset.next();
+            checkpoint.log == log && checkpoint.rests_on <= marker && (bounds.first..=bounds.next).contains(&from)
+        };
+        if let Some(found) = stored.iter().rev().find(held) {
+            let sequence = checkpoint::decode(&found.state, &mut stage).map_err(EngineError::Damaged)?;
+            return Ok((checkpoints, Resumed { stage, sequence, from: found.offset.next() }));
+        }
+        if bounds.first > Offset(0) {
+            let text = format!(
+                "{} in pipeline {}: no checkpoint of its resolver fits its marker, and the log begins at offset {}; seed the pipeline anew",
+                target.database, target.pipeline, bounds.first
+            );
+            return Err(EngineError::Gap(text).into());
+        }
+        Ok((checkpoints, Resumed { stage, sequence: Sequence::default(), from: Offset(0) }))
+    }
+
+    pub fn is_due(&self, stage: &Stage) -> bool {
+        Instant::now() >= self.next && stage.entries() <= MOST_ENTRIES
+    }
+
+    /// Stores a state whose records are durable, and lets go of the log before the oldest one that is kept: that is the
+    /// newest at or below the last echo of the target, which no failover takes back.
+    pub async fn save(&mut self, bus: &dyn Bus, checkpoint: ResolverCheckpoint, echoed: Option<Offset>) -> Result<()> {
+        let begun = Instant::now();
+        let safe = self.kept.iter().copied().rfind(|offset| Some(*offset) <= echoed);
+        self.kept = safe.into_iter().collect();
+        self.store.save_resolver_checkpoint(&self.target, &checkpoint, &self.kept).await?;
+        self.kept.push(checkpoint.offset);
+        let consumer = format!("apply:{}", self.target.database);
+        bus.retain(PARTITION, &consumer, self.kept.first().map_or(Offset(0), |offset| *offset)).await?;
+        self.next = Instant::now() + EVERY.max(begun.elapsed() * SHARE);
+        Ok(())
+    }
+}

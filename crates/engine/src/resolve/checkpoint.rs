@@ -1,0 +1,191 @@
+//! The state of a stage as bytes: what a resolver that was stopped goes on from.
+
+use super::rules::Rules;
+use super::stage::{Configured, Stage, resolver_rules};
+use super::version::{Entry, Images, Member, Origin, RowKey, UnderWay, Version, VersionId};
+use super::{Limits, Resolver};
+use crate::sequence::Sequence;
+use bytes::{BufMut, Bytes, BytesMut};
+use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
+use sync_worker_core::encoding::{decode_two_way, encode_two_way, ended, put_bytes, take_byte, take_bytes, take_text};
+use sync_worker_core::guard::{Expected, Image};
+use sync_worker_core::name::{DatabaseName, TableName};
+use sync_worker_core::record::Offset;
+use sync_worker_core::row::{Key, Row};
+use sync_worker_core::value::{Damaged, put_varint, take_varint};
+
+const FORMAT: u8 = 1;
+
+/// The stage and the positions taken of each origin; None before the first configuration.
+pub fn encode(stage: &Stage, sequence: &Sequence) -> Option<Bytes> {
+    let configured = stage.configured.as_ref()?;
+    let mut out = BytesMut::new();
+    out.put_u8(FORMAT);
+    let mut rules = BytesMut::new();
+    encode_two_way(&configured.rules, &mut rules);
+    put_bytes(&mut out, &rules);
+    let taken: Vec<_> = sequence.taken().collect();
+    put_varint(&mut out, taken.len() as u64);
+    for (origin, position) in taken {
+        put_bytes(&mut out, origin.as_str().as_bytes());
+        put_bytes(&mut out, position.to_string().as_bytes());
+    }
+    put_resolver(&mut out, &configured.resolver);
+    Some(out.freeze())
+}
+
+/// Puts a state into a stage that has none. Returns the positions taken.
+pub fn decode(mut bytes: &[u8], stage: &mut Stage) -> Result<Sequence, Damaged> {
+    let bytes = &mut bytes;
+    if take_byte(bytes)? != FORMAT {
+        return Err(Damaged("a resolver's state of another format"));
+    }
+    let rules = Arc::new(decode_two_way(take_bytes(bytes)?)?);
+    let mut sequence = Sequence::default();
+    for _ in 0..take_varint(bytes)? {
+        let origin = DatabaseName::new(take_text(bytes)?);
+        let position = take_text(bytes)?.parse().map_err(|_| Damaged("a strange position"))?;
+        sequence.resume_at(origin, position);
+    }
+    let resolver = take_resolver(bytes, rules.members.len(), resolver_rules(&rules))?;
+    ended(bytes)?;
+    stage.configured = Some(Configured::with(rules, &stage.target, resolver));
+    Ok(sequence)
+}
+
+fn put_resolver(out: &mut BytesMut, resolver: &Resolver) {
+    put_varint(out, resolver.entries.len() as u64);
+    for entry in resolver.entries.values() {
+        put_version(out, &entry.version);
+        put_varint(out, entry.under_way.len() as u64);
+        for way in &entry.under_way {
+            out.put_u8(way.member.0);
+            put_varint(out, way.sent.0);
+            out.put_u8(u8::from(way.unsure) | u8::from(way.over.cut) << 1);
+            put_varint(out, way.over.as_slice().len() as u64);
+            for expected in way.over.as_slice() {
+                match expected {
+                    Expected::Image(image) => {
+                        out.put_u8(0);
+                        put_bytes(out, &image.to_bytes());
+                    }
+                    Expected::Seen(offset) => {
+                        out.put_u8(1);
+                        put_varint(out, offset.0);
+                    }
+                }
+            }
+        }
+    }
+    put_varint(out, resolver.parked.len() as u64);
+    for ((member, key), offset) in &resolver.parked {
+        out.put_u8(member.0);
+        put_key(out, key);
+        put_varint(out, offset.0);
+    }
+    let disputed: Vec<_> =
+        resolver.disputed_order.iter().filter_map(|key| Some((key, resolver.disputed.get(key)?))).collect();
+    put_varint(out, disputed.len() as u64);
+    for (key, image) in disputed {
+        put_key(out, key);
+        put_bytes(out, &image.to_bytes());
+    }
+}
+
+fn take_resolver(
+    bytes: &mut &[u8],
+    members: usize,
+    rules: HashMap<TableName, Arc<Rules>>,
+) -> Result<Resolver, Damaged> {
+    let mut resolver = Resolver::new(members, rules, Limits::default());
+    let mut sent: Vec<Vec<(Offset, RowKey)>> = vec![Vec::new(); members];
+    for _ in 0..take_varint(bytes)? {
+        let version = Arc::new(take_version(bytes)?);
+        let mut under_way = Vec::new();
+        for _ in 0..take_varint(bytes)? {
+            let member = Member(take_byte(bytes)?);
+            let offset = Offset(take_varint(bytes)?);
+            let flags = take_byte(bytes)?;
+            let mut list = Vec::new();
+            for _ in 0..take_varint(bytes)? {
+                list.push(match take_byte(bytes)? {
+                    0 => Expected::Image(Image::from_bytes(take_bytes(bytes)?)?),
+                    1 => Expected::Seen(Offset(take_varint(bytes)?)),
+                    _ => return Err(Damaged("an unknown expectation")),
+                });
+            }
+            let to = sent.get_mut(usize::from(member.0)).ok_or(Damaged("a member that is not there"))?;
+            to.push((offset, version.key.clone()));
+            let over = Images::of(list, flags & 2 != 0);
+            under_way.push(UnderWay { member, sent: offset, over, unsure: flags & 1 != 0 });
+        }
+        resolver.entries.insert(version.key.clone(), Entry { version, under_way });
+    }
+    for list in &mut sent {
+        list.sort_by_key(|(offset, _)| *offset);
+    }
+    resolver.sent = sent.into_iter().map(VecDeque::from).collect();
+    for _ in 0..take_varint(bytes)? {
+        let member = Member(take_byte(bytes)?);
+        let key = take_key(bytes)?;
+        resolver.parked.insert((member, key), Offset(take_varint(bytes)?));
+    }
+    for _ in 0..take_varint(bytes)? {
+        let key = take_key(bytes)?;
+        resolver.disputed.insert(key.clone(), Image::from_bytes(take_bytes(bytes)?)?);
+        resolver.disputed_order.push_back(key);
+    }
+    Ok(resolver)
+}
+
+fn put_version(out: &mut BytesMut, version: &Version) {
+    let (tag, at) = match version.id {
+        VersionId::Record(at) => (0, at),
+        VersionId::Merged(at) => (1, at),
+    };
+    out.put_u8(tag | u8::from(version.read) << 1 | u8::from(version.row.is_some()) << 2);
+    put_varint(out, at.0);
+    put_key(out, &version.key);
+    match version.origin {
+        Origin::Member(member) => out.put_u8(member.0),
+        Origin::Merge => out.put_u8(u8::MAX),
+        Origin::Person => out.put_u8(u8::MAX - 1),
+    }
+    out.put_u8(version.by.map_or(u8::MAX, |member| member.0));
+    out.put_i64_le(version.commit_time);
+    if let Some(row) = &version.row {
+        put_bytes(out, row.as_bytes());
+    }
+}
+
+fn take_version(bytes: &mut &[u8]) -> Result<Version, Damaged> {
+    let flags = take_byte(bytes)?;
+    let at = Offset(take_varint(bytes)?);
+    let id = if flags & 1 == 0 { VersionId::Record(at) } else { VersionId::Merged(at) };
+    let key = take_key(bytes)?;
+    let origin = match take_byte(bytes)? {
+        u8::MAX => Origin::Merge,
+        254 => Origin::Person,
+        member => Origin::Member(Member(member)),
+    };
+    let by = Some(take_byte(bytes)?).filter(|member| *member != u8::MAX).map(Member);
+    let (time, rest) = bytes.split_first_chunk::<8>().ok_or(Damaged("ends early"))?;
+    *bytes = rest;
+    let row = match flags & 4 {
+        0 => None,
+        _ => Some(Row::from_bytes(Bytes::copy_from_slice(take_bytes(bytes)?))),
+    };
+    let image = Image::of(row.as_ref());
+    Ok(Version { id, key, origin, by, commit_time: i64::from_le_bytes(*time), row, image, read: flags & 2 != 0 })
+}
+
+fn put_key(out: &mut BytesMut, key: &RowKey) {
+    put_bytes(out, key.table.as_str().as_bytes());
+    put_bytes(out, key.key.as_bytes());
+}
+
+fn take_key(bytes: &mut &[u8]) -> Result<RowKey, Damaged> {
+    let table = TableName::new(take_text(bytes)?);
+    Ok(RowKey { table, key: Key::from_bytes(Bytes::copy_from_slice(take_bytes(bytes)?)) })
+}

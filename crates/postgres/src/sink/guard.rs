@@ -1,0 +1,375 @@
+//! The guard of two-way pipelines: a version is written only over a row that it may be written over.
+//!
+//! ```text
+//! BEGIN, marker, rows of the batch FOR UPDATE -> judge -> inserts, updates, deletes; parked rows; COMMIT
+//! ```
+//!
+//! The rows are read and locked in the transaction that writes them, at read committed: a write that an application commits
+//! before is seen, one after it waits and stands behind ours in the log. So a row that was left alone has been explained
+//! by the member's own stream before the echo of this transaction comes. A key without a row can't be locked: where an
+//! application inserts it in between, our insert meets its key, and the whole attempt is made again.
+
+use super::Attempt;
+use super::failure::Failure;
+use super::items::Missing;
+use super::marker::ParkedRows;
+use super::pipeline::{Pipeline, Reply, first_failure};
+use super::plan::{NotEncoded, Plan};
+use super::session::Session;
+use super::set_based::{BEGIN, finish, send};
+use super::statement::{self, Kind};
+use crate::codec::{self, Form};
+use crate::error::Error;
+use std::collections::HashMap;
+use std::sync::Arc;
+use sync_worker_core::change::{Change, Op};
+use sync_worker_core::collapse::{Step, collapse};
+use sync_worker_core::convert::Refusal;
+use sync_worker_core::error::{ErrorClass, Result};
+use sync_worker_core::guard::{Image, Verdict, judge};
+use sync_worker_core::logical::Normalizer;
+use sync_worker_core::row::RowBuilder;
+use sync_worker_core::schema::{Column, Schema, SchemaId};
+use sync_worker_core::sink::{Applied, Parking, Refused, Write, WriteBatch};
+use sync_worker_core::types::Engine;
+use sync_worker_core::value::{Cell, Damaged, Value};
+use tokio_postgres::Statement;
+
+/// Attempts before the batch is left to a new session: each one looks at the rows anew.
+const ATTEMPTS: usize = 8;
+
+/// What a retry gets as its reason where an application has written the row since.
+const DIFFERS: &str = "the row there is none that this version may be written over";
+
+/// How the rows of a table are read for a comparison.
+pub struct Look {
+    statement: Statement,
+    forms: Vec<Form>,
+    normalizer: Normalizer,
+}
+
+impl Look {
+    async fn new(session: &Session, plan: &Plan, logical: &Arc<Schema>) -> Result<Self, Attempt> {
+        let table = &plan.target.table;
+        let there = |name: &str| table.column(name).map(|there| there.column.clone());
+        let columns: Option<Vec<Column>> = plan.columns.iter().map(|column| there(&column.name)).collect();
+        let columns = columns.ok_or(Damaged("a column that is not there"))?;
+        let forms = columns.iter().map(|column| Form::from(&column.kind)).collect();
+        let here = Schema::new(logical.table.clone(), Engine::Postgres, columns, plan.key.clone());
+        let normalizer = Normalizer::new(&here, logical.clone()).map_err(|(column, refusal)| {
+            Error::Fatal(format!("target table {}: column {column} has no logical form: {refusal}", table.name))
+        })?;
+        let statement = session.client.prepare(&statement::look(plan)).await;
+        let statement = statement.map_err(|error| Attempt::Failed(Failure::of(&error)))?;
+        Ok(Self { statement, forms, normalizer })
+    }
+
+    /// The image of a row as the server prints it. One that has no logical form is like no other.
+    fn image(&self, record: &str) -> Image {
+        let strange = || Image::Row(xxhash_rust::xxh3::xxh3_128(record.as_bytes()).to_be_bytes());
+        let (mut builder, mut scratch, mut text) = (RowBuilder::default(), Vec::new(), Vec::new());
+        let Some(mut rest) = record.as_bytes().strip_prefix(b"(") else { return strange() };
+        for form in &self.forms {
+            match field(&mut rest, &mut text) {
+                None => return strange(),
+                Some(false) => builder.push(Cell::Present(Value::Null)),
+                Some(true) => {
+                    if codec::push(*form, &text, &mut scratch, &mut builder).is_err() {
+                        return strange();
+                    }
+                }
+            }
+        }
+        let row = builder.finish();
+        let row = self.normalizer.row(&row, &mut builder, &mut String::new());
+        row.map_or_else(|_| strange(), |row| Image::of(Some(&row)))
+    }
+}
+
+/// Takes the next field of a printed record with the comma or parenthesis behind it. False for NULL; None where there is
+/// none.
+fn field(rest: &mut &[u8], text: &mut Vec<u8>) -> Option<bool> {
+    text.clear();
+    let (mut quoted, mut any) = (false, false);
+    let mut at = 0;
+    loop {
+        match (*rest.get(at)?, quoted) {
+            (b'"', true) if rest.get(at + 1) == Some(&b'"') => {
+                text.push(b'"');
+                at += 1;
+            }
+            (b'"', _) => (quoted, any) = (!quoted, true),
+            (b'\\', _) => {
+                at += 1;
+                text.push(*rest.get(at)?);
+            }
+            (b',' | b')', false) => {
+                *rest = &rest[at + 1..];
+                return Some(any || !text.is_empty());
+            }
+            (byte, _) => text.push(byte),
+        }
+        at += 1;
+    }
+}
+
+/// What the guard has let through.
+struct Passed {
+    /// The writes that are to be made, as plain ones.
+    batch: WriteBatch,
+    /// For each of them its index in the batch that was asked for.
+    places: Vec<usize>,
+    differing: Vec<(usize, Image)>,
+    /// With indexes of the batch that was asked for.
+    refused: Vec<Refused>,
+}
+
+impl Session {
+    pub async fn guarded(&mut self, batch: &WriteBatch, parking: &dyn Parking) -> Result<Applied> {
+        let mut row_by_row = false;
+        let mut last = None;
+        for _ in 0..ATTEMPTS {
+            let failure = match self.guarded_attempt(batch, parking, row_by_row).await {
+                Ok(applied) => return Ok(applied),
+                Err(Attempt::Stop(error)) => return Err(error),
+                Err(Attempt::RowByRow) => {
+                    row_by_row = true;
+                    continue;
+                }
+                Err(Attempt::Failed(failure)) => failure,
+            };
+            if self.is_of_key(&failure) || failure.missing || failure.is_conflict() {
+                // Somebody has written in between: the next look sees it.
+            } else if failure.is_stale() {
+                self.plans.clear();
+                self.looks.clear();
+            } else if failure.is_of_row() {
+                row_by_row = true;
+            } else {
+                return Err(self.error(failure, "the write of a batch").into());
+            }
+            last = Some(failure);
+        }
+        let problem = last.map_or_else(|| "nothing was written".to_owned(), |failure| failure.reason());
+        Err(Error::Lost { doing: "the write of a batch".to_owned(), problem }.into())
+    }
+
+    async fn guarded_attempt(
+        &mut self,
+        batch: &WriteBatch,
+        parking: &dyn Parking,
+        row_by_row: bool,
+    ) -> Result<Applied, Attempt> {
+        self.plan(&batch.writes).await?;
+        let outcome = self.guarded_transaction(batch, parking, row_by_row).await;
+        match outcome {
+            Ok(applied) => Ok(applied),
+            Err(attempt) => Err(self.roll_back(attempt).await),
+        }
+    }
+
+    async fn guarded_transaction(
+        &mut self,
+        batch: &WriteBatch,
+        parking: &dyn Parking,
+        row_by_row: bool,
+    ) -> Result<Applied, Attempt> {
+        let Passed { batch: plain, places, differing, refused: mut unfit } = self.look(batch).await?;
+        let mut applied = Applied { row_by_row, differing, ..Applied::default() };
+        if row_by_row {
+            // A constraint that is deferred has a row to blame only now.
+            let immediate = self.client.batch_execute("SET CONSTRAINTS ALL IMMEDIATE").await;
+            immediate.map_err(|error| Attempt::Failed(Failure::of(&error)))?;
+            let written = self.each_row(&plain, true).await?;
+            applied.rows = written.rows;
+            unfit.extend(written.refused.into_iter().map(|one| Refused { write: places[one.write], ..one }));
+            let ready = Vec::new();
+            return self.finish_guarded(batch, unfit, ready, parking, applied).await;
+        }
+        let steps = collapse(&plain.writes, 0..plain.writes.len(), &HashMap::new())?;
+        let mut builder = self.builder(Missing::Fails);
+        let mut items = Vec::new();
+        for step in &steps {
+            if let Step::Alone(_) = step {
+                return Err(Damaged("a guarded write is about one key").into());
+            }
+            builder.step(step, &plain.writes, &mut items)?;
+        }
+        applied.rows = builder.idle;
+        unfit.extend(builder.refused.into_iter().map(|one| Refused { write: places[one.write], ..one }));
+        let ready = self.ready(items).await?;
+        self.finish_guarded(batch, unfit, ready, parking, applied).await
+    }
+
+    /// Writes what is ready and what becomes of the parked rows, and commits.
+    async fn finish_guarded(
+        &mut self,
+        batch: &WriteBatch,
+        mut refused: Vec<Refused>,
+        ready: Vec<super::set_based::Ready>,
+        parking: &dyn Parking,
+        mut applied: Applied,
+    ) -> Result<Applied, Attempt> {
+        refused.sort_by_key(|refused| refused.write);
+        applied.refused = refused;
+        if !applied.refused.is_empty() {
+            parking.park(batch, &applied.refused).await?; // invariant 2
+        }
+        let mut pipeline = Pipeline::new(&self.client);
+        send(&mut pipeline, &ready).await;
+        self.settle_guarded(&mut pipeline, batch, &applied).await?;
+        finish(pipeline, 0, &ready, parking.pending(batch), &mut applied).await?;
+        Ok(applied)
+    }
+
+    /// Begins the transaction, moves the marker, and reads and locks the rows of the batch: what may be written.
+    async fn look(&mut self, batch: &WriteBatch) -> Result<Passed, Attempt> {
+        for write in &batch.writes {
+            let logical = &write.change.schema;
+            if !self.looks.contains_key(&logical.id) {
+                let plan = self.plans.get(&logical.id).ok_or(Damaged("a row without a schema"))?;
+                let look = Look::new(self, plan, logical).await?;
+                self.looks.insert(logical.id, look);
+            }
+        }
+        let mut of_table: HashMap<SchemaId, (Vec<super::encode::Array>, Vec<usize>)> = HashMap::new();
+        let mut refused = Vec::new();
+        let mut scratch = String::new();
+        for (index, write) in batch.writes.iter().enumerate() {
+            let schema = write.change.schema.id;
+            let plan = self.plans.get(&schema).ok_or(Damaged("a row without a schema"))?;
+            let key = write.change.key()?.ok_or(Damaged("a guarded write without a key"))?;
+            let (arrays, writes) =
+                of_table.entry(schema).or_insert_with(|| (plan.arrays(Kind::Delete, &None), Vec::new()));
+            match plan.push_key(&key, arrays, &mut scratch) {
+                Ok(()) => writes.push(index),
+                // No row has a key that the table can't hold.
+                Err(NotEncoded::Refused(_)) if write.change.op == Op::Delete => {}
+                Err(NotEncoded::Refused(reason)) => {
+                    refused.push(Refused { write: index, class: ErrorClass::Poison, reason });
+                }
+                Err(NotEncoded::Damaged(damaged)) => return Err(damaged.into()),
+            }
+        }
+        let asked: Vec<_> = of_table.into_iter().filter(|(_, (_, writes))| !writes.is_empty()).collect();
+        let mut pipeline = Pipeline::new(&self.client);
+        pipeline.send(BEGIN).await;
+        self.ledger()?.advance(&mut pipeline, &batch.expected, &batch.marker).await; // invariant 2
+        let first = pipeline.len();
+        for (schema, (arrays, _)) in &asked {
+            let look = self.looks.get(schema).ok_or(Damaged("a row without a schema"))?;
+            pipeline.query(&look.statement, arrays).await;
+        }
+        let mut replies = pipeline.finish().await;
+        if let Some((_, failure)) = first_failure(&mut replies) {
+            return Err(failure.into());
+        }
+        let mut found = HashMap::new();
+        for ((schema, (_, writes)), reply) in asked.iter().zip(replies.into_iter().skip(first)) {
+            let look = self.looks.get(schema).ok_or(Damaged("a row without a schema"))?;
+            let Ok(Reply::Rows(rows)) = reply else { continue };
+            for row in rows {
+                let (place, record): (i64, &str) = (taken(row.try_get(0))?, taken(row.try_get(1))?);
+                let place = usize::try_from(place - 1).ok().and_then(|place| writes.get(place));
+                let place = place.ok_or(Error::Protocol("a row that was not asked for"))?;
+                found.insert(*place, look.image(record));
+            }
+        }
+        let mut passed = Passed { batch: without_writes(batch), places: Vec::new(), differing: Vec::new(), refused };
+        for (index, write) in batch.writes.iter().enumerate() {
+            if passed.refused.iter().any(|refused| refused.write == index) {
+                continue;
+            }
+            let found = found.get(&index).copied().unwrap_or(Image::Absent);
+            let over = write.over.as_deref().unwrap_or_default();
+            match judge(found, Image::of(write.change.after.as_ref()), over) {
+                Verdict::AsWanted => {}
+                Verdict::Write => {
+                    let op = match (found, &write.change.after) {
+                        (_, None) => Op::Delete,
+                        (Image::Absent, Some(_)) => Op::Create,
+                        (Image::Row(_), Some(_)) => Op::Update,
+                    };
+                    let before = if op == Op::Delete { write.change.before.clone() } else { None };
+                    let change = Change { op, before, ..write.change.clone() };
+                    passed.batch.writes.push(Write { change, offset: write.offset, parked: false, over: None });
+                    passed.places.push(index);
+                }
+                Verdict::Differs if batch.retry => {
+                    let (class, reason) = (ErrorClass::Dependency, DIFFERS.to_owned());
+                    passed.refused.push(Refused { write: index, class, reason });
+                }
+                Verdict::Differs => passed.differing.push((index, found)),
+            }
+        }
+        Ok(passed)
+    }
+
+    /// Sends what becomes of the parked rows. Whether it was sent in full, the caller learns from the pipeline.
+    async fn settle_guarded(
+        &self,
+        pipeline: &mut Pipeline<'_>,
+        batch: &WriteBatch,
+        applied: &Applied,
+    ) -> Result<(), Attempt> {
+        let too_large = |refusal: Refusal| Error::Fatal(format!("a key can't be parked: {refusal}"));
+        let (mut gone, mut parked) = (ParkedRows::default(), ParkedRows::default());
+        let (mut refused, mut differing) = (applied.refused.iter().peekable(), applied.differing.iter().peekable());
+        for (index, write) in batch.writes.iter().enumerate() {
+            let table = write.change.table();
+            let key = write.change.key()?.ok_or(Damaged("a guarded write without a key"))?;
+            if let Some(refused) = refused.next_if(|refused| refused.write == index) {
+                parked.push(table, &key, write.offset, &refused.reason, None).map_err(too_large)?;
+            } else if let Some((_, seen)) = differing.next_if(|(differing, _)| *differing == index) {
+                parked.push(table, &key, write.offset, "differs", Some(*seen)).map_err(too_large)?;
+            } else if write.parked {
+                gone.push_key(table, &key).map_err(too_large)?;
+            }
+        }
+        let ledger = self.ledger()?;
+        if batch.retry && !gone.is_empty() {
+            ledger.mark_written(pipeline, &gone).await;
+        }
+        for (table, key) in &batch.unpark {
+            gone.push_key(table, key).map_err(too_large)?;
+        }
+        if !gone.is_empty() {
+            ledger.unpark(pipeline, gone).await;
+        }
+        if !parked.is_empty() {
+            ledger.park(pipeline, parked).await;
+        }
+        Ok(())
+    }
+}
+
+fn without_writes(batch: &WriteBatch) -> WriteBatch {
+    WriteBatch {
+        expected: batch.expected.clone(),
+        marker: batch.marker.clone(),
+        writes: Vec::new(),
+        unpark: Vec::new(),
+        retry: batch.retry,
+    }
+}
+
+fn taken<T>(value: Result<T, tokio_postgres::Error>) -> Result<T, Error> {
+    value.map_err(|_| Error::Protocol("a row in an unexpected form"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn printed_records_are_taken_apart() {
+        let mut rest = &br#"1,,"","a ""b\\ ,)",t)"#[..];
+        let mut text = Vec::new();
+        let mut fields = Vec::new();
+        while let Some(there) = field(&mut rest, &mut text) {
+            fields.push(there.then(|| String::from_utf8(text.clone()).unwrap()));
+        }
+        let expected = [Some("1"), None, Some(""), Some(r#"a "b\ ,)"#), Some("t")];
+        assert_eq!(fields, expected.map(|field| field.map(str::to_owned)));
+    }
+}

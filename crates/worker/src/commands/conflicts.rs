@@ -1,0 +1,228 @@
+//! `sync-worker conflicts`: what two-way pipelines have decided, and what a person decides otherwise.
+
+use crate::cli;
+use crate::client::Client;
+use crate::config::Configuration;
+use crate::outcome::Outcome;
+use crate::output::say;
+use serde_json::json;
+use sync_worker_api::wire::{Choice, Conflict, ConflictId, ConflictList, Conflicts, Count, Decide, Version};
+
+/// Which conflicts are listed of each pipeline: all, unless it says otherwise.
+#[derive(Debug, Default)]
+pub struct Filter {
+    pub pipeline: Option<String>,
+    pub table: Option<String>,
+    pub open: bool,
+    /// None: as many as the worker shows.
+    pub limit: Option<usize>,
+}
+
+/// Ends with problems when one of those shown waits for a person.
+pub async fn list(config: &Configuration, filter: &Filter, json: bool) -> anyhow::Result<Outcome> {
+    let client = Client::new(config.http)?;
+    let (mut any, mut open, mut items) = (false, false, Vec::new());
+    for pipeline in pipelines(config, filter.pipeline.as_deref())? {
+        let (table, limit) = (filter.table.clone(), filter.limit);
+        let asked = Conflicts { pipeline: pipeline.to_owned(), table, open: filter.open, before: None, limit };
+        let list: ConflictList = client.get("/sync/conflicts", &asked).await?;
+        any |= !list.conflicts.is_empty();
+        open |= list.conflicts.iter().any(|conflict| conflict.open);
+        if json {
+            items.push(json!({ "pipeline": pipeline, "conflicts": list.conflicts }));
+        } else {
+            list.conflicts.iter().for_each(|conflict| say!("{pipeline} {}", line(conflict)));
+        }
+    }
+    if json {
+        say!("{}", serde_json::to_string_pretty(&items)?);
+    } else if !any {
+        say!("none");
+    }
+    Ok(if open { Outcome::Problems } else { Outcome::Done })
+}
+
+pub async fn show(config: &Configuration, id: i64, pipeline: Option<&str>, json: bool) -> anyhow::Result<Outcome> {
+    let client = Client::new(config.http)?;
+    let (pipeline, conflict) = find(&client, config, id, pipeline).await?;
+    if json {
+        say!("{}", serde_json::to_string_pretty(&json!({ "pipeline": pipeline, "conflict": conflict }))?);
+        return Ok(Outcome::Done);
+    }
+    say!("{pipeline} {}", line(&conflict));
+    say!("at offset {}, {}", conflict.offset, conflict.time);
+    let lines = side_by_side(&conflict);
+    let width = |at: usize| lines.iter().map(|line| line[at].chars().count()).max().unwrap_or(0);
+    let (first, second) = (width(0), width(1));
+    for [column, winner, loser] in &lines {
+        say!("{}", format!("{column:first$}  {winner:second$}  {loser}").trim_end());
+    }
+    if conflict.open {
+        say!("`sync-worker conflicts decide {id}` with --winner, --loser or --row decides about it");
+    }
+    Ok(Outcome::Done)
+}
+
+pub async fn decide(
+    config: &Configuration,
+    id: i64,
+    pipeline: Option<&str>,
+    choice: Choice,
+    json: bool,
+) -> anyhow::Result<Outcome> {
+    let client = Client::new(config.http)?;
+    let (pipeline, _) = find(&client, config, id, pipeline).await?;
+    let asked = Decide { pipeline: pipeline.to_owned(), id, choice };
+    let done: Count = client.post("/sync/conflicts/decide", &asked).await?;
+    match json {
+        true => say!("{}", serde_json::to_string(&done)?),
+        false => {
+            say!("on its way; it takes effect unless the row has changed since, which `sync-worker conflicts` shows")
+        }
+    }
+    Ok(Outcome::Done)
+}
+
+impl From<cli::Choice> for Choice {
+    /// The command line takes exactly one.
+    fn from(choice: cli::Choice) -> Self {
+        match choice.row {
+            Some(row) => Choice::Row(row),
+            None if choice.loser => Choice::Loser,
+            None => Choice::Winner,
+        }
+    }
+}
+
+/// The two-way pipelines that are meant.
+fn pipelines<'c>(config: &'c Configuration, only: Option<&str>) -> anyhow::Result<Vec<&'c str>> {
+    let two_way = config.pipelines.iter().filter(|plan| plan.two_way.is_some()).map(|plan| plan.name.as_str());
+    let found: Vec<&str> = two_way.filter(|name| only.is_none_or(|only| only == *name)).collect();
+    match (found.is_empty(), only) {
+        (true, Some(only)) => anyhow::bail!("the configuration has no two-way pipeline {only:?}"),
+        (true, None) => anyhow::bail!("the configuration has no two-way pipeline"),
+        (false, _) => Ok(found),
+    }
+}
+
+/// A conflict and its pipeline: its number is that of one alone.
+async fn find<'c>(
+    client: &Client,
+    config: &'c Configuration,
+    id: i64,
+    only: Option<&str>,
+) -> anyhow::Result<(&'c str, Conflict)> {
+    for pipeline in pipelines(config, only)? {
+        let asked = ConflictId { pipeline: pipeline.to_owned(), id };
+        let found: Option<Conflict> = client.get("/sync/conflicts/show", &asked).await?;
+        if let Some(conflict) = found {
+            return Ok((pipeline, conflict));
+        }
+    }
+    anyhow::bail!("there is no conflict {id}; `sync-worker conflicts` lists them")
+}
+
+fn line(conflict: &Conflict) -> String {
+    let Conflict { id, table, key, kind, strategy, winner, .. } = conflict;
+    let column = conflict.column.as_ref().map(|column| format!(" column {column}")).unwrap_or_default();
+    let over = match (&conflict.loser, &conflict.at) {
+        (Some(loser), _) => format!(" over {}", who(loser)),
+        (None, Some(at)) => format!(" over what {at} held"),
+        (None, None) => String::new(),
+    };
+    let state = match (&conflict.decided_by, &conflict.decided_at) {
+        _ if conflict.open => ", open".to_owned(),
+        (Some(by), Some(at)) => format!(", closed by {by} at {at}"),
+        _ => String::new(),
+    };
+    format!("{id} {table} {key}{column} {kind}: {} by {strategy}{over}{state}", who(winner))
+}
+
+fn who(version: &Version) -> &str {
+    match &version.by {
+        _ if version.merged => "a merged row",
+        Some(by) => by,
+        None => "a person",
+    }
+}
+
+/// Column, winner, loser.
+fn side_by_side(conflict: &Conflict) -> Vec<[String; 3]> {
+    let loser = conflict.loser.as_ref();
+    let title = |version: &Version, what: &str| format!("{} ({what})", who(version));
+    let loses = loser.map(|loser| title(loser, "loser")).unwrap_or_default();
+    let committed = loser.map(|loser| loser.commit_time.clone()).unwrap_or_default();
+    let mut lines = vec![
+        [String::new(), title(&conflict.winner, "winner"), loses],
+        ["committed".to_owned(), conflict.winner.commit_time.clone(), committed],
+    ];
+    let columns = conflict.columns.iter().map(|column| {
+        let loses = loser.map(|loser| cell(loser, column)).unwrap_or_default();
+        [column.clone(), cell(&conflict.winner, column), loses]
+    });
+    lines.extend(columns);
+    lines
+}
+
+fn cell(version: &Version, column: &str) -> String {
+    match &version.row {
+        Some(row) => row.get(column).map_or_else(|| "not known".to_owned(), ToString::to_string),
+        None => "deleted".to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn version(by: Option<&str>, row: serde_json::Value) -> Version {
+        let row = Some(row).filter(|row| !row.is_null());
+        Version { by: by.map(str::to_owned), merged: false, commit_time: "2024-02-29T00:00:00.000000Z".to_owned(), row }
+    }
+
+    fn conflict() -> Conflict {
+        Conflict {
+            id: 7,
+            table: "customer".to_owned(),
+            key: json!({ "id": 1 }),
+            column: None,
+            kind: "update_deleted".to_owned(),
+            strategy: "on_delete".to_owned(),
+            columns: vec!["id".to_owned(), "name".to_owned()],
+            winner: version(Some("crm"), json!(null)),
+            loser: Some(version(Some("shop"), json!({ "id": 1, "name": "Ann" }))),
+            at: None,
+            offset: 4711,
+            time: "2024-02-29T00:00:01.000000Z".to_owned(),
+            open: true,
+            decided_by: None,
+            decided_at: None,
+        }
+    }
+
+    #[test]
+    fn a_conflict_is_a_line() {
+        let open = conflict();
+        assert_eq!(line(&open), "7 customer {\"id\":1} update_deleted: crm by on_delete over shop, open");
+        let (by, at) = (Some("a person".to_owned()), Some("2024-03-01T00:00:00.000000Z".to_owned()));
+        let drift = Conflict {
+            loser: None,
+            at: Some("shop".to_owned()),
+            kind: "drift".to_owned(),
+            open: false,
+            decided_by: by,
+            decided_at: at,
+            ..open
+        };
+        let expected = "7 customer {\"id\":1} drift: crm by on_delete over what shop held, \
+                        closed by a person at 2024-03-01T00:00:00.000000Z";
+        assert_eq!(line(&drift), expected);
+    }
+
+    #[test]
+    fn versions_stand_side_by_side() {
+        let lines = side_by_side(&conflict());
+        assert_eq!(lines[0], ["", "crm (winner)", "shop (loser)"]);
+        assert_eq!(lines[2..], [["id", "deleted", "1"], ["name", "deleted", "\"Ann\""]]);
+    }
+}

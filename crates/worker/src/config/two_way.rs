@@ -1,0 +1,227 @@
+//! `members` instead of `from` and `to`: a pipeline whose changes go from each to all others, and how conflicts are decided.
+
+use crate::config::databases::{Adapter, exists};
+use crate::config::pipelines::{Databases, Ends};
+use crate::config::place::suggestion;
+use crate::config::section::{At, Field, Section};
+use std::collections::BTreeMap;
+use sync_worker_core::name::DatabaseName;
+use sync_worker_core::rules::{Merge, OnDelete, Strategy, TwoWayMember};
+use sync_worker_engine::pipeline::{Resolution, Table, TwoWayPlan};
+
+/// Of a pipeline, beside those of every pipeline.
+pub const FIELDS: [Field; 5] = [
+    Field {
+        name: "members",
+        takes: "list of names of databases",
+        default: "",
+        about: "Two to 16 PostgreSQL and MySQL databases, in place of `from` and `to`. Required.",
+    },
+    Field {
+        name: "seed",
+        takes: "name of a member, or `\"none\"`",
+        default: "",
+        about: "Whose rows are copied to the others on the first start. `none`: the members are taken to be equal, and \
+                nothing is copied. Required.",
+    },
+    Field {
+        name: "strategy",
+        takes: "`\"timestamp\"`, `\"first_write\"`, `\"priority\"`, `\"merge\"`, `\"reject\"` or `\"manual\"`",
+        default: "\"timestamp\"",
+        about: "Which of two versions stays when members have written a row without having seen each other's write. \
+                `timestamp`: the last write by commit time; `first_write`: the first; `priority`: that of the member with \
+                the highest priority; `merge`: columns that only one of them has changed are all kept, and `contested` \
+                decides about the others; `reject`: the one that the members have already; `manual`: the same, and a \
+                person may decide otherwise with `sync-worker conflicts decide`. Ties go to the higher priority, then to \
+                the name that sorts first. Every conflict is recorded.",
+    },
+    Field {
+        name: "contested",
+        takes: "`\"timestamp\"`, `\"first_write\"`, `\"priority\"`, `\"reject\"` or `\"manual\"`",
+        default: "\"timestamp\"",
+        about: "With `merge`: how columns are decided that both have changed.",
+    },
+    Field {
+        name: "on_delete",
+        takes: "`\"delete_wins\"`, `\"update_wins\"` or `\"by_strategy\"`",
+        default: "\"by_strategy\"",
+        about: "What becomes of a row that one member has deleted and another one changed.",
+    },
+];
+
+/// Of a table, beside those of every table.
+pub const TABLE: [Field; 5] = [
+    Field { name: "strategy", takes: "as above", default: "", about: "For this table, in place of the pipeline's." },
+    Field { name: "contested", takes: "as above", default: "", about: "For this table, in place of the pipeline's." },
+    Field { name: "on_delete", takes: "as above", default: "", about: "For this table, in place of the pipeline's." },
+    Field {
+        name: "delta",
+        takes: "list of columns",
+        default: "",
+        about: "With `merge`: numbers, as counters and balances are, to which is added what each member has added to them.",
+    },
+    Field {
+        name: "lossy",
+        takes: "list of columns",
+        default: "",
+        about: "Columns that may have types which do not hold all of each other's values. Otherwise such a table is \
+                refused.",
+    },
+];
+
+/// Each one's changes go to all others: the work grows with the square.
+const MOST_MEMBERS: usize = 16;
+
+/// What `seed` takes where nobody's rows are copied; so no member can be called that.
+const NO_SEED: &str = "none";
+
+/// None: merge.
+const STRATEGIES: [(&str, Option<Strategy>); 6] = [
+    ("timestamp", Some(Strategy::Timestamp)),
+    ("first_write", Some(Strategy::FirstWrite)),
+    ("priority", Some(Strategy::Priority)),
+    ("merge", None),
+    ("reject", Some(Strategy::Reject)),
+    ("manual", Some(Strategy::Manual)),
+];
+
+/// How the tables of a pipeline are resolved that say nothing else.
+pub struct Defaults {
+    /// None: merge.
+    strategy: Option<Strategy>,
+    contested: Strategy,
+    on_delete: OnDelete,
+}
+
+/// Reads the members: the one that the others are compared with, the others, and the plan.
+pub fn members(section: &Section<'_>, databases: &Databases) -> Option<(Ends, TwoWayPlan)> {
+    let beside: Vec<&str> = ["from", "to"].into_iter().filter(|name| section.has(name)).collect();
+    if !beside.is_empty() {
+        let beside = beside.join(" and ");
+        let text =
+            format!("stands beside {beside}: write members for a two-way pipeline, from and to for a one-way one");
+        section.problem("members", text);
+    }
+    let names = section.texts("members").and_then(|listed| names(section, &listed, databases));
+    let seed = seed(section, names.as_ref());
+    let (names, seed) = (names?, seed?);
+    let from = seed.clone().or_else(|| names.keys().next().cloned())?;
+    let to = names.keys().filter(|name| **name != from).cloned().collect();
+    let members = names.into_iter().map(|(name, priority)| TwoWayMember { name, priority }).collect();
+    Some(((from, to), TwoWayPlan { members, seed }))
+}
+
+/// The members with their priorities.
+fn names(section: &Section<'_>, listed: &[At<String>], databases: &Databases) -> Option<BTreeMap<DatabaseName, i64>> {
+    let mut names = BTreeMap::new();
+    for member in listed {
+        let problem = |text: String| section.problem_at(&member.place, "members", text);
+        let name = DatabaseName::new(&member.value);
+        if !exists(section, "members", &member.place, &member.value, databases.keys().map(String::as_str)) {
+            continue;
+        }
+        let database = databases.get(&member.value).and_then(Option::as_ref);
+        if names.contains_key(&name) {
+            problem(format!("names {name} twice"));
+        } else if member.value == NO_SEED {
+            problem(format!("{name:?} can't be a member's name: it is what seed takes where there is none"));
+        } else if database.is_some_and(|database| matches!(database.adapter, Adapter::Mongodb(_))) {
+            problem(format!("{name}: two-way pipelines with MongoDB are not in this version"));
+        } else {
+            names.insert(name, database.map_or(0, |database| database.priority));
+        }
+    }
+    if !(2..=MOST_MEMBERS).contains(&listed.len()) {
+        section.problem("members", format!("must name from 2 to {MOST_MEMBERS} databases"));
+        return None;
+    }
+    (names.len() == listed.len()).then_some(names)
+}
+
+/// Some(None): nobody's rows are copied.
+fn seed(section: &Section<'_>, names: Option<&BTreeMap<DatabaseName, i64>>) -> Option<Option<DatabaseName>> {
+    if !section.has("seed") {
+        let text = "is missing; seed = \"NAME\" copies that member's rows to the others first, seed = \"none\" takes the \
+                    members as equal";
+        section.problem("seed", text);
+        return None;
+    }
+    let seed = section.text("seed")?;
+    if seed.value == NO_SEED {
+        return Some(None);
+    }
+    let name = DatabaseName::new(&seed.value);
+    let Some(names) = names else { return Some(Some(name)) };
+    if !names.contains_key(&name) {
+        let known = names.keys().map(DatabaseName::as_str).chain([NO_SEED]);
+        let text = format!("there is no member {:?}{}", seed.value, suggestion(&seed.value, known));
+        section.problem_at(&seed.place, "seed", text);
+        return None;
+    }
+    Some(Some(name))
+}
+
+/// Notes what has a meaning in two-way pipelines alone.
+pub fn refuse(section: &Section<'_>, fields: &[Field]) {
+    for name in fields.iter().map(|field| field.name).filter(|name| section.has(name)) {
+        let text =
+            "is for two-way pipelines: leave it out, or write members = [\"crm\", \"shop\"] in place of from and to";
+        section.problem(name, text);
+    }
+}
+
+pub fn defaults(section: &Section<'_>) -> Defaults {
+    let default = Resolution::default();
+    Defaults {
+        strategy: section.choice("strategy", &STRATEGIES).unwrap_or(Some(default.strategy)),
+        contested: section.choice("contested", &contested()).unwrap_or(default.strategy),
+        on_delete: on_delete(section).unwrap_or(default.on_delete),
+    }
+}
+
+/// How a table is resolved.
+pub fn resolution(table: &Section<'_>, defaults: &Defaults) -> Resolution {
+    let strategy = table.choice("strategy", &STRATEGIES).unwrap_or(defaults.strategy);
+    let contested = table.choice("contested", &contested()).unwrap_or(defaults.contested);
+    let delta = columns(table, "delta");
+    if strategy.is_some() {
+        for name in ["contested", "delta"].into_iter().filter(|name| table.has(name)) {
+            table.problem(name, "is for strategy = \"merge\"");
+        }
+    }
+    Resolution {
+        strategy: strategy.unwrap_or(contested),
+        on_delete: on_delete(table).unwrap_or(defaults.on_delete),
+        merge: strategy.is_none().then_some(Merge { delta }),
+        lossy: columns(table, "lossy"),
+    }
+}
+
+/// Notes a `contested` that none of the tables asks.
+pub fn check_contested(section: &Section<'_>, tables: &[Table]) {
+    if section.has("contested") && tables.iter().all(|table| table.resolution.merge.is_none()) {
+        section.problem("contested", "is for strategy = \"merge\", which none of the tables has");
+    }
+}
+
+fn contested() -> [(&'static str, Strategy); 5] {
+    Strategy::ALL.map(|strategy| (strategy.as_str(), strategy))
+}
+
+fn on_delete(section: &Section<'_>) -> Option<OnDelete> {
+    section.choice("on_delete", &OnDelete::ALL.map(|on_delete| (on_delete.as_str(), on_delete)))
+}
+
+fn columns(section: &Section<'_>, name: &str) -> Vec<String> {
+    let mut columns = Vec::new();
+    for column in section.texts(name).unwrap_or_default() {
+        if column.value.is_empty() || column.value.chars().any(char::is_control) {
+            section.problem_at(&column.place, name, "must be names of columns");
+        } else if columns.contains(&column.value) {
+            section.problem_at(&column.place, name, format!("names {} twice", column.value));
+        } else {
+            columns.push(column.value);
+        }
+    }
+    columns
+}

@@ -1,0 +1,245 @@
+//! Members that are all written to, and a worker that keeps them equal.
+
+use crate::compare;
+use crate::connection::Connection;
+use crate::database::Database;
+use crate::kind::Kind;
+use crate::settings::{Settings, TableEntry};
+use crate::wait;
+use crate::worker::Worker;
+use anyhow::{Context, ensure};
+use rand::rngs::StdRng;
+use rand::{Rng, SeedableRng};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
+use tokio::task::JoinSet;
+
+/// What everything may take to come to rest, backlog and all.
+const SETTLE: Duration = Duration::from_secs(120);
+
+const NAMES: [&str; 3] = ["a", "b", "c"];
+
+pub const ACCOUNT: &str = "CREATE TABLE account (id BIGINT PRIMARY KEY, writer VARCHAR(40) NOT NULL, a INT NOT NULL, \
+                           b INT NOT NULL, counter BIGINT NOT NULL)";
+const FENCE: &str = "CREATE TABLE fence (member VARCHAR(20) PRIMARY KEY, mark BIGINT NOT NULL)";
+
+pub struct Member {
+    pub name: &'static str,
+    pub database: Database,
+}
+
+pub struct TwoWay {
+    // Dropped first: a worker holds connections and slots.
+    pub worker: Worker,
+    pub members: Vec<Member>,
+    marks: i64,
+}
+
+impl TwoWay {
+    /// Makes the members' tables; `prepare` is run at each before anything starts, `lines` go into the pipeline's section.
+    pub async fn new(kinds: &[Kind], label: &str, lines: &str) -> anyhow::Result<Self> {
+        let (mut settings, mut members) = (Settings::default(), Vec::new());
+        for (kind, name) in kinds.iter().zip(NAMES) {
+            let database = Database::create(*kind, &format!("{label}_{name}")).await?;
+            let mut connection = database.connect().await?;
+            for (table, create) in [("account", ACCOUNT), ("fence", FENCE)] {
+                // Text keys must be told apart by every byte.
+                let create = match kind {
+                    Kind::Mysql => format!("{create} CHARACTER SET utf8mb4 COLLATE utf8mb4_bin"),
+                    Kind::Postgres | Kind::Mongodb => create.to_owned(),
+                };
+                connection.execute(&create).await?;
+                if *kind == Kind::Postgres {
+                    connection.execute(&format!("ALTER TABLE {table} REPLICA IDENTITY FULL")).await?;
+                }
+            }
+            settings.database(name, *kind, &database.url());
+            members.push(Member { name, database });
+        }
+        let names: Vec<&str> = members.iter().map(|member| member.name).collect();
+        let pipeline = settings.two_way("shared", &names);
+        pipeline.extra.push_str(lines);
+        pipeline.tables.extend([TableEntry::new("account"), TableEntry::new("fence")]);
+        Ok(Self { worker: Worker::new(&settings)?, members, marks: 0 })
+    }
+
+    pub async fn start(&mut self) -> anyhow::Result<()> {
+        self.worker.start()?;
+        self.worker.until_streaming(SETTLE).await?;
+        Ok(())
+    }
+
+    /// Waits until every member has what every other has committed before the call, and nothing is under way.
+    pub async fn settle(&mut self) -> anyhow::Result<()> {
+        self.marks += 1;
+        let mark = self.marks;
+        for Member { name, database } in &self.members {
+            let mut connection = database.connect().await?;
+            connection.execute(&format!("DELETE FROM fence WHERE member = '{name}'")).await?;
+            connection.execute(&format!("INSERT INTO fence VALUES ('{name}', {mark})")).await?;
+        }
+        for Member { name, .. } in &self.members {
+            for there in self.members.iter().filter(|there| there.name != *name) {
+                let mut connection = there.database.connect().await?;
+                wait::until(&format!("{name}'s fence at {}", there.name), SETTLE, async || {
+                    let seen = connection.value(&format!("SELECT mark FROM fence WHERE member = '{name}'")).await?;
+                    Ok((seen == Some(mark.to_string())).then_some(()))
+                })
+                .await?;
+            }
+        }
+        self.at_rest().await
+    }
+
+    /// Waits until no version is under way to anybody and all of the log is applied.
+    pub async fn at_rest(&self) -> anyhow::Result<()> {
+        let members = self.members.len();
+        wait::until("everything to come to rest", SETTLE, async || {
+            let metrics = self.worker.metrics().await?;
+            let still = |name: &str| {
+                let lines = metrics.lines().filter(|line| line.starts_with(name));
+                lines.filter_map(|line| line.rsplit(' ').next()).filter(|value| *value == "0").count() == members
+            };
+            Ok((still("sync_worker_keys_under_way{") && still("sync_worker_bus_records_behind{")).then_some(()))
+        })
+        .await
+    }
+
+    /// Every table is equal at all members, row by row.
+    pub async fn equal(&mut self) -> anyhow::Result<usize> {
+        self.settle().await?;
+        let (first, others) = self.members.split_first().context("members")?;
+        let mut rows = 0;
+        for other in others {
+            for table in ["account", "fence"] {
+                rows = compare::equal(&first.database, &other.database, table)
+                    .await
+                    .with_context(|| format!("{} and {}", first.name, other.name))?;
+            }
+        }
+        Ok(rows)
+    }
+
+    /// How many transactions each member has had from us.
+    pub async fn written(&self) -> anyhow::Result<Vec<i64>> {
+        let mut written = Vec::new();
+        for member in &self.members {
+            written.push(member.database.number("SELECT sum(writes) FROM sync_worker.progress").await?);
+        }
+        Ok(written)
+    }
+
+    /// The conflict ledger.
+    pub async fn conflicts(&self) -> anyhow::Result<Vec<serde_json::Value>> {
+        let text = self.worker.expect(0, &["conflicts", "list", "--limit", "1000000", "--json"]).await?;
+        Ok(serde_json::from_str(&text)?)
+    }
+
+    /// The end of a test: equal in full, and a clean end.
+    pub async fn finish(mut self) -> anyhow::Result<()> {
+        self.equal().await?;
+        let status = self.worker.terminate().await?;
+        ensure!(status.success(), "the worker ended with {status} after SIGTERM");
+        self.worker.quiet();
+        Ok(())
+    }
+
+    /// Writers at every member over the same few keys.
+    pub fn writers(&self, seed: u64, mix: Mix) -> Writers {
+        let (stop, writes) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
+        let mut tasks = JoinSet::new();
+        for (place, member) in self.members.iter().enumerate() {
+            let (url, name) = (member.database.url(), member.name);
+            let (stop, writes) = (stop.clone(), writes.clone());
+            let rng = StdRng::seed_from_u64(seed ^ (place as u64) << 32);
+            tasks.spawn(async move { write(&url, name, mix, rng, &stop, &writes).await });
+        }
+        Writers { stop, writes, tasks }
+    }
+}
+
+/// What writers do.
+#[derive(Clone, Copy, Debug)]
+pub struct Mix {
+    pub keys: i64,
+    /// Every row carries its writer's id; else columns have few values.
+    pub told_apart: bool,
+    pub deletes: bool,
+    /// Statements a second, each writer.
+    pub rate: u32,
+}
+
+pub struct Writers {
+    stop: Arc<AtomicBool>,
+    writes: Arc<AtomicU64>,
+    tasks: JoinSet<anyhow::Result<()>>,
+}
+
+impl Writers {
+    pub fn written(&self) -> u64 {
+        self.writes.load(Ordering::Relaxed)
+    }
+
+    /// Waits for so many writes in all.
+    pub async fn until(&self, count: u64) -> anyhow::Result<()> {
+        wait::until("the writers", SETTLE, async || Ok((self.written() >= count).then_some(()))).await
+    }
+
+    /// Ends them; fails where one has failed.
+    pub async fn stop(mut self) -> anyhow::Result<u64> {
+        self.stop.store(true, Ordering::Relaxed);
+        while let Some(ended) = self.tasks.join_next().await {
+            ended??;
+        }
+        Ok(self.written())
+    }
+}
+
+async fn write(
+    url: &str,
+    name: &str,
+    mix: Mix,
+    mut rng: StdRng,
+    stop: &AtomicBool,
+    writes: &AtomicU64,
+) -> anyhow::Result<()> {
+    let mut connection = Connection::open(url).await?;
+    let mut pace = tokio::time::interval(Duration::from_secs(1) / mix.rate);
+    let mut number = 0;
+    while !stop.load(Ordering::Relaxed) {
+        pace.tick().await;
+        number += 1;
+        let id = rng.random_range(1..=mix.keys);
+        let writer = if mix.told_apart { format!("{name}{number}") } else { String::new() };
+        let (a, b) = (rng.random_range(0..3), rng.random_range(0..3));
+        let step = rng.random_range(-3..=3);
+        let insert = match connection.kind() {
+            Kind::Postgres | Kind::Mongodb => "INSERT INTO account VALUES",
+            Kind::Mysql => "INSERT IGNORE INTO account VALUES",
+        };
+        let otherwise = if connection.kind() == Kind::Postgres { " ON CONFLICT DO NOTHING" } else { "" };
+        let sql = match rng.random_range(0..10) {
+            0 | 1 => format!("{insert} ({id}, '{writer}', {a}, {b}, {step}){otherwise}"),
+            2 if mix.deletes => format!("DELETE FROM account WHERE id = {id}"),
+            3 | 4 => format!("UPDATE account SET writer = '{writer}', a = {a} WHERE id = {id}"),
+            5 | 6 => format!("UPDATE account SET writer = '{writer}', b = {b} WHERE id = {id}"),
+            _ => format!(
+                "UPDATE account SET writer = '{writer}', a = {a}, b = {b}, counter = counter + {step} WHERE id = {id}"
+            ),
+        };
+        // The worker may be in the way of a moment: that is an application's business to repeat.
+        match connection.execute(&sql).await {
+            Ok(()) => drop(writes.fetch_add(1, Ordering::Relaxed)),
+            Err(error) if is_conflict(&error) => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
+}
+
+/// A deadlock or a serialization failure.
+fn is_conflict(error: &anyhow::Error) -> bool {
+    let text = format!("{error:#}").to_ascii_lowercase();
+    text.contains("deadlock") || text.contains("could not serialize") || text.contains("lock wait timeout")
+}
