@@ -197,7 +197,8 @@ class Resolver:
         held = entry["version"]
         if held["origin"] == origin or event["before"] == image(held):  # its own version sent back to it, or it evidently saw this one
             self.equal.add((event["id"], held["id"]))
-            return self.accept(seq, event, {d: event["before"] for d in self.others(event)} | {origin: KEEP})
+            # The others have what is held, whatever an older send has left at the origin meanwhile.
+            return self.accept(seq, event, {d: image(held) for d in self.others(event)} | {origin: KEEP})
         winner = event if held["read"] else self.rules.winner(held, event)
         loser = held if winner is event else event
         if not loser["read"]:

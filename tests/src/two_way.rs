@@ -133,7 +133,9 @@ impl TwoWay {
     /// The conflict ledger.
     pub async fn conflicts(&self) -> anyhow::Result<Vec<serde_json::Value>> {
         let text = self.worker.expect(0, &["conflicts", "list", "--limit", "1000000", "--json"]).await?;
-        Ok(serde_json::from_str(&text)?)
+        let mut pipelines: Vec<serde_json::Value> = serde_json::from_str(&text)?;
+        let conflicts = pipelines.first_mut().context("the pipeline")?["conflicts"].take();
+        Ok(serde_json::from_value(conflicts)?)
     }
 
     /// The end of a test: equal in full, and a clean end.

@@ -174,7 +174,7 @@ mod tests {
     #[test]
     fn rows_are_brought_into_the_logical_order_and_types() {
         let logical =
-            schema(Engine::Postgres, &[("id", LONG), ("v", ColumnType::Decimal { precision: Some(9), scale: 2 })]);
+            schema(Engine::Postgres, &[("id", LONG), ("v", ColumnType::Decimal { precision: Some(12), scale: 2 })]);
         let columns = schema(Engine::Mysql, &[("v", SHORT), ("id", LONG)]).columns.clone();
         let theirs = Schema::new("t".into(), Engine::Mysql, columns, vec![1]);
         let normalizer = Normalizer::new(&theirs, logical.clone()).unwrap();
@@ -184,7 +184,7 @@ mod tests {
         let row = builder.finish();
         let row = normalizer.row(&row, &mut builder, &mut scratch).unwrap();
         let cells = row.cells().collect::<Result<Vec<_>, _>>().unwrap();
-        assert_eq!(cells, [Cell::Present(Value::Int(1)), Cell::Present(Value::Decimal("5"))]);
+        assert_eq!(cells, [Cell::Present(Value::Int(1)), Cell::Present(Value::Decimal("5.00"))]);
         let key = logical.key_of(&row).unwrap();
         let only = key_only(&logical, &key).unwrap();
         assert!(matches!(only.cells().nth(1), Some(Ok(Cell::Unchanged))));

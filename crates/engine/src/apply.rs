@@ -425,6 +425,12 @@ impl Session {
                 let winner = winner.map_or(merged, DatabaseName::as_str);
                 apply.metrics.conflict(&conflict.kind, &conflict.strategy, winner);
             }
+            for conflict in &conflicts {
+                if let Some(at) = &conflict.at {
+                    let (table, offset) = (&conflict.table, conflict.offset.0);
+                    tracing::warn!(pipeline = %apply.id.pipeline, database = %apply.id.database, %table, %at, offset, kind = conflict.kind, "a row is none that its member's stream explains; it is on record and corrected");
+                }
+            }
             resolving.parts.ledger.record(conflicts).await?;
         }
         if due && let Some((offset, state)) = self.assembler.state() {

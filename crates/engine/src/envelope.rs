@@ -13,12 +13,20 @@ pub fn envelope(delivered: &Delivered) -> Result<Option<Json>, Damaged> {
         Body::Change(change) => (change, false),
         Body::Decision(decision) => (&decision.change, true),
         Body::Marker(echo) => {
+            let parked = echo.parked.iter().map(|parked| {
+                json!({ "table": parked.table.as_str(), "offset": parked.offset.0, "differs": parked.differs })
+            });
+            let unparked = echo
+                .unparked
+                .iter()
+                .map(|unparked| json!({ "table": unparked.table.as_str(), "written": unparked.written }));
+            let (parked, unparked): (Vec<Json>, Vec<Json>) = (parked.collect(), unparked.collect());
             return Ok(Some(json!({
                 "marker": {
                     "database": record.origin.as_str(),
                     "offset": echo.offset.map(|offset| offset.0),
-                    "parked": echo.parked.len(),
-                    "unparked": echo.unparked.len(),
+                    "parked": parked,
+                    "unparked": unparked,
                 },
                 "offset": delivered.offset.0,
             })));

@@ -196,12 +196,13 @@ impl Resolver {
                 return self.accept(at, event.version.clone(), to, out);
             }
         };
+        // The others have what is held, whatever an older send has left at the origin meanwhile.
+        let over_held = Expected::Image(held.image);
         // Its own version sent back to it, or it evidently saw this one.
         if held.origin == Origin::Member(origin) || event.before_image == held.image {
             self.hit(Branch::Seen);
-            return self.accept_over(at, &event.version, origin, before, out);
+            return self.accept_over(at, &event.version, origin, over_held, out);
         }
-        let over_held = Expected::Image(held.image);
         if held.read {
             self.hit(Branch::BeatsRead);
             return self.accept_over(at, &event.version, origin, over_held, out);

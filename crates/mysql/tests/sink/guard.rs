@@ -149,7 +149,7 @@ async fn a_row_that_comes_up_after_the_look_is_looked_at_again() {
     let url = std::env::var("SYNC_WORKER_TEST_MYSQL").unwrap();
     let mut application = Conn::new(Opts::from_url(&url).unwrap()).await.unwrap();
     let waiting = format!(
-        "SELECT COUNT(*) FROM performance_schema.data_locks WHERE OBJECT_SCHEMA = '{}' AND LOCK_STATUS = 'WAITING'",
+        "SELECT COUNT(*) FROM information_schema.INNODB_TRX WHERE trx_state = 'LOCK WAIT' AND trx_query LIKE '%{}%'",
         f.database
     );
     let waits = async {
