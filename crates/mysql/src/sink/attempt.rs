@@ -203,8 +203,8 @@ impl<'a> Attempt<'a> {
 
     /// The newest schema of a table in the batch.
     fn schema_of(&self, table: &TableName) -> Option<&'a Schema> {
-        let schemas = self.batch.writes.iter().map(|write| &*write.change.schema);
-        schemas.filter(|schema| schema.table == *table).next_back()
+        let mut schemas = self.batch.writes.iter().map(|write| &*write.change.schema);
+        schemas.rfind(|schema| schema.table == *table)
     }
 
     /// Deletes first, so that their unique values are free, children before parents; then, parents before children,

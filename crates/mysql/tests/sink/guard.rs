@@ -149,7 +149,8 @@ async fn a_row_that_comes_up_after_the_look_is_looked_at_again() {
     let url = std::env::var("SYNC_WORKER_TEST_MYSQL").unwrap();
     let mut application = Conn::new(Opts::from_url(&url).unwrap()).await.unwrap();
     let waiting = format!(
-        "SELECT COUNT(*) FROM information_schema.INNODB_TRX WHERE trx_state = 'LOCK WAIT' AND trx_query LIKE '%{}%'",
+        "SELECT COUNT(*) FROM information_schema.INNODB_TRX t JOIN information_schema.PROCESSLIST p \
+         ON p.ID = t.trx_mysql_thread_id WHERE t.trx_state = 'LOCK WAIT' AND p.DB = '{}'",
         f.database
     );
     let waits = async {

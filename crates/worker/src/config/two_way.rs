@@ -121,14 +121,12 @@ fn names(section: &Section<'_>, listed: &[At<String>], databases: &Databases) ->
             continue;
         }
         let database = databases.get(&member.value).and_then(Option::as_ref);
-        if names.contains_key(&name) {
-            problem(format!("names {name} twice"));
-        } else if member.value == NO_SEED {
+        if member.value == NO_SEED {
             problem(format!("{name:?} can't be a member's name: it is what seed takes where there is none"));
         } else if database.is_some_and(|database| matches!(database.adapter, Adapter::Mongodb(_))) {
             problem(format!("{name}: two-way pipelines with MongoDB are not in this version"));
-        } else {
-            names.insert(name, database.map_or(0, |database| database.priority));
+        } else if names.insert(name, database.map_or(0, |database| database.priority)).is_some() {
+            problem(format!("names {} twice", member.value));
         }
     }
     if !(2..=MOST_MEMBERS).contains(&listed.len()) {
