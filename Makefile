@@ -27,7 +27,7 @@ OPTIONS = $(if $(CYCLES),--cycles '$(CYCLES)') $(if $(DIRECTION),--direction '$(
 BUILD = cargo build --release --workspace --bins
 PROGRAM = cargo run --release --quiet --package sync-worker-tests --bin $@ -- $(OPTIONS)
 
-.PHONY: help test lint demo demo-mongodb kill-test log-crash-test bench dist tools
+.PHONY: help test lint demo demo-mongodb demo-two-way convergence kill-test log-crash-test bench dist tools
 
 help: ## list these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-16s %s\n", $$1, $$2 }' Makefile
@@ -50,6 +50,14 @@ demo: ## a PostgreSQL and a MySQL database kept in sync, to look at; KEEP=1 leav
 demo-mongodb: ## the same over PostgreSQL -> MongoDB -> MySQL; a mongod of the PATH or of SYNC_WORKER_TEST_MONGODB, else the stand-in
 	$(BUILD)
 	$(SERVERS) run -- cargo run --release --quiet --package sync-worker-tests --bin demo -- --mongodb $(OPTIONS)
+
+demo-two-way: ## three databases, all written to, kept equal: conflicts, a kill -9, the ledger
+	$(BUILD)
+	$(SERVERS) run -- cargo run --release --quiet --package sync-worker-tests --bin demo -- --two-way $(OPTIONS)
+
+convergence: ## random writes at all members of two-way pipelines through kills, cuts, refusals and hidden writes; SEED, LONG, WRITES, DIRECTION
+	$(BUILD)
+	$(SERVERS) run -- $(PROGRAM) $(if $(WRITES),--writes '$(WRITES)')
 
 kill-test: ## kill -9 of worker and servers in random moments; CYCLES, DIRECTION, SEED, LONG
 	$(BUILD)

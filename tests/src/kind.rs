@@ -100,6 +100,15 @@ impl fmt::Display for Direction {
     }
 }
 
+impl FromStr for Kind {
+    type Err = anyhow::Error;
+
+    fn from_str(text: &str) -> anyhow::Result<Self> {
+        let found = [Kind::Postgres, Kind::Mysql, Kind::Mongodb].into_iter().find(|kind| kind.as_str() == text);
+        found.with_context(|| format!("{text:?} is none of postgres, mysql and mongodb"))
+    }
+}
+
 impl FromStr for Direction {
     type Err = String;
 

@@ -12,8 +12,10 @@
 pub mod bench;
 pub mod compare;
 pub mod connection;
+pub mod convergence;
 pub mod database;
 pub mod demo;
+pub mod demo_two_way;
 pub mod directions;
 pub mod faults;
 pub mod histogram;

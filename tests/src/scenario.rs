@@ -81,7 +81,7 @@ impl Preparation {
     pub fn renamed(&mut self, name: &str, here: &str, there: &str) {
         self.tables.push((here.to_owned(), there.to_owned()));
         let at = vec![("source".to_owned(), here.to_owned()), ("target".to_owned(), there.to_owned())];
-        self.settings.pipelines[0].tables.push(TableEntry { name: name.to_owned(), at, document: String::new() });
+        self.settings.pipelines[0].tables.push(TableEntry { at, ..TableEntry::new(name) });
     }
 
     /// The table of the loads, with rows in the source.

@@ -42,11 +42,13 @@ pub struct TableEntry {
     pub at: Vec<(String, String)>,
     /// The inside of its `document`, where it has one.
     pub document: String,
+    /// Further lines of its section.
+    pub extra: String,
 }
 
 impl TableEntry {
     pub fn new(name: &str) -> Self {
-        Self { name: name.to_owned(), at: Vec::new(), document: String::new() }
+        Self { name: name.to_owned(), at: Vec::new(), document: String::new(), extra: String::new() }
     }
 }
 
@@ -92,8 +94,8 @@ impl Settings {
                 false => format!("from = {from:?}\nto = {to:?}"),
             };
             write!(text, "[pipelines.{name}]\n{members}\n{extra}\n").unwrap_or_default();
-            for TableEntry { name: table, at, document } in tables {
-                write!(text, "[[pipelines.{name}.tables]]\nname = {table:?}\n").unwrap_or_default();
+            for TableEntry { name: table, at, document, extra } in tables {
+                write!(text, "[[pipelines.{name}.tables]]\nname = {table:?}\n{extra}").unwrap_or_default();
                 if !at.is_empty() {
                     let at: Vec<String> =
                         at.iter().map(|(database, there)| format!("{database} = {there:?}")).collect();

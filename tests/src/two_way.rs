@@ -4,6 +4,7 @@ use crate::compare;
 use crate::connection::Connection;
 use crate::database::Database;
 use crate::kind::Kind;
+use crate::proxy::Proxy;
 use crate::settings::{Settings, TableEntry};
 use crate::wait;
 use crate::worker::Worker;
@@ -33,35 +34,74 @@ pub struct TwoWay {
     // Dropped first: a worker holds connections and slots.
     pub worker: Worker,
     pub members: Vec<Member>,
+    /// On the worker's way to each member, where there are any.
+    pub proxies: Vec<Proxy>,
+    tables: Vec<String>,
     marks: i64,
 }
 
 impl TwoWay {
-    /// Makes the members' tables; `prepare` is run at each before anything starts, `lines` go into the pipeline's section.
+    /// One member of each kind that two-way pipelines have.
+    pub fn every_kind() -> [Kind; 3] {
+        [Kind::Postgres, Kind::Mysql, Kind::Postgres]
+    }
+
+    /// Members with the table of the writers. `lines` go into the pipeline's section.
     pub async fn new(kinds: &[Kind], label: &str, lines: &str) -> anyhow::Result<Self> {
+        Self::with(kinds, label, lines, &[("account".to_owned(), String::new())]).await
+    }
+
+    /// The same, where the worker reaches each member through a proxy.
+    pub async fn behind_proxies(kinds: &[Kind], label: &str, lines: &str) -> anyhow::Result<Self> {
+        Self::made(kinds, label, lines, &[("account".to_owned(), String::new())], true).await
+    }
+
+    /// Members with such tables, each with further lines for its section. Member `b` has the higher priority.
+    pub async fn with(kinds: &[Kind], label: &str, lines: &str, tables: &[(String, String)]) -> anyhow::Result<Self> {
+        Self::made(kinds, label, lines, tables, false).await
+    }
+
+    async fn made(
+        kinds: &[Kind],
+        label: &str,
+        lines: &str,
+        tables: &[(String, String)],
+        proxied: bool,
+    ) -> anyhow::Result<Self> {
+        let mut proxies = Vec::new();
         let (mut settings, mut members) = (Settings::default(), Vec::new());
         for (kind, name) in kinds.iter().zip(NAMES) {
             let database = Database::create(*kind, &format!("{label}_{name}")).await?;
             let mut connection = database.connect().await?;
-            for (table, create) in [("account", ACCOUNT), ("fence", FENCE)] {
+            let accounts = tables.iter().map(|(table, _)| (table.as_str(), ACCOUNT.replace("account", table)));
+            for (table, create) in accounts.chain([("fence", FENCE.to_owned())]) {
                 // Text keys must be told apart by every byte.
                 let create = match kind {
                     Kind::Mysql => format!("{create} CHARACTER SET utf8mb4 COLLATE utf8mb4_bin"),
-                    Kind::Postgres | Kind::Mongodb => create.to_owned(),
+                    Kind::Postgres | Kind::Mongodb => create,
                 };
                 connection.execute(&create).await?;
                 if *kind == Kind::Postgres {
                     connection.execute(&format!("ALTER TABLE {table} REPLICA IDENTITY FULL")).await?;
                 }
             }
-            settings.database(name, *kind, &database.url());
+            let mut url = database.url();
+            if proxied {
+                let proxy = Proxy::start(&database.address()).await?;
+                url = database.url_at(None, Some(&proxy.address()));
+                proxies.push(proxy);
+            }
+            let entry = settings.database(name, *kind, &url);
+            entry.extra.push_str(if name == "b" { "priority = 10\n" } else { "" });
             members.push(Member { name, database });
         }
         let names: Vec<&str> = members.iter().map(|member| member.name).collect();
         let pipeline = settings.two_way("shared", &names);
         pipeline.extra.push_str(lines);
-        pipeline.tables.extend([TableEntry::new("account"), TableEntry::new("fence")]);
-        Ok(Self { worker: Worker::new(&settings)?, members, marks: 0 })
+        let entry = |(name, extra): &(String, String)| TableEntry { extra: extra.clone(), ..TableEntry::new(name) };
+        pipeline.tables.extend(tables.iter().map(entry).chain([TableEntry::new("fence")]));
+        let tables = tables.iter().map(|(name, _)| name.clone()).chain(["fence".to_owned()]).collect();
+        Ok(Self { worker: Worker::new(&settings)?, members, proxies, tables, marks: 0 })
     }
 
     pub async fn start(&mut self) -> anyhow::Result<()> {
@@ -112,7 +152,7 @@ impl TwoWay {
         let (first, others) = self.members.split_first().context("members")?;
         let mut rows = 0;
         for other in others {
-            for table in ["account", "fence"] {
+            for table in &self.tables {
                 rows = compare::equal(&first.database, &other.database, table)
                     .await
                     .with_context(|| format!("{} and {}", first.name, other.name))?;
@@ -138,9 +178,43 @@ impl TwoWay {
         Ok(serde_json::from_value(conflicts)?)
     }
 
+    /// What the log holds of a key of `account`, and the echoes between, as lines: to see how something came about.
+    pub async fn history(&self, id: &serde_json::Value, up_to: u64) -> anyhow::Result<String> {
+        let url = format!("http://{}/sync/tail?pipeline=shared&from=0", self.worker.address());
+        let mut response = reqwest::get(url).await?.error_for_status()?;
+        let (mut text, mut lines) = (Vec::new(), String::new());
+        while let Ok(Some(chunk)) =
+            tokio::time::timeout(Duration::from_secs(1), response.chunk()).await.unwrap_or(Ok(None))
+        {
+            text.extend_from_slice(&chunk);
+        }
+        for line in text.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()) {
+            let record: serde_json::Value = serde_json::from_slice(line)?;
+            let at = record["offset"].as_u64().context("an offset")?;
+            let of_key = ["before", "after"].iter().any(|image| record[image]["id"] == *id);
+            if at <= up_to && at + 100 > up_to && (of_key || !record["marker"].is_null()) {
+                let row = |image: &str| match &record[image] {
+                    serde_json::Value::Null => "nothing".to_owned(),
+                    row => format!("{} {} {} {}", row["writer"], row["a"], row["b"], row["counter"]),
+                };
+                let line = match record["marker"].is_null() {
+                    true => format!("{} {} -> {}", record["source"]["name"], row("before"), row("after")),
+                    false => record["marker"].to_string(),
+                };
+                lines.push_str(&format!("{at}: {line}\n"));
+            }
+        }
+        Ok(lines)
+    }
+
     /// The end of a test: equal in full, and a clean end.
     pub async fn finish(mut self) -> anyhow::Result<()> {
         self.equal().await?;
+        self.end().await
+    }
+
+    /// A clean end.
+    pub async fn end(mut self) -> anyhow::Result<()> {
         let status = self.worker.terminate().await?;
         ensure!(status.success(), "the worker ended with {status} after SIGTERM");
         self.worker.quiet();
@@ -233,7 +307,7 @@ async fn write(
         // The worker may be in the way of a moment: that is an application's business to repeat.
         match connection.execute(&sql).await {
             Ok(()) => drop(writes.fetch_add(1, Ordering::Relaxed)),
-            Err(error) if is_conflict(&error) => {}
+            Err(error) if is_conflict(&error) || is_refused(&error) => {}
             Err(error) => return Err(error),
         }
     }
@@ -241,7 +315,12 @@ async fn write(
 }
 
 /// A deadlock or a serialization failure.
-fn is_conflict(error: &anyhow::Error) -> bool {
+pub fn is_conflict(error: &anyhow::Error) -> bool {
     let text = format!("{error:#}").to_ascii_lowercase();
     text.contains("deadlock") || text.contains("could not serialize") || text.contains("lock wait timeout")
+}
+
+/// By a trigger of the convergence test.
+fn is_refused(error: &anyhow::Error) -> bool {
+    format!("{error:#}").contains("refused")
 }

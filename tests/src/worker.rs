@@ -101,6 +101,12 @@ impl Worker {
         child.id().context("the worker ended at once")
     }
 
+    /// SIGSTOP, or SIGCONT after one.
+    pub async fn pause(&self, stopped: bool) -> anyhow::Result<()> {
+        let pid = self.child().as_ref().and_then(Child::id).context("the worker is not running")?;
+        signal(pid, if stopped { "STOP" } else { "CONT" }).await
+    }
+
     /// SIGKILL; returns when the process is gone.
     pub async fn kill(&mut self) -> anyhow::Result<()> {
         let mut child = self.child().take().context("the worker is not running")?;

@@ -21,6 +21,11 @@ impl Row {
         &self.0
     }
 
+    /// The same row in memory of its own: one that is kept for long must not hold the buffer that it was cut from.
+    pub fn detached(&self) -> Self {
+        Self(Bytes::copy_from_slice(&self.0))
+    }
+
     pub fn cells(&self) -> Cells<'_> {
         Cells(&self.0)
     }

@@ -1,10 +1,10 @@
 //! The engine: it owns every loop, task, retry, metric and shutdown; adapters read, write, confirm and translate.
 //!
 //! ```text
-//! database -> Source -> capture ------------> Bus -> sequence -> apply -> Sink -> database
-//!                         ^                                        |
-//!             TableReader +-- snapshot (chunks between two         +-> retry (parked keys)
-//!                             positions of the stream)
+//! database -> Source -> capture ------------> Bus -> sequence -> (resolve) -> apply -> Sink -> database
+//!                         ^                                         |           |
+//!             TableReader +-- snapshot (chunks between two          |           +-> retry (parked keys)
+//!                             positions of the stream)              +-> ledger
 //! ```
 //!
 //! # Invariants
@@ -18,9 +18,10 @@
 //!    sink read, else the sink stops.
 //! 3. **Once.** At-least-once transport, exactly-once effect. A record names its origin's previous position: what was
 //!    taken before is a duplicate, a hole is a GAP.
-//! 4. **Echo.** What we wrote is never captured as a change (two-way pipelines).
+//! 4. **Echo.** What we wrote is never captured as a change (two-way pipelines): a Marker record stands for it. A start
+//!    proves it before anything is written.
 //! 5. **Order.** Writes of one key reach one target in bus order, through retry and dead letter too.
-//! 6. **Determinism.** A decision depends on bus records alone (two-way pipelines).
+//! 6. **Determinism.** A decision depends on bus records alone, the configuration being one of them (two-way pipelines).
 //! 7. **Fidelity.** A value arrives exactly or is refused with its column and reason.
 //! 8. **Gap.** A lost, recreated or foreign position is a named GAP state with a repair, never a silent resume.
 //! 9. **Bounds.** Memory is bounded everywhere; a full queue slows the source; a large transaction streams or spills.

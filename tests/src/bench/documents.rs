@@ -114,6 +114,7 @@ async fn to_log(here: &Shared, under: &Path, repetitions: usize, count: u64) -> 
         target: ("postgres", target.worker_url()),
         tables: &["entry"],
         snapshot: false,
+        two_way: false,
     };
     let installation = Installation::new(under, &pipeline)?;
     let mut worker = installation.start()?;
@@ -210,6 +211,7 @@ async fn to_documents(
         target: ("mongodb", target_url),
         tables: &["entry"],
         snapshot: false,
+        two_way: false,
     };
     let installation = Installation::new(under, &pipeline)?;
     let mut worker = installation.start()?;
@@ -297,7 +299,7 @@ pub async fn latency(under: &Path, rate: u32, repetitions: usize) -> anyhow::Res
     tokio::spawn(connection);
     client.batch_execute("CREATE TABLE tick (id bigint PRIMARY KEY, at bigint NOT NULL)").await?;
     let pipeline =
-        Pipeline { source: ("mongodb", url), target: ("postgres", target), tables: &["tick"], snapshot: false };
+        Pipeline { source: ("mongodb", url), target: ("postgres", target), tables: &["tick"], snapshot: false, two_way: false };
     let installation = Installation::new(under, &pipeline)?;
     let mut worker = installation.start()?;
     worker.until_streaming().await?;

@@ -18,6 +18,7 @@ pub fn pipeline(source: &Entries, target: &Entries) -> Pipeline<'static> {
         target: (target.kind.as_str(), target.worker_url()),
         tables: &["entry"],
         snapshot: false,
+        two_way: false,
     }
 }
 

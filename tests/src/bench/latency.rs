@@ -50,6 +50,7 @@ pub async fn measure(
         target: ("postgres", target.url("latency_worker")),
         tables: &["tick"],
         snapshot: false,
+        two_way: false,
     };
     let installation = Installation::new(under, &pipeline)?;
     installation.start()?.until_streaming().await?;

@@ -28,6 +28,7 @@ pub async fn measure(source: &Server, under: &Path, repetitions: usize, scale: f
         target: ("postgres", NOWHERE.to_owned()),
         tables: Workload::TpcB.tables(),
         snapshot: false,
+        two_way: false,
     };
     let installation = Installation::new(under, &pipeline)?;
     let mut worker = installation.start()?;

@@ -13,6 +13,7 @@ pub mod postgres;
 pub mod process;
 pub mod targets;
 pub mod throughput;
+pub mod two_way;
 pub mod upsert;
 pub mod worker;
 pub mod workload;

@@ -11,7 +11,7 @@ use tokio::time::Instant;
 const LIMIT: Duration = Duration::from_secs(300);
 
 /// Transactions of a backlog, enough for ten seconds of the faster side.
-fn transactions(workload: Workload, scale: f64) -> u64 {
+pub fn transactions(workload: Workload, scale: f64) -> u64 {
     let changes = match workload {
         Workload::TpcB => 600_000.0,
         Workload::InsertOnly => 1_000_000.0,
@@ -59,6 +59,7 @@ pub async fn measure(
         target: ("postgres", target.url("bench_worker")),
         tables,
         snapshot: false,
+        two_way: false,
     };
     let installation = Installation::new(under, &pipeline)?;
     // The slot is made at the first start; what the copies lack of the source's history is nothing: all were made alike.
@@ -102,7 +103,7 @@ pub async fn measure(
     Ok((rates, costs))
 }
 
-fn arrived(end: usize) -> String {
+pub fn arrived(end: usize) -> String {
     format!("SELECT n = {end} FROM bench_end")
 }
 

@@ -10,7 +10,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 use tokio::time::Instant;
 
-/// A one-way pipeline of one source and one target.
+/// A pipeline of one source and one target, or of two members.
 pub struct Pipeline<'a> {
     pub source: (&'static str, String),
     pub target: (&'static str, String),
@@ -18,6 +18,8 @@ pub struct Pipeline<'a> {
     pub tables: &'a [&'a str],
     /// Whether it copies what is there first.
     pub snapshot: bool,
+    /// Both are members, taken to be equal.
+    pub two_way: bool,
 }
 
 /// A state folder with its configuration; the worker in it can be started again and again.
@@ -36,7 +38,11 @@ impl Installation {
             writeln!(text, "[databases.{name}]\nkind = \"{kind}\"\nurl = \"{url}\"")?;
         }
         let snapshot = if pipeline.snapshot { "initial" } else { "never" };
-        writeln!(text, "[pipelines.bench]\nfrom = \"source\"\nto = [\"target\"]\nsnapshot = \"{snapshot}\"")?;
+        let members = match pipeline.two_way {
+            true => "members = [\"source\", \"target\"]\nseed = \"none\"".to_owned(),
+            false => format!("from = \"source\"\nto = [\"target\"]\nsnapshot = \"{snapshot}\""),
+        };
+        writeln!(text, "[pipelines.bench]\n{members}")?;
         for table in pipeline.tables {
             writeln!(text, "[[pipelines.bench.tables]]\nname = \"{table}\"")?;
         }

@@ -5,10 +5,10 @@ use std::path::PathBuf;
 use sync_worker_tests::bench::figures::{self, Line};
 use sync_worker_tests::bench::postgres::Server;
 use sync_worker_tests::bench::workload::Workload;
-use sync_worker_tests::bench::{binlog, documents, idle, latency, log, memory, targets, throughput};
+use sync_worker_tests::bench::{binlog, documents, idle, latency, log, memory, targets, throughput, two_way};
 use sync_worker_tests::kind::Direction;
 
-const NAMES: [&str; 8] = ["throughput", "latency", "log", "binlog", "targets", "memory", "idle", "mongodb"];
+const NAMES: [&str; 9] = ["throughput", "two-way", "latency", "log", "binlog", "targets", "memory", "idle", "mongodb"];
 
 #[derive(Parser)]
 struct Options {
@@ -39,7 +39,7 @@ async fn main() -> anyhow::Result<()> {
     let directions = || Direction::ALL.into_iter().filter(|one| options.direction.is_none_or(|only| *one == only));
     let (under, repetitions, scale) = (options.state.as_path(), options.repetitions, options.scale);
     let mut lines: Vec<Line> = Vec::new();
-    if ["throughput", "latency", "log"].into_iter().any(wanted) {
+    if ["throughput", "latency", "log", "two-way"].into_iter().any(wanted) {
         let settings =
             ["track_commit_timestamp=on", "max_wal_size=4GB", "checkpoint_timeout=30min", "shared_buffers=512MB"];
         let (source, target) = (Server::start("bench-source", &settings)?, Server::start("bench-target", &settings)?);
@@ -47,6 +47,11 @@ async fn main() -> anyhow::Result<()> {
             for workload in Workload::ALL {
                 let (rates, costs) = throughput::measure(&source, &target, under, workload, repetitions, scale).await?;
                 lines.extend([rates, costs]);
+            }
+        }
+        if wanted("two-way") {
+            for workload in Workload::ALL {
+                lines.extend(two_way::measure(&source, &target, under, workload, repetitions, scale).await?);
             }
         }
         if wanted("latency") {

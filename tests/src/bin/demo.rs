@@ -3,7 +3,7 @@
 
 use clap::Parser;
 use std::process::ExitCode;
-use sync_worker_tests::demo;
+use sync_worker_tests::{demo, demo_two_way};
 
 #[derive(Parser)]
 struct Arguments {
@@ -24,13 +24,20 @@ struct Arguments {
     /// PostgreSQL to MongoDB and MongoDB to MySQL instead.
     #[arg(long, conflicts_with = "keep")]
     mongodb: bool,
+    /// Three databases that are all written to, instead.
+    #[arg(long, conflicts_with_all = ["keep", "mongodb"])]
+    two_way: bool,
 }
 
 #[tokio::main]
 async fn main() -> ExitCode {
-    let Arguments { keep, seconds, rows, rate, seed, mongodb } = Arguments::parse();
-    let settings = demo::Settings { keep, seconds, rows, rate, mongodb, seed: seed.unwrap_or(1) };
-    match demo::run(&settings).await {
+    let Arguments { keep, seconds, rows, rate, seed, mongodb, two_way } = Arguments::parse();
+    let seed = seed.unwrap_or(1);
+    let outcome = match two_way {
+        true => demo_two_way::run(&demo_two_way::Settings { seconds, rows: rows / 10, rate: rate / 10, seed }).await,
+        false => demo::run(&demo::Settings { keep, seconds, rows, rate, mongodb, seed }).await,
+    };
+    match outcome {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("demo: {error:#}");

@@ -324,7 +324,7 @@ fn version(at: Offset, key: RowKey, origin: Origin, commit_time: i64, row: Optio
         Origin::Member(member) => Some(member),
         Origin::Merge | Origin::Person => None,
     };
-    let image = Image::of(row.as_ref());
+    let (image, row) = (Image::of(row.as_ref()), row.map(|row| row.detached()));
     Version { id: VersionId::Record(at), key, origin, by, commit_time, row, image, read: false }
 }
 

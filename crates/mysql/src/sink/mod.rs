@@ -175,7 +175,7 @@ impl Sink for MysqlSink {
         loop {
             self.prepare(batch, guarded).await?;
             let outcome = match guarded {
-                true => guard::run(self, batch, parking).await,
+                true => guard::run(self, batch, repeats == 0, parking).await,
                 false => Attempt::new(self, batch).run(parking).await,
             };
             let error = match outcome {

@@ -8,4 +8,5 @@ mod preflight;
 mod reader;
 mod stream;
 mod support;
+mod two_way;
 mod types;
