@@ -7,7 +7,7 @@ use crate::kind::Kind;
 use crate::proxy::Proxy;
 use crate::settings::{Settings, TableEntry};
 use crate::wait;
-use crate::worker::Worker;
+use crate::worker::{Worker, printed};
 use anyhow::{Context, ensure};
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
@@ -172,8 +172,10 @@ impl TwoWay {
 
     /// The conflict ledger.
     pub async fn conflicts(&self) -> anyhow::Result<Vec<serde_json::Value>> {
-        let text = self.worker.expect(0, &["conflicts", "list", "--limit", "1000000", "--json"]).await?;
-        let mut pipelines: Vec<serde_json::Value> = serde_json::from_str(&text)?;
+        // It ends with 1 where one of them waits for a person.
+        let output = self.worker.command(&["conflicts", "list", "--limit", "1000000", "--json"]).await?;
+        ensure!(matches!(output.status.code(), Some(0 | 1)), "{}", printed(&output));
+        let mut pipelines: Vec<serde_json::Value> = serde_json::from_slice(&output.stdout)?;
         let conflicts = pipelines.first_mut().context("the pipeline")?["conflicts"].take();
         Ok(serde_json::from_value(conflicts)?)
     }

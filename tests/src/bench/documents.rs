@@ -298,8 +298,13 @@ pub async fn latency(under: &Path, rate: u32, repetitions: usize) -> anyhow::Res
     let (client, connection) = tokio_postgres::connect(&target, tokio_postgres::NoTls).await?;
     tokio::spawn(connection);
     client.batch_execute("CREATE TABLE tick (id bigint PRIMARY KEY, at bigint NOT NULL)").await?;
-    let pipeline =
-        Pipeline { source: ("mongodb", url), target: ("postgres", target), tables: &["tick"], snapshot: false, two_way: false };
+    let pipeline = Pipeline {
+        source: ("mongodb", url),
+        target: ("postgres", target),
+        tables: &["tick"],
+        snapshot: false,
+        two_way: false,
+    };
     let installation = Installation::new(under, &pipeline)?;
     let mut worker = installation.start()?;
     worker.until_streaming().await?;
