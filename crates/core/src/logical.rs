@@ -1,12 +1,16 @@
 //! The rows of a two-way table as all members see them: the same columns, in the same types.
 
 use crate::convert::{Class, Conversion, Refusal};
+use crate::document::mapping::{DocumentMapping, OtherFields};
+use crate::document::projection::{Projection, Room};
 use crate::name::DatabaseName;
 use crate::row::{Key, Row, RowBuilder};
-use crate::schema::Schema;
+use crate::schema::{Column, Schema};
+use crate::types::{ColumnType, Engine};
 use crate::value::{Cell, Damaged, Value};
 use bytes::BytesMut;
-use std::sync::Arc;
+use std::fmt;
+use std::sync::{Arc, Mutex, PoisonError};
 
 /// A column that keeps members from agreeing.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -18,14 +22,19 @@ pub struct Disagreement {
 
 /// Picks the member's table whose types hold every value of every other member's: its columns are the logical ones.
 /// Columns that others have beside them are theirs alone. On failure, what stands in the way of the first candidate.
+/// Documents take any columns: where there is a table, its columns are theirs, too; among collections the first one is it.
 ///
 /// # Panics
 ///
 /// Never; without a member there is nothing to agree on, and no disagreement either.
 pub fn agree(members: &[(DatabaseName, Arc<Schema>)]) -> Result<Option<Arc<Schema>>, Disagreement> {
+    let tables: Vec<_> = members.iter().filter(|(_, schema)| schema.engine != Engine::Mongodb).collect();
+    if tables.is_empty() {
+        return Ok(members.first().map(|(_, schema)| schema.clone()));
+    }
     let mut first = None;
-    for (at, (_, candidate)) in members.iter().enumerate() {
-        let others = members.iter().enumerate().filter(|(other, _)| *other != at).map(|(_, member)| member);
+    for (at, (_, candidate)) in tables.iter().enumerate() {
+        let others = tables.iter().enumerate().filter(|(other, _)| *other != at).map(|(_, member)| *member);
         match others.map(|(name, schema)| holds(candidate, name, schema)).find_map(Result::err) {
             None => return Ok(Some(candidate.clone())),
             Some(problem) => first = first.or(Some(problem)),
@@ -62,11 +71,24 @@ fn holds(candidate: &Schema, member: &DatabaseName, schema: &Schema) -> Result<(
 }
 
 /// Turns the rows of one schema into rows of the logical one.
-#[derive(Debug)]
 pub struct Normalizer {
     schema: Arc<Schema>,
-    /// For each logical column its place in the other schema; None: the rows are the same.
-    columns: Option<Vec<(usize, Conversion)>>,
+    way: Way,
+}
+
+enum Way {
+    /// The rows are the same.
+    Same,
+    /// For each logical column its place in the other schema.
+    Columns(Vec<(usize, Conversion)>),
+    /// Documents, whose fields are of any type: for each logical column what is made of the field.
+    Fields(Box<Fields>),
+}
+
+struct Fields {
+    projection: Projection,
+    conversions: Vec<Conversion>,
+    room: Mutex<Room>,
 }
 
 /// Why a row has no logical form.
@@ -96,7 +118,27 @@ impl Normalizer {
             columns
                 .push((place, Conversion::new(kind, &column.kind).map_err(|refusal| (column.name.clone(), refusal))?));
         }
-        Ok(Self { schema: logical, columns: (!same).then_some(columns) })
+        Ok(Self { schema: logical, way: if same { Way::Same } else { Way::Columns(columns) } })
+    }
+
+    /// From the documents of a collection. A field that is missing is NULL.
+    pub fn of_documents(logical: Arc<Schema>, mapping: DocumentMapping) -> Result<Self, (String, Refusal)> {
+        if logical.engine == Engine::Mongodb {
+            return Ok(Self { schema: logical, way: Way::Same });
+        }
+        // What it takes up from there would come back as a field of its name.
+        if let OtherFields::Column(name) = mapping.other_fields {
+            let reason = "other_fields can't name a column in a two-way pipeline; write \"ignore\" or \"refuse\"";
+            return Err((name, Refusal(reason.to_owned())));
+        }
+        let conversion = |column: &Column| {
+            let conversion = Conversion::new(&ColumnType::Field, &column.kind);
+            conversion.map_err(|refusal| (column.name.clone(), refusal))
+        };
+        let conversions = logical.columns.iter().map(conversion).collect::<Result<_, _>>()?;
+        let projection = Projection::new(&logical, mapping);
+        let fields = Fields { projection, conversions, room: Mutex::default() };
+        Ok(Self { schema: logical, way: Way::Fields(Box::new(fields)) })
     }
 
     pub fn schema(&self) -> &Arc<Schema> {
@@ -105,26 +147,58 @@ impl Normalizer {
 
     /// Columns that the row leaves unchanged stay so.
     pub fn row(&self, row: &Row, builder: &mut RowBuilder, scratch: &mut String) -> Result<Row, Unfit> {
-        let Some(columns) = &self.columns else { return Ok(row.clone()) };
-        let cells = row.cells().collect::<Result<Vec<_>, _>>()?;
-        for ((place, conversion), column) in columns.iter().zip(&self.schema.columns) {
-            let cell = *cells.get(*place).ok_or(Damaged("the row has fewer columns than its schema"))?;
-            match cell {
-                Cell::Present(Value::Null) | Cell::Unchanged => builder.push(cell),
-                Cell::Present(value) => {
-                    scratch.clear();
-                    match conversion.apply(value, scratch) {
-                        Ok(value) => builder.push(Cell::Present(value)),
-                        Err(refusal) => {
-                            builder.abandon();
-                            return Err(Unfit::Refused(column.name.clone(), refusal));
-                        }
-                    }
+        match &self.way {
+            Way::Same => Ok(row.clone()),
+            Way::Columns(columns) => {
+                let cells = row.cells().collect::<Result<Vec<_>, _>>()?;
+                for ((place, conversion), column) in columns.iter().zip(&self.schema.columns) {
+                    let cell = *cells.get(*place).ok_or(Damaged("the row has fewer columns than its schema"))?;
+                    put(cell, conversion, &column.name, builder, scratch)?;
                 }
+                Ok(builder.finish())
+            }
+            Way::Fields(fields) => {
+                let mut room = fields.room.lock().unwrap_or_else(PoisonError::into_inner);
+                let flat = fields.projection.row(row, &mut room)?;
+                for ((cell, conversion), column) in flat.cells().zip(&fields.conversions).zip(&self.schema.columns) {
+                    put(cell?, conversion, &column.name, builder, scratch)?;
+                }
+                Ok(builder.finish())
             }
         }
-        Ok(builder.finish())
     }
+}
+
+impl fmt::Debug for Normalizer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Normalizer(to {:?})", self.schema)
+    }
+}
+
+/// Adds a cell as its column has it; on a refusal nothing of the row is left.
+fn put(
+    cell: Cell<'_>,
+    conversion: &Conversion,
+    column: &str,
+    builder: &mut RowBuilder,
+    scratch: &mut String,
+) -> Result<(), Unfit> {
+    let value = match cell {
+        Cell::Present(Value::Null) | Cell::Unchanged => {
+            builder.push(cell);
+            return Ok(());
+        }
+        Cell::Present(value) => value,
+    };
+    scratch.clear();
+    match conversion.apply(value, scratch) {
+        Ok(value) => builder.push(Cell::Present(value)),
+        Err(refusal) => {
+            builder.abandon();
+            return Err(Unfit::Refused(column.to_owned(), refusal));
+        }
+    }
+    Ok(())
 }
 
 /// A row of which only the key is known.
@@ -141,8 +215,8 @@ pub fn key_only(schema: &Schema, key: &Key) -> Result<Row, Damaged> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::schema::Column;
-    use crate::types::{ColumnType, Engine};
+    use crate::document::kind;
+    use crate::document::write::Writer;
 
     fn schema(engine: Engine, columns: &[(&str, ColumnType)]) -> Arc<Schema> {
         let column = |(name, kind): &(&str, ColumnType)| Column {
@@ -189,5 +263,40 @@ mod tests {
         let only = key_only(&logical, &key).unwrap();
         assert!(matches!(only.cells().nth(1), Some(Ok(Cell::Unchanged))));
         assert_eq!(logical.key_of(&only).unwrap(), key);
+    }
+
+    #[test]
+    fn a_table_has_the_columns_and_its_documents_become_rows_of_them() {
+        let table = schema(Engine::Postgres, &[("id", LONG), ("v", SHORT)]);
+        let collection = schema(Engine::Mongodb, &[("_id", ColumnType::Id), ("document", ColumnType::Document)]);
+        let member = |name: &str, schema: &Arc<Schema>| (DatabaseName::new(name), schema.clone());
+        let agreed = agree(&[member("a", &collection), member("b", &table)]).unwrap().unwrap();
+        assert_eq!(agreed.id, table.id);
+        let agreed = agree(&[member("a", &collection), member("b", &collection)]).unwrap().unwrap();
+        assert_eq!(agreed.id, collection.id);
+
+        let ignore = DocumentMapping { other_fields: OtherFields::Ignore, ..DocumentMapping::default() };
+        let normalizer = Normalizer::of_documents(table.clone(), ignore.clone()).unwrap();
+        let (mut builder, mut scratch) = (RowBuilder::default(), String::new());
+        let mut document = |put: &dyn Fn(&mut Writer)| {
+            let mut writer = Writer::default();
+            writer.put(kind::INT32, "_id", &7i32.to_le_bytes()).unwrap();
+            put(&mut writer);
+            builder.push(Cell::Present(Value::Int(7)));
+            builder.push(Cell::Present(Value::Document(&writer.finish().unwrap())));
+            let row = builder.finish();
+            normalizer.row(&row, &mut builder, &mut scratch)
+        };
+        let row = document(&|out| {
+            out.text("own", "x").unwrap();
+            out.put(kind::DOUBLE, "v", &5f64.to_le_bytes()).unwrap();
+        });
+        let cells = |row: &Row| format!("{:?}", row.cells().collect::<Result<Vec<_>, _>>().unwrap());
+        assert_eq!(cells(&row.unwrap()), "[Present(Int(7)), Present(Int(5))]");
+        assert_eq!(cells(&document(&|_| {}).unwrap()), "[Present(Int(7)), Present(Null)]");
+        let refused = document(&|out| out.text("v", "five").unwrap());
+        assert!(matches!(refused, Err(Unfit::Refused(column, _)) if column == "v"));
+        let rest = DocumentMapping { other_fields: OtherFields::Column("v".to_owned()), ..ignore };
+        assert!(Normalizer::of_documents(table, rest).is_err());
     }
 }

@@ -14,8 +14,8 @@ pub struct Collection {
     pub name: String,
     /// `collection`, `view` or `timeseries`.
     pub kind: String,
-    /// Updates come with the document after them.
-    pub post_images: bool,
+    /// The server keeps the documents before and after a change.
+    pub images: bool,
     /// The server checks what is written by rules of its own.
     pub validated: bool,
     pub capped: bool,
@@ -45,7 +45,7 @@ fn collection(found: &Document) -> Option<Collection> {
     Some(Collection {
         name: found.get_str("name").ok()?.to_owned(),
         kind: found.get_str("type").unwrap_or("collection").to_owned(),
-        post_images: images.is_some_and(|images| images.get_bool("enabled").unwrap_or(false)),
+        images: images.is_some_and(|images| images.get_bool("enabled").unwrap_or(false)),
         validated: options.is_some_and(|options| options.contains_key("validator")),
         capped: options.is_some_and(|options| options.get_bool("capped").unwrap_or(false)),
         uuid: found.get_document("info").ok().and_then(uuid),

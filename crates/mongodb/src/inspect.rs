@@ -6,8 +6,10 @@ use crate::client::Client;
 use crate::config::Config;
 use crate::ddl;
 use crate::error::Error;
+use crate::source::{SHARDED, SHARDED_CURE};
 use bson::{Bson, Document, rawdoc};
 use sync_worker_core::database::{Finding, Inspection, Role, Scope, TableAt};
+use sync_worker_core::document::mapping::OtherFields;
 use sync_worker_core::name::DatabaseName;
 
 pub async fn inspect(config: &Config, name: &DatabaseName, scope: &Scope, role: Role) -> Result<Inspection, Error> {
@@ -32,7 +34,10 @@ pub async fn inspect(config: &Config, name: &DatabaseName, scope: &Scope, role: 
         let problem = format!("version {version} can't split events that are larger than 16 MB");
         whole(problem, "upgrade it to 6.0.9 or later".to_owned());
     }
-    for action in missing_actions(&client, role).await? {
+    if scope.two_way && client.sharded {
+        whole(SHARDED.to_owned(), SHARDED_CURE.to_owned());
+    }
+    for action in missing_actions(&client, role, scope.two_way).await? {
         let role_of = if role == Role::Source { "read" } else { "readWrite" };
         let cure = format!(
             "as an administrator run: db.grantRolesToUser(\"the user\", [{{ role: \"{role_of}\", db: \"{}\" }}])",
@@ -45,8 +50,11 @@ pub async fn inspect(config: &Config, name: &DatabaseName, scope: &Scope, role: 
     for at in &scope.tables {
         let place = format!("{place} table {}", at.name);
         let collection = collections.iter().find(|collection| collection.name == at.name);
-        let findings = look(at, collection, role);
+        let mut findings = look(at, collection, role, scope.two_way);
         let missing = findings.iter().any(|(_, _, advice)| !advice);
+        if scope.two_way {
+            findings.extend(look_two_way(at, collection));
+        }
         let finding = |(problem, cure, advice)| Finding { place: place.clone(), problem, cure, advice };
         found.findings.extend(findings.into_iter().map(finding));
         if missing {
@@ -71,9 +79,12 @@ async fn lacks_split(client: &Client) -> Result<Option<String>, Error> {
 }
 
 /// What the user may not do, as far as the server tells. Without users there is nothing to grant.
-async fn missing_actions(client: &Client, role: Role) -> Result<Vec<&'static str>, Error> {
+async fn missing_actions(client: &Client, role: Role, two_way: bool) -> Result<Vec<&'static str>, Error> {
     let wanted: &[&str] = match role {
         Role::Source => &["find", "changeStream", "listCollections"],
+        Role::Target if two_way => {
+            &["find", "insert", "update", "remove", "createCollection", "collMod", "listCollections"]
+        }
         Role::Target => &["find", "insert", "update", "remove", "createCollection", "listCollections"],
     };
     let command = rawdoc! { "connectionStatus": 1, "showPrivileges": true };
@@ -103,8 +114,24 @@ async fn missing_actions(client: &Client, role: Role) -> Result<Vec<&'static str
     Ok(wanted.iter().copied().filter(|action| !has(action)).collect())
 }
 
+/// What a two-way pipeline wants beside that.
+fn look_two_way(at: &TableAt, collection: Option<&Collection>) -> Vec<(String, String, bool)> {
+    let mut findings = Vec::new();
+    if collection.is_some_and(|collection| !collection.images) {
+        let problem = "the server keeps no documents before and after its changes, which a two-way pipeline needs";
+        findings.push((problem.to_owned(), ddl::post_images(&at.name), false));
+    }
+    if let OtherFields::Column(name) = &at.document.other_fields {
+        let problem =
+            format!("other_fields names column {name}, whose members would come back as a field of that name");
+        let cure = "write document = { other_fields = \"ignore\" } or \"refuse\"";
+        findings.push((problem, cure.to_owned(), false));
+    }
+    findings
+}
+
 /// Problem, cure, and whether it is advice only.
-fn look(at: &TableAt, collection: Option<&Collection>, role: Role) -> Vec<(String, String, bool)> {
+fn look(at: &TableAt, collection: Option<&Collection>, role: Role, two_way: bool) -> Vec<(String, String, bool)> {
     let mut findings = Vec::new();
     let Some(collection) = collection else {
         let cure = match role {
@@ -133,7 +160,7 @@ fn look(at: &TableAt, collection: Option<&Collection>, role: Role) -> Vec<(Strin
         ));
     }
     match role {
-        Role::Source if !collection.post_images => {
+        Role::Source if !collection.images && !two_way => {
             let problem = "its updates come without the document after them: edits inside of nested fields can be written to MongoDB only";
             findings.push((problem.to_owned(), ddl::post_images(&at.name), true));
         }

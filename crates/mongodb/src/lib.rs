@@ -1,7 +1,7 @@
 //! MongoDB: the change stream of a database as a source, its collections as a target, and one codec for both.
 //!
 //! ```text
-//! change stream -> source -> Change       catalog, client, clock, codec: what both sides share
+//! change stream -> source -> Change       catalog, client, clock, codec, own: what both sides share
 //! collections   -> reader -> Chunk        inspect, ddl: preflight and the statements that mend what it finds
 //! Write         -> sink   -> collections
 //! ```
@@ -16,6 +16,7 @@ pub mod config;
 mod ddl;
 pub mod error;
 mod inspect;
+mod own;
 pub mod reader;
 pub mod sink;
 pub mod source;
@@ -77,7 +78,7 @@ impl Database for Mongodb {
 
     async fn source(&self, scope: &Scope, from: Option<&Checkpoint>) -> Result<(Box<dyn Source>, Checkpoint)> {
         let client = Client::connect(&self.config).await?;
-        let (source, start) = source::open(client, scope, from, self.returned(&scope.pipeline)).await?;
+        let (source, start) = source::open(client, &self.name, scope, from, self.returned(&scope.pipeline)).await?;
         Ok((Box::new(source), start))
     }
 

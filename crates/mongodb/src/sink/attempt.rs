@@ -5,7 +5,8 @@
 
 use crate::client::{Client, first_of};
 use crate::error::Error;
-use crate::sink::failure::{Fault, sort};
+use crate::sink::failure::{Fault, is_overtaken, sort};
+use crate::sink::guard::{DIFFERS, Look, REPEATS};
 use crate::sink::marker::Bookkeeping;
 use crate::sink::operation::{self, Do, Operation, Refused};
 use crate::sink::target::{Content, Target};
@@ -19,7 +20,7 @@ use sync_worker_core::error::ErrorClass;
 use sync_worker_core::name::TableName;
 use sync_worker_core::row::{Key, Row};
 use sync_worker_core::schema::{Schema, SchemaId};
-use sync_worker_core::sink::{self, Applied, Parking, WriteBatch};
+use sync_worker_core::sink::{self, Applied, ParkedKey, Parking, WriteBatch};
 use sync_worker_core::value::Damaged;
 
 /// How a batch is written.
@@ -39,6 +40,8 @@ pub struct Known {
     way: Way,
     /// Writes that are refused, by their index.
     faults: BTreeMap<usize, (ErrorClass, String)>,
+    /// How often a document came up right after it was looked for.
+    overtaken: u32,
 }
 
 impl Known {
@@ -48,6 +51,10 @@ impl Known {
             self.faults.extend(refused.into_iter().map(|(write, fault)| (write, (fault.class, fault.reason))));
         }
         self.way = self.way.max(Way::RowByRow);
+    }
+
+    pub fn learn_overtaken(&mut self) {
+        self.overtaken += 1;
     }
 
     /// A command of several writes was refused without a word on which of them.
@@ -63,14 +70,17 @@ pub enum Ended {
     Refused(Vec<(usize, Fault)>),
     /// A command of several writes.
     RefusedWhole,
+    /// Two-way: a document has come up where none was.
+    Overtaken,
     /// The retry queue did not take what was refused, or the batch's records were lost.
     NotDurable(sync_worker_core::error::Error),
 }
 
 /// Why an attempt ends before its end.
-enum Stop {
+pub enum Stop {
     Refused(Vec<(usize, Fault)>),
     RefusedWhole,
+    Overtaken,
     Error(Error),
 }
 
@@ -80,34 +90,37 @@ impl<E: Into<Error>> From<E> for Stop {
     }
 }
 
+/// What a batch is written with.
+#[derive(Clone, Copy)]
+pub struct With<'a> {
+    pub client: &'a Client,
+    pub bookkeeping: &'a Bookkeeping,
+    pub targets: &'a HashMap<SchemaId, Target>,
+    /// Two-way: of every table of the batch.
+    pub looks: &'a HashMap<SchemaId, Look>,
+}
+
 pub struct Attempt<'a> {
-    client: &'a Client,
-    bookkeeping: &'a Bookkeeping,
-    targets: &'a HashMap<SchemaId, Target>,
-    batch: &'a WriteBatch,
+    pub(super) with: With<'a>,
+    pub(super) batch: &'a WriteBatch,
+    /// Two-way: its writes are made over what is expected.
+    guarded: bool,
     known: &'a Known,
     /// Built and not sent yet.
     operations: Vec<Operation>,
     refusals: Refusals,
-    refused: HashMap<(TableName, Key), sink::Refused>,
-    unpark: Vec<(TableName, Key)>,
+    pub(super) refused: HashMap<(TableName, Key), sink::Refused>,
+    pub(super) unpark: Vec<(TableName, Key)>,
     emptied: Vec<TableName>,
-    applied: Applied,
+    pub(super) applied: Applied,
 }
 
 impl<'a> Attempt<'a> {
-    pub fn new(
-        client: &'a Client,
-        bookkeeping: &'a Bookkeeping,
-        targets: &'a HashMap<SchemaId, Target>,
-        batch: &'a WriteBatch,
-        known: &'a Known,
-    ) -> Self {
+    pub fn new(with: With<'a>, batch: &'a WriteBatch, known: &'a Known) -> Self {
         Self {
-            client,
-            bookkeeping,
-            targets,
+            with,
             batch,
+            guarded: is_guarded(batch),
             known,
             operations: Vec::new(),
             refusals: Refusals::new(),
@@ -120,14 +133,15 @@ impl<'a> Attempt<'a> {
 
     pub async fn run(mut self, session: &mut ClientSession, parking: &dyn Parking) -> Result<Ended, Error> {
         // Invariant 2: the marker moves first.
-        let moved = self.bookkeeping.move_marker(&self.batch.expected, &self.batch.marker);
-        let reply = self.client.run_in(session, "moving the marker", moved).await?;
+        let moved = self.with.bookkeeping.move_marker(&self.batch.expected, &self.batch.marker);
+        let reply = self.with.client.run_in(session, "moving the marker", moved).await?;
         if reply.get_i32("n").unwrap_or(0) != 1 {
             let text = "the marker at the target has moved: another worker has taken it over";
             return Err(Error::Superseded(text.to_owned()));
         }
         self.applied.row_by_row = self.known.way > Way::Sets;
         let written = match self.known.way {
+            way if self.guarded => self.write_guarded(session, way == Way::Sets).await,
             Way::Sets => self.write_sets(session).await,
             Way::RowByRow | Way::OneByOne => self.write_rows(session).await,
         };
@@ -135,6 +149,7 @@ impl<'a> Attempt<'a> {
             Ok(()) => {}
             Err(Stop::Refused(refused)) => return Ok(Ended::Refused(refused)),
             Err(Stop::RefusedWhole) => return Ok(Ended::RefusedWhole),
+            Err(Stop::Overtaken) => return Ok(Ended::Overtaken),
             Err(Stop::Error(error)) => return Err(error),
         }
         self.applied.refused = std::mem::take(&mut self.refused).into_values().collect();
@@ -213,8 +228,8 @@ impl<'a> Attempt<'a> {
         Ok(())
     }
 
-    fn target(&self, schema: &Schema) -> Result<&'a Target, Error> {
-        Ok(self.targets.get(&schema.id).ok_or(Damaged("a table was not looked at"))?)
+    pub(super) fn target(&self, schema: &Schema) -> Result<&'a Target, Error> {
+        Ok(self.with.targets.get(&schema.id).ok_or(Damaged("a table was not looked at"))?)
     }
 
     /// The operations of one version; none where it is refused.
@@ -238,7 +253,7 @@ impl<'a> Attempt<'a> {
         match target.content(row, &version.key)? {
             Content::Refused(reason) => return Err(poison(reason)),
             Content::Whole(document) if operation::is_too_large(&filter, &document) => {
-                return Err(poison("the document and its _id are larger than a command may be, 16 MB".to_owned()));
+                return Err(poison(operation::TOO_LARGE.to_owned()));
             }
             Content::Whole(document) => {
                 let new = version.effect != Effect::Update;
@@ -253,7 +268,15 @@ impl<'a> Attempt<'a> {
         Ok(())
     }
 
-    fn push(&mut self, target: &Target, filter: RawDocumentBuf, does: Do, write: usize, fresh: bool, new: bool) {
+    pub(super) fn push(
+        &mut self,
+        target: &Target,
+        filter: RawDocumentBuf,
+        does: Do,
+        write: usize,
+        fresh: bool,
+        new: bool,
+    ) {
         self.operations.push(Operation { collection: target.collection.clone(), filter, does, write, fresh, new });
     }
 
@@ -348,14 +371,14 @@ impl<'a> Attempt<'a> {
         let Ok(filter) = target.filter(key)? else { return Ok(None) };
         self.flush(session).await?;
         let find = rawdoc! { "find": target.collection.as_str(), "filter": filter, "limit": 1, "singleBatch": true };
-        let reply = self.client.run_in(session, "a look at a document", find).await?;
+        let reply = self.with.client.run_in(session, "a look at a document", find).await?;
         let found: Option<Document> = first_of(&reply);
         let bytes = found.map(|found| RawDocumentBuf::try_from(&found)).transpose();
         Ok(bytes.map_err(|_| Damaged("a document that can't be read"))?)
     }
 
     /// Sends what has been built.
-    async fn flush(&mut self, session: &mut ClientSession) -> Result<(), Stop> {
+    pub(super) async fn flush(&mut self, session: &mut ClientSession) -> Result<(), Stop> {
         let operations = std::mem::take(&mut self.operations);
         if operations.is_empty() {
             return Ok(());
@@ -363,8 +386,11 @@ impl<'a> Attempt<'a> {
         let writes: Vec<usize> = operations.iter().map(|operation| operation.write).collect();
         let careful = self.known.way > Way::Sets;
         let most = if self.known.way == Way::OneByOne { 1 } else { usize::MAX };
-        let outcome = match operation::run(self.client, session, operations, careful, most).await? {
+        let outcome = match operation::run(self.with.client, session, operations, careful, most).await? {
             Ok(outcome) => outcome,
+            Err(Refused { error, .. }) if self.guarded && is_overtaken(&error) && self.known.overtaken < REPEATS => {
+                return Err(Stop::Overtaken);
+            }
             Err(Refused { at, error }) => {
                 let write = at.map(|at| writes.get(at));
                 return match (sort(&error), write) {
@@ -388,7 +414,12 @@ impl<'a> Attempt<'a> {
         Ok(())
     }
 
-    fn written(&mut self, table: &TableName, key: &Key, parked: bool) {
+    /// Why a write is refused, as an earlier attempt has shown.
+    pub(super) fn known_fault(&self, write: usize) -> Option<(ErrorClass, String)> {
+        self.known.faults.get(&write).cloned()
+    }
+
+    pub(super) fn written(&mut self, table: &TableName, key: &Key, parked: bool) {
         self.applied.rows += 1;
         self.forgive(table, key);
         if parked {
@@ -416,19 +447,35 @@ impl<'a> Attempt<'a> {
 
     /// The parked rows, in the same transaction as the marker.
     async fn write_parked(&mut self, session: &mut ClientSession) -> Result<(), Error> {
-        let mut rows = Vec::with_capacity(self.applied.refused.len());
-        for refused in &self.applied.refused {
-            let write = &self.batch.writes[refused.write];
-            let key = write.change.key()?.ok_or(Damaged("a refused write without a key"))?;
-            rows.push((write.change.table(), key, write.offset, refused.reason.as_str()));
+        let Applied { refused, differing, .. } = &self.applied;
+        let refused = refused.iter().map(|refused| (refused.write, refused.reason.as_str(), None));
+        let differing = differing.iter().map(|(write, seen)| (*write, DIFFERS, Some(*seen)));
+        let mut rows = Vec::new();
+        for (write, reason, seen) in refused.chain(differing) {
+            let write = &self.batch.writes[write];
+            let (table, reason) = (write.change.table().clone(), reason.to_owned());
+            let key = write.change.key()?.ok_or(Damaged("a parked write without a key"))?;
+            rows.push(ParkedKey { table, key, offset: write.offset, reason, seen });
         }
-        let unpark = self.bookkeeping.unpark(&self.emptied, &self.unpark);
-        for command in unpark.into_iter().chain(self.bookkeeping.park(rows.into_iter())) {
-            let reply = self.client.run_in(session, "writing the parked rows", command).await?;
+        // Those of the batch itself come first, and go without a write.
+        let retried = if self.guarded && self.batch.retry { self.batch.unpark.len() } else { self.unpark.len() };
+        let bookkeeping = self.with.bookkeeping;
+        let commands = [
+            bookkeeping.mark_written(self.unpark.get(retried..).unwrap_or_default()),
+            bookkeeping.unpark(&self.emptied, &self.unpark),
+            bookkeeping.park(&rows),
+        ];
+        for command in commands.into_iter().flatten() {
+            let reply = self.with.client.run_in(session, "writing the parked rows", command).await?;
             if reply.contains_key("writeErrors") {
                 return Err(Error::Fatal("the parked rows can't be written".to_owned()));
             }
         }
         Ok(())
     }
+}
+
+/// Whether a batch is one of a two-way pipeline: all of its writes are then.
+pub fn is_guarded(batch: &WriteBatch) -> bool {
+    batch.writes.first().is_some_and(|write| write.over.is_some())
 }

@@ -40,6 +40,11 @@ pub fn sort(error: &ServerError) -> Option<Fault> {
     Some(Fault { class, reason: format!("{what} (error {})", error.code) })
 }
 
+/// Whether a document has come up under the `_id` of one that was to be inserted.
+pub fn is_overtaken(error: &ServerError) -> bool {
+    error.code == DUPLICATE && index_of(error.raw_message()) == Some("_id_")
+}
+
 /// `... index: email_1 dup key: ...`: the name stands before any value.
 fn index_of(message: &str) -> Option<&str> {
     let (_, rest) = message.split_once(" index: ")?;
@@ -58,5 +63,8 @@ mod tests {
         assert_eq!(fault.class, ErrorClass::Dependency);
         assert_eq!(sort(&ServerError::new(121, "", "secret")).unwrap().class, ErrorClass::Poison);
         assert!(sort(&ServerError::new(112, "WriteConflict", "")).is_none());
+        assert!(!is_overtaken(&ServerError::new(DUPLICATE, "DuplicateKey", message)));
+        let message = "E11000 duplicate key error collection: d.c index: _id_ dup key: { _id: 1 }";
+        assert!(is_overtaken(&ServerError::new(DUPLICATE, "DuplicateKey", message)));
     }
 }

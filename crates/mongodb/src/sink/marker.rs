@@ -1,21 +1,17 @@
-//! The marker and the parked rows: the collections `sync_worker.progress` and `sync_worker.parked`, inside the member's
-//! own database, or its change stream would not show them.
+//! The marker and the parked rows as one applier writes them.
 
 use crate::client::{Client, first_of, within};
 use crate::error::Error;
+use crate::own::{self, PARKED, PROGRESS};
 use bson::raw::cstr;
-use bson::{Binary, Document, RawArrayBuf, RawBson, RawDocumentBuf, rawdoc};
+use bson::{Binary, Document, RawArrayBuf, RawBson, RawBsonRef, RawDocumentBuf, rawdoc};
 use sync_worker_core::database::Scope;
+use sync_worker_core::echo::WRITTEN;
+use sync_worker_core::guard::Image;
 use sync_worker_core::name::{DatabaseName, TableName};
 use sync_worker_core::record::Offset;
 use sync_worker_core::row::Key;
 use sync_worker_core::sink::{Marker, ParkedKey, Progress};
-
-pub const PROGRESS: &str = "sync_worker.progress";
-pub const PARKED: &str = "sync_worker.parked";
-
-/// One partition per pipeline and target.
-const PARTITION: i32 = 0;
 
 /// How long another one's transaction may hold the marker.
 const TAKE_OVER_MILLIS: i32 = 8_000;
@@ -28,33 +24,7 @@ pub struct Bookkeeping {
 
 impl Bookkeeping {
     pub fn new(scope: &Scope, database: &DatabaseName) -> Self {
-        let mine = rawdoc! {
-            "installation": scope.installation.as_str(),
-            "pipeline": scope.pipeline.as_str(),
-            "database": database.as_str(),
-            "partition": PARTITION,
-        };
-        Self { mine }
-    }
-
-    /// Makes what is missing, so that no transaction has to.
-    pub async fn create(client: &Client) -> Result<(), Error> {
-        const EXISTS: i32 = 48;
-        for name in [PROGRESS, PARKED] {
-            let command = rawdoc! { "create": name, "writeConcern": { "w": "majority" } };
-            match client.run("making its own collections", command).await {
-                Ok(_) => {}
-                Err(error) if error.code() == Some(EXISTS) => {}
-                Err(error) if error.code() == Some(13) => {
-                    return Err(Error::Fatal(format!(
-                        "the user may not make collection {name}; as an administrator run: db.grantRolesToUser(\"the user\", [{{ role: \"readWrite\", db: \"{}\" }}])",
-                        client.name
-                    )));
-                }
-                Err(error) => return Err(error),
-            }
-        }
-        Ok(())
+        Self { mine: own::owner(scope, database) }
     }
 
     /// Ends what the last holder of the marker has left open: a worker that was killed leaves a transaction that would
@@ -151,19 +121,27 @@ impl Bookkeeping {
         (!deletes.is_empty()).then(|| rawdoc! { "delete": PARKED, "deletes": deletes })
     }
 
-    pub fn park<'a>(
-        &self,
-        rows: impl Iterator<Item = (&'a TableName, Key, Offset, &'a str)>,
-    ) -> Option<RawDocumentBuf> {
+    /// What goes into parked rows right before they are deleted, where a retry has written their versions.
+    pub fn mark_written(&self, keys: &[(TableName, Key)]) -> Option<RawDocumentBuf> {
         let mut updates = RawArrayBuf::new();
-        for (table, key, offset, reason) in rows {
-            let id = self.parked_id(table, &key);
+        for (table, key) in keys {
+            let set = rawdoc! { "$set": { "reason": WRITTEN } };
+            updates.push(rawdoc! { "q": { "_id": self.parked_id(table, key) }, "u": set });
+        }
+        (!updates.is_empty()).then(|| rawdoc! { "update": PARKED, "updates": updates })
+    }
+
+    pub fn park(&self, rows: &[ParkedKey]) -> Option<RawDocumentBuf> {
+        let mut updates = RawArrayBuf::new();
+        for ParkedKey { table, key, offset, reason, seen } in rows {
+            let id = self.parked_id(table, key);
+            let seen = seen.map_or(RawBson::Null, |seen| RawBson::Binary(binary(seen.to_bytes())));
             let row = rawdoc! {
                 "_id": id.clone(),
                 "key": binary(key.as_bytes().to_vec()),
                 "offset": offset.0.cast_signed(),
-                "reason": reason,
-                "seen": RawBson::Null,
+                "reason": reason.as_str(),
+                "seen": seen,
             };
             updates.push(rawdoc! { "q": { "_id": id }, "u": row, "upsert": true });
         }
@@ -212,6 +190,9 @@ fn parked_key(row: &RawDocumentBuf) -> Result<ParkedKey, Error> {
         key: Key::from_bytes(key.bytes.to_vec().into()),
         offset: Offset(row.get_i64("offset").map_err(|_| UNREADABLE)?.cast_unsigned()),
         reason: row.get_str("reason").map_err(|_| UNREADABLE)?.to_owned(),
-        seen: None,
+        seen: match row.get("seen").map_err(|_| UNREADABLE)? {
+            Some(RawBsonRef::Binary(seen)) => Some(Image::from_bytes(seen.bytes)?),
+            _ => None,
+        },
     })
 }

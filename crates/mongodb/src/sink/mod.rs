@@ -1,18 +1,22 @@
 //! Writing to MongoDB: a batch in one transaction, marker first, then its writes in as few commands as the server takes.
 //!
 //! An error in a transaction ends it. A batch that is refused is therefore tried again without the write at fault, row by
-//! row in source order, until all that is left goes through; only what was at fault is parked (`attempt`).
+//! row in source order, until all that is left goes through; only what was at fault is parked (`attempt`). A batch of a
+//! two-way pipeline looks at its documents before it writes any (`guard`).
 
 mod attempt;
 mod failure;
+mod guard;
 mod marker;
 mod operation;
 mod target;
 
 use crate::client::{Client, within};
 use crate::error::{Error, is_unknown_commit};
+use crate::own;
 use async_trait::async_trait;
-use attempt::{Attempt, Ended, Known};
+use attempt::{Attempt, Ended, Known, With, is_guarded};
+use guard::Look;
 use marker::Bookkeeping;
 use mongodb::ClientSession;
 use mongodb::options::{Acknowledgment, ReadConcern, WriteConcern};
@@ -37,7 +41,9 @@ pub struct MongodbSink {
     client: Client,
     bookkeeping: Bookkeeping,
     tables: HashMap<TableName, TableAt>,
+    two_way: bool,
     targets: HashMap<SchemaId, Target>,
+    looks: HashMap<SchemaId, Look>,
     /// Of all transactions of this sink; the marker names it, so that the next holder can end what this one leaves.
     session: Option<ClientSession>,
 }
@@ -45,18 +51,30 @@ pub struct MongodbSink {
 impl MongodbSink {
     pub fn new(client: Client, name: &DatabaseName, scope: &Scope) -> Self {
         let tables = scope.tables.iter().map(|at| (at.table.clone(), at.clone())).collect();
-        Self { client, bookkeeping: Bookkeeping::new(scope, name), tables, targets: HashMap::new(), session: None }
+        Self {
+            client,
+            bookkeeping: Bookkeeping::new(scope, name),
+            tables,
+            two_way: scope.two_way,
+            targets: HashMap::new(),
+            looks: HashMap::new(),
+            session: None,
+        }
     }
 
     fn prepare(&mut self, batch: &WriteBatch) -> Result<(), Error> {
+        let guarded = is_guarded(batch);
         for write in &batch.writes {
             let schema = &write.change.schema;
-            if self.targets.contains_key(&schema.id) {
+            if self.targets.contains_key(&schema.id) && (!guarded || self.looks.contains_key(&schema.id)) {
                 continue;
             }
             let at = self.tables.get(&schema.table);
             let at = at.ok_or_else(|| Error::Fatal(format!("table {} is not in the pipeline", schema.table)))?;
             self.targets.insert(schema.id, Target::new(at, schema)?);
+            if guarded {
+                self.looks.insert(schema.id, Look::new(at, schema)?);
+            }
         }
         Ok(())
     }
@@ -68,10 +86,11 @@ impl MongodbSink {
         parking: &dyn Parking,
     ) -> CoreResult<Applied> {
         let (mut known, mut tries) = (Known::default(), 1);
+        let MongodbSink { client, bookkeeping, targets, looks, .. } = self;
+        let with = With { client, bookkeeping, targets, looks };
         loop {
             begin(session).await?;
-            let attempt = Attempt::new(&self.client, &self.bookkeeping, &self.targets, batch, &known);
-            let error = match attempt.run(session, parking).await {
+            let error = match Attempt::new(with, batch, &known).run(session, parking).await {
                 Ok(Ended::Written(applied)) => match commit(session).await {
                     Ok(()) => return Ok(applied),
                     Err(error) => error,
@@ -84,6 +103,11 @@ impl MongodbSink {
                 Ok(Ended::RefusedWhole) => {
                     abort(session).await;
                     known.learn_whole();
+                    continue;
+                }
+                Ok(Ended::Overtaken) => {
+                    abort(session).await;
+                    known.learn_overtaken();
                     continue;
                 }
                 Ok(Ended::NotDurable(error)) => {
@@ -135,7 +159,7 @@ async fn abort(session: &mut ClientSession) {
 #[async_trait]
 impl Sink for MongodbSink {
     async fn take_over(&mut self, log: &str) -> CoreResult<Progress> {
-        Bookkeeping::create(&self.client).await?;
+        own::create(&self.client, self.two_way).await?;
         let started = self.client.driver.start_session();
         let session = within("the start of a session", started.into_future()).await?;
         let progress = self.bookkeeping.take_over(&self.client, log, session.id()).await?;

@@ -104,6 +104,8 @@ pub async fn run(
     Ok(Ok(outcome))
 }
 
+pub const TOO_LARGE: &str = "the document and its _id are larger than a command may be, 16 MB";
+
 /// The server takes 16 KB for a command beside a document of 16 MB; the command that wraps the two takes a part of it.
 pub fn is_too_large(filter: &RawDocumentBuf, document: &RawDocumentBuf) -> bool {
     filter.as_bytes().len() + document.as_bytes().len() > (16 << 20) + (12 << 10)

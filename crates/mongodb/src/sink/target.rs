@@ -138,13 +138,30 @@ impl Target {
         if !partial {
             return Ok(Content::Whole(document));
         }
-        // An update that changes nothing still says that the document is there.
-        let update = if fields == 0 {
-            rawdoc! { "$unset": { "sync_worker_nothing": "" } }
-        } else {
-            rawdoc! { "$set": document }
-        };
-        Ok(Content::Parts(vec![update]))
+        Ok(Content::Parts(vec![update(document, fields)]))
+    }
+
+    /// The update that gives a document the fields of a whole row; the reason where it is refused. `there`: what the
+    /// document says as a row: fields that say the same stay, whatever their types.
+    pub fn changes(&self, row: &Row, there: Option<&Row>) -> Result<Result<RawDocumentBuf, String>, Error> {
+        let mut out = Writer::default();
+        let (mut there, mut fields) = (there.map(Row::cells), 0);
+        for (at, (cell, (name, column))) in row.cells().zip(&self.columns).enumerate() {
+            let now = there.as_mut().and_then(Iterator::next).transpose()?;
+            let Cell::Present(value) = cell? else { return Err(Damaged("a part of a row").into()) };
+            if self.key.contains(&at) || now == Some(Cell::Present(value)) {
+                continue;
+            }
+            fields += 1;
+            if let Err(reason) = self.put(&mut out, name, value, (name, column)) {
+                return Ok(Err(reason));
+            }
+        }
+        let document = codec::raw(out.finish()?)?;
+        if document.as_bytes().len() > LARGEST {
+            return Ok(Err("the document is larger than 16 MB".to_owned()));
+        }
+        Ok(Ok(update(document, fields)))
     }
 
     /// A row with those of its fields that an older document of the target has and the row leaves out.
@@ -173,6 +190,26 @@ impl Target {
         }
         Ok(Content::Whole(codec::raw(out.finish()?)?))
     }
+}
+
+/// Sets so many fields. An update that changes nothing still says that the document is there.
+fn update(fields: RawDocumentBuf, count: usize) -> RawDocumentBuf {
+    match count {
+        0 => rawdoc! { "$unset": { "sync_worker_nothing": "" } },
+        _ => rawdoc! { "$set": fields },
+    }
+}
+
+/// A document as it replaces one whose `_id` stays.
+pub fn without_id(document: &RawDocumentBuf) -> Result<RawDocumentBuf, Error> {
+    let mut out = Writer::default();
+    for field in Document::new(document.as_bytes())?.fields() {
+        let field = field?;
+        if field.name != "_id" {
+            out.put(field.kind, field.name, field.bytes)?;
+        }
+    }
+    codec::raw(out.finish()?)
 }
 
 fn is_plain(name: &str) -> bool {

@@ -12,7 +12,9 @@ use bson::Timestamp;
 use std::sync::Arc;
 use std::time::Duration;
 use sync_worker_core::change::Change;
+use sync_worker_core::echo::{Echo, ParkedEcho, UnparkedEcho};
 use sync_worker_core::position::{Checkpoint, Epoch, Position};
+use sync_worker_core::row::Key;
 use sync_worker_core::source::{SourceBatch, TransactionPart};
 use tokio::time::Instant;
 
@@ -32,6 +34,8 @@ struct Transaction {
     /// The ordinal of the first of `changes`.
     first: u64,
     changes: Vec<Change>,
+    /// It is ours: what has been seen of marker and parked rows since the last part.
+    echo: Option<Echo>,
     /// A part of it has been handed out.
     parted: bool,
 }
@@ -42,7 +46,27 @@ impl Transaction {
         let first = clock::place(self.time, self.first);
         self.first += changes.len() as u64;
         self.parted = true;
-        TransactionPart { id: self.id.clone(), commit_time: self.commit_time, first, changes, complete, echo: None }
+        // What goes on is still ours.
+        let next = self.echo.as_ref().map(|echo| Echo { offset: echo.offset, ..Echo::default() });
+        let echo = std::mem::replace(&mut self.echo, next);
+        TransactionPart { id: self.id.clone(), commit_time: self.commit_time, first, changes, complete, echo }
+    }
+
+    fn is_empty(&self) -> bool {
+        let told = self.echo.as_ref().is_some_and(|echo| !echo.parked.is_empty() || !echo.unparked.is_empty());
+        self.changes.is_empty() && !told
+    }
+
+    /// About what is held of it.
+    fn bytes(&self) -> usize {
+        let of = |key: &Key, size: usize| key.as_bytes().len() + size;
+        let changes: usize = self.changes.iter().map(|change| change.size() + CHANGE_BYTES).sum();
+        let echo = self.echo.iter().map(|echo| {
+            let parked = echo.parked.iter().map(|one| of(&one.key, size_of::<ParkedEcho>()));
+            let unparked = echo.unparked.iter().map(|one| of(&one.key, size_of::<UnparkedEcho>()));
+            parked.chain(unparked).sum::<usize>()
+        });
+        changes + echo.sum::<usize>()
     }
 }
 
@@ -112,8 +136,12 @@ impl Assembly {
             commit_time: event.commit_time,
             first: ordinal,
             changes: Vec::new(),
+            echo: None,
             parted: false,
         });
+        if let Some(told) = event.told {
+            self.bytes += told.add_to(&mut open.echo);
+        }
         if let Some(change) = event.change {
             self.bytes += change.size() + CHANGE_BYTES;
             open.changes.push(change);
@@ -155,10 +183,12 @@ impl Assembly {
         self.resume = self.newest.clone();
         // The ordinal after the last one is known here; what was not ours left none.
         let last = open.first + open.changes.len() as u64;
-        if open.parted || !open.changes.is_empty() {
+        // An echo stands at the first place of its time, changes or none.
+        let last = if open.echo.is_some() { Some(last.saturating_sub(1)) } else { last.checked_sub(1) };
+        if open.parted || !open.changes.is_empty() || open.echo.is_some() {
             self.parts.push(open.part(true));
         }
-        if let Some(last) = last.checked_sub(1) {
+        if let Some(last) = last {
             self.reached = self.reached.max(clock::place(open.time, last));
         }
         self.moved = true;
@@ -175,7 +205,7 @@ impl Assembly {
     /// A batch although a transaction goes on.
     pub fn part(&mut self) -> SourceBatch {
         if let Some(open) = &mut self.open
-            && !open.changes.is_empty()
+            && !open.is_empty()
         {
             self.parts.push(open.part(false));
         }
@@ -185,7 +215,7 @@ impl Assembly {
     fn batch(&mut self, at_commit: bool) -> SourceBatch {
         self.moved = false;
         // What an open transaction holds back still counts.
-        self.bytes = self.open.iter().flat_map(|open| &open.changes).map(|change| change.size() + CHANGE_BYTES).sum();
+        self.bytes = self.open.as_ref().map_or(0, Transaction::bytes);
         let now = Instant::now();
         let due = !self.parts.is_empty() || now.duration_since(self.checkpointed) >= IDLE_CHECKPOINT;
         let checkpoint = (at_commit && due).then(|| {
@@ -200,8 +230,10 @@ impl Assembly {
 mod tests {
     use super::*;
     use crate::catalog;
+    use crate::source::echo::Told;
     use bson::rawdoc;
     use sync_worker_core::change::Op;
+    use sync_worker_core::record::Offset;
 
     fn time(increment: u32) -> Timestamp {
         Timestamp { time: 100, increment }
@@ -210,7 +242,12 @@ mod tests {
     fn event(increment: u32, transaction: Option<&str>) -> Event {
         let change = Change { schema: catalog::schema(&"t".into()), op: Op::Truncate, before: None, after: None };
         let transaction = transaction.map(Arc::from);
-        Event { time: time(increment), transaction, commit_time: 0, change: Some(change) }
+        Event { time: time(increment), transaction, commit_time: 0, change: Some(change), told: None }
+    }
+
+    fn marker(increment: u32, transaction: Option<&str>) -> Event {
+        let told = Some(Told::Marker(Some(Offset(7))));
+        Event { change: None, told, ..event(increment, transaction) }
     }
 
     fn token(increment: u32) -> Start {
@@ -258,6 +295,25 @@ mod tests {
         assembly.take(event(7, Some("b")), token(7));
         assembly.token(Place { time: time(7), mark: false }, token(7), true);
         assert_eq!(shown(&assembly.whole().unwrap()), "@100.7+0x1 reached @100.7");
+    }
+
+    #[test]
+    fn each_part_of_our_own_transaction_says_so() {
+        let mut assembly = assembly();
+        // A take-over is one by itself.
+        assembly.take(marker(1, None), token(1));
+        let batch = assembly.whole().unwrap();
+        assert_eq!(shown(&batch), "@100.1+0x0 reached @100.1+0");
+        assert!(batch.parts[0].echo.is_some() && batch.checkpoint.is_some());
+        assembly.take(marker(2, Some("a")), token(2));
+        assembly.take(event(2, Some("a")), token(3));
+        let mut parts = assembly.part().parts;
+        assembly.take(event(2, Some("a")), token(4));
+        assembly.take(event(3, None), token(5));
+        parts.extend(assembly.whole().unwrap().parts);
+        let echoes = parts.iter().map(|part| (part.changes.len(), part.echo.as_ref().map(|echo| echo.offset)));
+        let ours = Some(Some(Offset(7)));
+        assert_eq!(echoes.collect::<Vec<_>>(), [(1, ours), (1, ours), (1, None)]);
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 use crate::codec::Rows;
 use crate::error::Error;
+use crate::source::echo::{Ours, Told, lacks};
 use bson::Timestamp;
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -23,6 +24,8 @@ pub struct Event {
     /// Microseconds since 1970-01-01 UTC.
     pub commit_time: i64,
     pub change: Option<Change>,
+    /// Two-way: what it says of marker and parked rows.
+    pub told: Option<Told>,
 }
 
 /// The fields of an event, as they come.
@@ -72,9 +75,20 @@ impl<'a> Parts<'a> {
         }
         Ok(parts)
     }
+
+    /// Refuses what lacks a document: the server keeps them for a time, from when it is told to.
+    fn needs_images(&self) -> Result<(), Error> {
+        let lacking = match self.operation {
+            "insert" => self.full.is_none(),
+            "delete" => self.before.is_none(),
+            _ => self.full.is_none() || self.before.is_none(),
+        };
+        if lacking { Err(lacks(self.collection.unwrap_or_default())) } else { Ok(()) }
+    }
 }
 
-pub fn decode(event: Document<'_>, tables: &Tables, rows: &mut Rows) -> Result<Event, Error> {
+/// `ours`: the pipeline is two-way.
+pub fn decode(event: Document<'_>, tables: &Tables, ours: Option<&Ours>, rows: &mut Rows) -> Result<Event, Error> {
     let parts = Parts::of(event)?;
     let time = parts.time.ok_or(Damaged("an event without its time"))?;
     let commit_time = match parts.wall {
@@ -87,7 +101,12 @@ pub fn decode(event: Document<'_>, tables: &Tables, rows: &mut Rows) -> Result<E
     };
     let schema = parts.collection.and_then(|name| tables.get(name));
     let change = match (parts.operation, schema) {
-        ("insert" | "update" | "replace" | "delete", Some(schema)) => Some(change(&parts, schema, rows)?),
+        ("insert" | "update" | "replace" | "delete", Some(schema)) => {
+            if ours.is_some() {
+                parts.needs_images()?;
+            }
+            Some(change(&parts, schema, rows)?)
+        }
         ("insert" | "update" | "replace" | "delete", None) => None,
         ("drop" | "rename", Some(_)) => {
             let (name, done) = (parts.collection.unwrap_or_default(), parts.operation);
@@ -109,7 +128,13 @@ pub fn decode(event: Document<'_>, tables: &Tables, rows: &mut Rows) -> Result<E
         // Indexes, options, shards: no row changes by them.
         _ => None,
     };
-    Ok(Event { time, transaction, commit_time, change })
+    let told = match (ours, parts.collection, parts.id) {
+        (Some(ours), Some(collection), Some(id)) if Ours::is_own(collection) => {
+            ours.told(collection, parts.operation, id, (parts.before, parts.full))?
+        }
+        _ => None,
+    };
+    Ok(Event { time, transaction, commit_time, change, told })
 }
 
 fn image(document: Option<Document<'_>>) -> Cell<'_> {

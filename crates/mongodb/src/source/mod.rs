@@ -8,6 +8,7 @@
 //! resumed here: an error ends the stream, and the engine opens it again after the last checkpoint.
 
 mod assembly;
+mod echo;
 mod event;
 mod fragments;
 mod pump;
@@ -18,10 +19,12 @@ use crate::client::{Client, same_epoch, within};
 use crate::clock;
 use crate::ddl;
 use crate::error::Error;
+use crate::own::{self, PARKED, PROGRESS};
 use assembly::Assembly;
 use async_trait::async_trait;
 use bson::raw::cstr;
 use bson::{RawArrayBuf, RawDocumentBuf, Timestamp, rawdoc};
+use echo::Ours;
 use event::Tables;
 use mongodb::raw_batch_cursor::RawBatchCursor;
 use pump::Pump;
@@ -29,6 +32,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use sync_worker_core::database::Scope;
 use sync_worker_core::error::Result;
+use sync_worker_core::name::DatabaseName;
 use sync_worker_core::position::{Checkpoint, Position};
 use sync_worker_core::source::{Source, SourceBatch};
 use token::Start;
@@ -41,6 +45,22 @@ const AWAIT: Duration = Duration::from_millis(250);
 
 /// "Change stream was configured to require a post-image": the update was made before there were any, or it is too old.
 const NO_IMAGE: i32 = 47;
+
+/// What the server sends of documents beside what changed in them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Images {
+    /// With an update the document after it, where there is one.
+    Available,
+    /// With an update the document after it, or the stream ends.
+    Required,
+    /// Two-way: with each change the documents before and after it, where they are. One that lacks them is told by the name
+    /// of its collection, and another pipeline's marker may lack them.
+    Both,
+}
+
+/// Of a two-way member: the events of one of our transactions would come from several shards, the marker's at any place.
+pub const SHARDED: &str = "a sharded cluster can't be a member of a two-way pipeline";
+pub const SHARDED_CURE: &str = "use a replica set, or make the pipeline one-way";
 
 /// Batches between the pump and the engine.
 const BATCHES: usize = 2;
@@ -100,12 +120,16 @@ impl Source for MongodbSource {
 /// Opens the stream after the checkpoint or from now on. Returns where it starts.
 pub async fn open(
     client: Client,
+    name: &DatabaseName,
     scope: &Scope,
     from: Option<&Checkpoint>,
     returned: Arc<Returned>,
 ) -> std::result::Result<(MongodbSource, Checkpoint), Error> {
     let tables: Tables = scope.tables.iter().map(|at| (at.name.clone(), catalog::schema(&at.table))).collect();
-    let names: Vec<&str> = tables.keys().map(String::as_str).collect();
+    let mut names: Vec<&str> = tables.keys().map(String::as_str).collect();
+    if scope.two_way {
+        two_way(&client, &names).await?;
+    }
     let epoch = client.epoch(&names).await?;
     let (checkpoint, start) = match from {
         Some(checkpoint) => {
@@ -128,20 +152,44 @@ pub async fn open(
         }
     };
     let found = catalog::collections(&client, &names).await?;
-    let images = found.len() == names.len() && found.iter().all(|collection| collection.post_images);
+    let images = match found.len() == names.len() && found.iter().all(|collection| collection.images) {
+        _ if scope.two_way => Images::Both,
+        true => Images::Required,
+        false => Images::Available,
+    };
+    if scope.two_way {
+        names.extend([PROGRESS, PARKED]);
+    }
     let (cursor, images) = match watch(&client, &names, &start, images).await {
         // From before there were any, or from longer ago than they are kept.
-        Err(error) if images && error.code() == Some(NO_IMAGE) => {
+        Err(error) if images == Images::Required && error.code() == Some(NO_IMAGE) => {
             tell_of_images(&client, &names);
-            (watch(&client, &names, &start, false).await?, false)
+            (watch(&client, &names, &start, Images::Available).await?, Images::Available)
         }
         opened => (opened?, images),
     };
     returned.store(checkpoint.position);
     let assembly = Assembly::new(checkpoint.epoch.clone(), checkpoint.position, start);
     let (sender, batches) = mpsc::channel(BATCHES);
-    let pump = tokio::spawn(Pump::new(client, tables, images, cursor, assembly, sender).run());
+    let ours = scope.two_way.then(|| Ours::new(scope, name));
+    let pump = tokio::spawn(Pump::new(client, tables, ours, images, cursor, assembly, sender).run());
     Ok((MongodbSource { batches, returned, pump }, checkpoint))
+}
+
+/// What a stream of a two-way pipeline rests on.
+async fn two_way(client: &Client, names: &[&str]) -> std::result::Result<(), Error> {
+    if client.sharded {
+        return Err(Error::Fatal(format!("{SHARDED}; {SHARDED_CURE}")));
+    }
+    let found = catalog::collections(client, names).await?;
+    let lacking: Vec<String> = found.iter().filter(|one| !one.images).map(|one| ddl::post_images(&one.name)).collect();
+    if !lacking.is_empty() {
+        return Err(Error::Fatal(format!(
+            "a two-way pipeline needs the documents before and after each change; run: {}",
+            lacking.join(" ")
+        )));
+    }
+    own::create(client, true).await
 }
 
 fn unreadable(checkpoint: &Checkpoint) -> Error {
@@ -151,16 +199,16 @@ fn unreadable(checkpoint: &Checkpoint) -> Error {
     ))
 }
 
-/// The server's cursor. `images`: updates come with the document after them, or not at all.
+/// The server's cursor.
 async fn watch(
     client: &Client,
     names: &[&str],
     start: &Start,
-    images: bool,
+    images: Images,
 ) -> std::result::Result<RawBatchCursor, Error> {
     let mut stage = rawdoc! {
-        "fullDocument": if images { "required" } else { "whenAvailable" },
-        "fullDocumentBeforeChange": "off",
+        "fullDocument": if images == Images::Required { "required" } else { "whenAvailable" },
+        "fullDocumentBeforeChange": if images == Images::Both { "whenAvailable" } else { "off" },
         "showExpandedEvents": true,
     };
     match start {

@@ -5,10 +5,11 @@ use crate::client::Client;
 use crate::codec::Rows;
 use crate::error::Error;
 use crate::source::assembly::Assembly;
+use crate::source::echo::Ours;
 use crate::source::event::{self, Tables};
 use crate::source::fragments::{Fragments, Taken};
 use crate::source::token::{self, Start};
-use crate::source::{AWAIT, NO_IMAGE, lost, tell_of_images, watch};
+use crate::source::{AWAIT, Images, NO_IMAGE, lost, tell_of_images, watch};
 use bson::RawDocument;
 use futures::StreamExt;
 use mongodb::raw_batch_cursor::{RawBatch, RawBatchCursor};
@@ -33,7 +34,9 @@ type Reply = mongodb::error::Result<RawBatch>;
 pub struct Pump {
     client: Client,
     tables: Tables,
-    images: bool,
+    /// The pipeline is two-way.
+    ours: Option<Ours>,
+    images: Images,
     replies: Receiver<Reply>,
     /// What reads the cursor; it ends with the pump.
     reading: JoinSet<()>,
@@ -62,7 +65,8 @@ impl Pump {
     pub fn new(
         client: Client,
         tables: Tables,
-        images: bool,
+        ours: Option<Ours>,
+        images: Images,
         cursor: RawBatchCursor,
         assembly: Assembly,
         batches: Sender<Result<SourceBatch, Error>>,
@@ -70,7 +74,7 @@ impl Pump {
         let (fragments, rows) = (Fragments::default(), Rows::default());
         let mut reading = JoinSet::new();
         let replies = read(cursor, &mut reading);
-        Self { client, tables, images, replies, reading, assembly, fragments, rows, batches }
+        Self { client, tables, ours, images, replies, reading, assembly, fragments, rows, batches }
     }
 
     pub async fn run(mut self) {
@@ -95,7 +99,7 @@ impl Pump {
             Some(Err(error)) => {
                 let error = Error::driver(doing, &error);
                 return match error.code() {
-                    Some(NO_IMAGE) if self.images => self.without_images().await.map(Ok),
+                    Some(NO_IMAGE) if self.images == Images::Required => self.without_images().await.map(Ok),
                     _ => Err(lost(error)),
                 };
             }
@@ -120,9 +124,9 @@ impl Pump {
     async fn without_images(&mut self) -> Result<(), Error> {
         let names: Vec<&str> = self.tables.keys().map(String::as_str).collect();
         tell_of_images(&self.client, &names);
-        self.images = false;
+        self.images = Images::Available;
         let start = self.assembly.newest();
-        let cursor = watch(&self.client, &names, &start, false).await?;
+        let cursor = watch(&self.client, &names, &start, self.images).await?;
         self.replies = read(cursor, &mut self.reading);
         Ok(())
     }
@@ -166,7 +170,7 @@ impl Pump {
     fn whole(&mut self, event: Document<'_>) -> Result<(), Error> {
         let token = event.get("_id")?.ok_or(Damaged("an event without its token"))?;
         let start = Start::After(crate::codec::raw(token.document()?.as_bytes().to_vec())?);
-        let decoded = event::decode(event, &self.tables, &mut self.rows)?;
+        let decoded = event::decode(event, &self.tables, self.ours.as_ref(), &mut self.rows)?;
         self.assembly.take(decoded, start);
         Ok(())
     }

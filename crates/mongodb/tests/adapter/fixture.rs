@@ -8,16 +8,19 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{SystemTime, UNIX_EPOCH};
 use sync_worker_core::change::{Change, Op};
 use sync_worker_core::database::{Database as _, Scope, TableAt};
+use sync_worker_core::document::mapping::OtherFields;
+use sync_worker_core::guard::Image;
 use sync_worker_core::name::TableName;
 use sync_worker_core::position::Checkpoint;
+use sync_worker_core::record::Offset;
 use sync_worker_core::row::{Row, RowBuilder};
 use sync_worker_core::schema::{Column, Schema};
-use sync_worker_core::sink::{Applied, Write};
+use sync_worker_core::sink::{Applied, Write, WriteBatch};
 use sync_worker_core::types::{ColumnType, Engine, TextLimit};
 use sync_worker_core::value::{Cell, Value};
 use sync_worker_mongodb::{Config, Mongodb};
 use sync_worker_testkit::stream::Stream;
-use sync_worker_testkit::writer::{self, Writer};
+use sync_worker_testkit::writer::{self, Lot, Writer};
 
 pub const INT: ColumnType = ColumnType::Int { bits: 64, unsigned: false };
 pub const TEXT: ColumnType = ColumnType::Text { limit: TextLimit::None, padded: false };
@@ -76,6 +79,17 @@ impl Fixture {
         Ok(Some(Self { client, database, mongodb, scope }))
     }
 
+    /// A member of a two-way pipeline, whose documents may have fields of their own.
+    pub async fn two_way(collections: &[&str]) -> Result<Option<Self>> {
+        let Some(mut fixture) = Self::new(collections).await? else { return Ok(None) };
+        for name in collections {
+            fixture.post_images(name).await?;
+        }
+        fixture.scope.two_way = true;
+        fixture.scope.tables.iter_mut().for_each(|at| at.document.other_fields = OtherFields::Ignore);
+        Ok(Some(fixture))
+    }
+
     pub fn rows(&self, name: &str) -> mongodb::Collection<Document> {
         self.database.collection(name)
     }
@@ -120,4 +134,32 @@ pub fn schema(table: &str, columns: &[(&str, ColumnType)]) -> Arc<Schema> {
 
 pub fn write(schema: &Arc<Schema>, op: Op, before: Option<&[Cell<'_>]>, after: Option<&[Cell<'_>]>) -> Write {
     writer::write(Change { schema: schema.clone(), op, before: before.map(row), after: after.map(row) })
+}
+
+pub fn image(cells: &[Cell<'_>]) -> Image {
+    Image::of(Some(&row(cells)))
+}
+
+/// The row that is to be under its key, over any of the images.
+pub fn version(schema: &Arc<Schema>, cells: &[Cell<'_>], over: &[Image]) -> Write {
+    Write { over: Some(over.to_vec()), ..write(schema, Op::Update, None, Some(cells)) }
+}
+
+/// The same of no row.
+pub fn gone(schema: &Arc<Schema>, key: &[Cell<'_>], over: &[Image]) -> Write {
+    Write { over: Some(over.to_vec()), ..write(schema, Op::Delete, Some(key), None) }
+}
+
+/// A parked version that is tried again: the marker has passed it and stays.
+pub fn retry_of(writer: &Writer, writes: Vec<(Write, Offset)>) -> WriteBatch {
+    let mut batch = writer.batch(Vec::new());
+    batch.marker.offset = writer.marker.offset;
+    batch.writes = writes.into_iter().map(|(write, offset)| Write { offset, parked: true, ..write }).collect();
+    batch.retry = true;
+    batch
+}
+
+/// Applies a batch as it is.
+pub async fn try_apply(writer: &mut Writer, batch: &WriteBatch, lot: &Lot) -> Result<Applied> {
+    writer.try_apply(batch, lot).await.map_err(|error| anyhow!("{error:?}"))
 }

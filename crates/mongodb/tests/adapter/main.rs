@@ -2,6 +2,8 @@
 
 mod contract;
 mod fixture;
+mod guard;
 mod reader;
 mod sink;
 mod source;
+mod two_way;

@@ -1,0 +1,307 @@
+//! The guard of two-way pipelines: a version is written only over a document that it may be written over.
+//!
+//! ```text
+//! marker -> the batch's documents by _id -> judge -> inserts, updates, deletes -> parked rows -> commit
+//! ```
+//!
+//! The documents are read in the snapshot of the transaction that writes them: one that an application writes after it
+//! makes the server refuse ours, and the whole attempt is made again. Of a document only the columns' fields are written;
+//! those that the table has no column for stay.
+
+use crate::catalog;
+use crate::client::{Client, within};
+use crate::codec::{self, Rows};
+use crate::error::Error;
+use crate::sink::attempt::{Attempt, Stop};
+use crate::sink::operation::{self, Do};
+use crate::sink::target::{Content, without_id};
+use bson::{RawArrayBuf, RawBsonRef, RawDocumentBuf, rawdoc};
+use futures::StreamExt;
+use mongodb::ClientSession;
+use std::collections::HashMap;
+use std::sync::Arc;
+use sync_worker_core::database::TableAt;
+use sync_worker_core::document::Document;
+use sync_worker_core::document::mapping::OtherFields;
+use sync_worker_core::document::projection::Projection;
+use sync_worker_core::error::ErrorClass;
+use sync_worker_core::guard::{Image, Verdict, judge};
+use sync_worker_core::logical::{Normalizer, Unfit};
+use sync_worker_core::row::{Key, Row, RowBuilder};
+use sync_worker_core::schema::{Schema, SchemaId};
+use sync_worker_core::sink::{Refused, Write, WriteBatch};
+use sync_worker_core::types::Engine;
+use sync_worker_core::value::Damaged;
+
+/// How often a batch is made again for documents that came up right after they were looked for.
+pub const REPEATS: u32 = 5;
+
+/// The reason in the parked row of a version that was left alone.
+pub const DIFFERS: &str = "differs";
+
+/// The reason of a version that was tried again.
+const DIFFERS_STILL: &str = "the row there is none that this version may be written over";
+
+/// Keys of one command, and about how long it may get.
+const KEYS: usize = 1000;
+const BYTES: usize = 1 << 20;
+
+/// Documents of one answer, as far as they fit into it.
+const BATCH: i32 = 10_000;
+
+/// How the documents of a collection are looked for, and compared.
+pub struct Look {
+    collection: String,
+    /// The collection's own columns.
+    own: Arc<Schema>,
+    logical: Arc<Schema>,
+    rows: Normalizer,
+    /// Between documents and a table; None among collections.
+    projection: Option<Projection>,
+    /// Fields without a column stay.
+    keeps_others: bool,
+}
+
+impl Look {
+    pub fn new(at: &TableAt, logical: &Arc<Schema>) -> Result<Self, Error> {
+        let rows = Normalizer::of_documents(logical.clone(), at.document.clone()).map_err(|(column, refusal)| {
+            Error::Fatal(format!("table {} column {column} has no logical form: {refusal}", at.name))
+        })?;
+        let documents = logical.engine == Engine::Mongodb;
+        Ok(Self {
+            collection: at.name.clone(),
+            own: catalog::schema(&logical.table),
+            logical: logical.clone(),
+            rows,
+            projection: (!documents).then(|| Projection::new(logical, at.document.clone())),
+            keeps_others: !documents && at.document.other_fields == OtherFields::Ignore,
+        })
+    }
+
+    /// The `_id`s that a document of this row may have; none where no document can have such a key.
+    fn ids(&self, key: &Key) -> Result<Vec<Key>, Error> {
+        let Some(projection) = &self.projection else { return Ok(vec![key.clone()]) };
+        Ok(projection.ids_of_columns(key, &self.logical)?.unwrap_or_default())
+    }
+}
+
+/// What stands under the key of a write.
+#[derive(Clone)]
+pub enum Found {
+    Nothing,
+    Document {
+        /// In the collection's own form.
+        id: Key,
+        image: Image,
+        /// As all members see it; None where it has no such form.
+        row: Option<Row>,
+    },
+    /// Several documents that become the same row: none of them can be written over.
+    Several(Image),
+}
+
+impl Found {
+    fn image(&self) -> Image {
+        match self {
+            Found::Nothing => Image::Absent,
+            Found::Document { image, .. } | Found::Several(image) => *image,
+        }
+    }
+}
+
+/// An image that no row has.
+fn of_both(one: Image, other: Image) -> Image {
+    let mut both = [one.to_bytes(), other.to_bytes()];
+    both.sort_unstable();
+    Image::of(Some(&Row::from_bytes(both.concat().into())))
+}
+
+/// Reused from document to document.
+#[derive(Default)]
+struct Decoder {
+    rows: Rows,
+    builder: RowBuilder,
+    scratch: String,
+}
+
+impl Decoder {
+    fn found(&mut self, look: &Look, document: Document<'_>) -> Result<Found, Error> {
+        let own = self.rows.whole(document)?;
+        let id = look.own.key_of(&own)?;
+        let row = match look.rows.row(&own, &mut self.builder, &mut self.scratch) {
+            Ok(row) => Some(row),
+            Err(Unfit::Refused(..)) => None,
+            Err(Unfit::Damaged(damaged)) => return Err(damaged.into()),
+        };
+        // A row that no version can be is an image of its own.
+        Ok(Found::Document { id, image: Image::of(Some(row.as_ref().unwrap_or(&own))), row })
+    }
+}
+
+/// Reads the documents of the batch and returns what each write finds.
+pub async fn look(
+    client: &Client,
+    session: &mut ClientSession,
+    looks: &HashMap<SchemaId, Look>,
+    batch: &WriteBatch,
+) -> Result<Vec<Found>, Error> {
+    let mut found = vec![Found::Nothing; batch.writes.len()];
+    let mut tables: Vec<(SchemaId, Vec<usize>)> = Vec::new();
+    for (place, write) in batch.writes.iter().enumerate() {
+        let id = write.change.schema.id;
+        match tables.iter_mut().find(|(known, _)| *known == id) {
+            Some((_, writes)) => writes.push(place),
+            None => tables.push((id, vec![place])),
+        }
+    }
+    let mut decoder = Decoder::default();
+    for (id, writes) in tables {
+        let look = looks.get(&id).ok_or(Damaged("a table was not looked at"))?;
+        let mut places: HashMap<Key, usize> = HashMap::with_capacity(writes.len());
+        let (mut ids, mut keys, mut bytes) = (RawArrayBuf::new(), 0, 0);
+        for (nth, &place) in writes.iter().enumerate() {
+            let key = batch.writes[place].change.key()?.ok_or(Damaged("a guarded write without a key"))?;
+            for id in look.ids(&key)? {
+                ids.push(codec::key_value(&id)?);
+                keys += 1;
+                bytes += id.as_bytes().len();
+                places.insert(id, place);
+            }
+            let last = nth + 1 == writes.len();
+            if keys == 0 || !last && keys < KEYS && bytes < BYTES {
+                continue;
+            }
+            let find = rawdoc! {
+                "find": look.collection.as_str(),
+                "filter": { "_id": { "$in": std::mem::take(&mut ids) } },
+                "batchSize": BATCH,
+            };
+            (keys, bytes) = (0, 0);
+            read(client, session, find, |document| {
+                let one = decoder.found(look, document)?;
+                let Found::Document { id, image, .. } = &one else { return Ok(()) };
+                let Some(&place) = places.get(id) else { return Ok(()) };
+                found[place] = match &found[place] {
+                    Found::Nothing => one,
+                    other => Found::Several(of_both(other.image(), *image)),
+                };
+                Ok(())
+            })
+            .await?;
+        }
+    }
+    Ok(found)
+}
+
+/// Hands out the documents of a `find`, byte for byte.
+async fn read(
+    client: &Client,
+    session: &mut ClientSession,
+    find: RawDocumentBuf,
+    mut take: impl FnMut(Document<'_>) -> Result<(), Error>,
+) -> Result<(), Error> {
+    let doing = "a look at a batch's documents";
+    let mut cursor = within(doing, client.database.run_raw_cursor_command(find).session(&mut *session).batch()).await?;
+    let mut replies = cursor.stream(session);
+    while let Some(reply) = within(doing, async { replies.next().await.transpose() }).await? {
+        let documents = reply.doc_slices().map_err(|_| Error::Protocol("an answer without its batch"))?;
+        for document in documents {
+            let Ok(RawBsonRef::Document(document)) = document else {
+                return Err(Damaged("a row that is no document").into());
+            };
+            take(Document::new(document.as_bytes())?)?;
+        }
+    }
+    Ok(())
+}
+
+impl Attempt<'_> {
+    /// Writes what passes. `sets`: deletes first, so that their unique values are free; else in source order.
+    pub(super) async fn write_guarded(&mut self, session: &mut ClientSession, sets: bool) -> Result<(), Stop> {
+        let batch = self.batch;
+        let found = look(self.with.client, session, self.with.looks, batch).await?;
+        let mut passed = Vec::with_capacity(batch.writes.len());
+        for (place, (write, found)) in batch.writes.iter().zip(&found).enumerate() {
+            let over = write.over.as_ref().ok_or(Damaged("a write without its images among guarded ones"))?;
+            let key = write.change.key()?.ok_or(Damaged("a guarded write without a key"))?;
+            match judge(found.image(), Image::of(write.change.after.as_ref()), over) {
+                Verdict::AsWanted if write.parked => self.unpark.push((write.change.table().clone(), key)),
+                Verdict::AsWanted => {}
+                Verdict::Write => passed.push((place, write, found, key)),
+                Verdict::Differs if batch.retry => {
+                    self.refuse_guarded(write, key, place, (ErrorClass::Dependency, DIFFERS_STILL.to_owned()));
+                }
+                Verdict::Differs => self.applied.differing.push((place, found.image())),
+            }
+        }
+        if sets {
+            passed.sort_by_key(|(_, write, ..)| write.change.after.is_some());
+        }
+        for (place, write, found, key) in passed {
+            let refused = match self.known_fault(place) {
+                Some(fault) => Some(fault),
+                None => self.add_guarded(write, found, &key, place)?,
+            };
+            match refused {
+                None => self.written(write.change.table(), &key, write.parked),
+                Some(fault) => self.refuse_guarded(write, key, place, fault),
+            }
+        }
+        self.flush(session).await
+    }
+
+    /// The operation of a version that passes; the reason where it is refused.
+    fn add_guarded(
+        &mut self,
+        write: &Write,
+        found: &Found,
+        key: &Key,
+        place: usize,
+    ) -> Result<Option<(ErrorClass, String)>, Error> {
+        let schema = &write.change.schema;
+        let target = self.target(schema)?;
+        let look = self.with.looks.get(&schema.id).ok_or(Damaged("a table was not looked at"))?;
+        let poison = |reason: String| Ok(Some((ErrorClass::Poison, reason)));
+        let there = match found {
+            Found::Nothing => None,
+            Found::Document { id, row, .. } => Some((codec::key_document("_id", id)?, row)),
+            Found::Several(_) => return poison("several documents there become this row".to_owned()),
+        };
+        let (filter, does, new) = match (&write.change.after, there) {
+            // What is as wanted has been told apart before.
+            (None, None) => return Ok(None),
+            (None, Some((filter, _))) => (filter, Do::Delete, false),
+            (Some(row), Some((filter, there))) if look.keeps_others => match target.changes(row, there.as_ref())? {
+                Ok(update) => (filter, Do::Update(update), false),
+                Err(reason) => return poison(reason),
+            },
+            (Some(row), there) => {
+                let (filter, new) = match there {
+                    Some((filter, _)) => (filter, false),
+                    None => match target.filter(key)? {
+                        Ok(filter) => (filter, true),
+                        Err(reason) => return poison(reason),
+                    },
+                };
+                let document = match target.content(row, key)? {
+                    // It keeps an `_id` of another type that becomes the same key.
+                    Content::Whole(document) if !new && look.projection.is_some() => without_id(&document)?,
+                    Content::Whole(document) => document,
+                    Content::Refused(reason) => return poison(reason),
+                    Content::Parts(_) => return Err(Damaged("a part of a row among guarded ones").into()),
+                };
+                if operation::is_too_large(&filter, &document) {
+                    return poison(operation::TOO_LARGE.to_owned());
+                }
+                (filter, Do::Replace(document), new)
+            }
+        };
+        self.push(target, filter, does, place, false, new);
+        Ok(None)
+    }
+
+    fn refuse_guarded(&mut self, write: &Write, key: Key, place: usize, (class, reason): (ErrorClass, String)) {
+        let name = (write.change.table().clone(), key);
+        self.refused.insert(name, Refused { write: place, class, reason });
+    }
+}
