@@ -193,7 +193,9 @@ class Resolver:
             if None not in (entry["version"]["value"], event["before"], event["value"]):
                 return self.on_columns(seq, event, entry)
         if entry is None or origin not in entry["pending"]:
-            return self.accept(seq, event, {d: event["before"] for d in self.others(event)})
+            # What an older send has left at the origin meanwhile, and the event was made over, the others need not have.
+            over = event["before"] if entry is None else image(entry["version"])
+            return self.accept(seq, event, {d: over for d in self.others(event)})
         held = entry["version"]
         if held["origin"] == origin or event["before"] == image(held):  # its own version sent back to it, or it evidently saw this one
             self.equal.add((event["id"], held["id"]))
@@ -217,7 +219,7 @@ class Resolver:
         origin, key, held = event["origin"], event["key"], entry["version"]
         merged, contested = merge(held, event, self.rules)
         if origin not in entry["pending"] and origin not in entry["unsure"] and merged["value"] == event["value"]:
-            return self.accept(seq, event, {d: event["before"] for d in self.others(event)})
+            return self.accept(seq, event, {d: image(entry["version"]) for d in self.others(event)})
         for column, winner, loser in contested if mutant != "column-silent" else []:
             self.dispute(seq, key, held, (winner["id"], column, winner["value"][column]), (loser["id"], column, loser["value"][column]), "update_origin_differs")
         return self.accept(seq, merged, {d: image(held) for d in self.others(event)} | {origin: image(event)})

@@ -85,11 +85,7 @@ pub async fn run(settings: &Settings, progress: impl Fn(u64)) -> anyhow::Result<
     report.writes = writers.stop().await?;
     if settings.hidden {
         // A row that capture never saw shows when its key is written to again.
-        let mut connection = group.members[0].database.connect().await?;
-        for id in 1..=KEYS {
-            connection.execute(&format!("DELETE FROM account WHERE id = {id}")).await?;
-            connection.execute(&format!("INSERT INTO account VALUES ({id}, 'last{id}', 0, 0, 0)")).await?;
-        }
+        group.overwrite(1..=KEYS).await?;
     }
     match group.equal().await {
         Ok(rows) => report.rows = rows,
@@ -104,9 +100,7 @@ pub async fn run(settings: &Settings, progress: impl Fn(u64)) -> anyhow::Result<
             .push(format!("{} rows are called drifted, and nobody wrote behind capture's back", report.drifted));
     }
     if settings.told_apart {
-        let mut connection = group.members[0].database.connect().await?;
-        let rows = connection.rows("SELECT writer FROM account").await?;
-        let held = rows.into_iter().filter_map(|row| row.into_iter().next().flatten()).collect();
+        let held = group.held().await?;
         let losers = conflicts.iter().filter_map(|conflict| conflict["loser"]["row"]["writer"].as_str());
         log.judge(&held, &losers.map(str::to_owned).collect(), settings.hidden, &mut report);
     }
@@ -149,7 +143,7 @@ async fn disturb(
             group.worker.pause(false).await?;
             report.pauses += 1;
         }
-        5 => {
+        5 if group.members[member].database.kind != Kind::Mongodb => {
             let database = &group.members[member].database;
             database.execute(refuse(database.kind)).await?;
             while_writing(rng.random_range(100..300)).await?;
@@ -265,6 +259,14 @@ async fn read(address: &str, versions: &Mutex<Versions>) -> anyhow::Result<()> {
 
 /// Each pair and the triple.
 pub fn sets() -> Vec<Vec<Kind>> {
-    use Kind::{Mysql, Postgres};
-    vec![vec![Postgres, Postgres], vec![Postgres, Mysql], vec![Mysql, Mysql], vec![Postgres, Mysql, Postgres]]
+    use Kind::{Mongodb, Mysql, Postgres};
+    vec![
+        vec![Postgres, Postgres],
+        vec![Postgres, Mysql],
+        vec![Mysql, Mysql],
+        vec![Postgres, Mongodb],
+        vec![Mysql, Mongodb],
+        vec![Mongodb, Mongodb],
+        vec![Postgres, Mysql, Mongodb],
+    ]
 }

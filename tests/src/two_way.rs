@@ -8,12 +8,16 @@ use crate::proxy::Proxy;
 use crate::settings::{Settings, TableEntry};
 use crate::wait;
 use crate::worker::{Worker, printed};
+use ::mongodb::bson::{Document, doc};
 use anyhow::{Context, ensure};
+use futures::TryStreamExt;
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
+use sync_worker_store::SqliteStore;
 use tokio::task::JoinSet;
 
 /// What everything may take to come to rest, backlog and all.
@@ -43,7 +47,7 @@ pub struct TwoWay {
 impl TwoWay {
     /// One member of each kind that two-way pipelines have.
     pub fn every_kind() -> [Kind; 3] {
-        [Kind::Postgres, Kind::Mysql, Kind::Postgres]
+        [Kind::Postgres, Kind::Mysql, Kind::Mongodb]
     }
 
     /// Members with the table of the writers. `lines` go into the pipeline's section.
@@ -72,9 +76,17 @@ impl TwoWay {
         let (mut settings, mut members) = (Settings::default(), Vec::new());
         for (kind, name) in kinds.iter().zip(NAMES) {
             let database = Database::create(*kind, &format!("{label}_{name}")).await?;
+            if *kind == Kind::Mongodb {
+                let documents = database.documents().await?;
+                for table in tables.iter().map(|(table, _)| table.as_str()).chain(["fence"]) {
+                    let images = doc! { "create": table, "changeStreamPreAndPostImages": { "enabled": true } };
+                    documents.run_command(images).await?;
+                }
+            }
             let mut connection = database.connect().await?;
             let accounts = tables.iter().map(|(table, _)| (table.as_str(), ACCOUNT.replace("account", table)));
-            for (table, create) in accounts.chain([("fence", FENCE.to_owned())]) {
+            let statements = accounts.chain([("fence", FENCE.to_owned())]);
+            for (table, create) in statements.filter(|_| *kind != Kind::Mongodb) {
                 // Text keys must be told apart by every byte.
                 let create = match kind {
                     Kind::Mysql => format!("{create} CHARACTER SET utf8mb4 COLLATE utf8mb4_bin"),
@@ -115,15 +127,31 @@ impl TwoWay {
         self.marks += 1;
         let mark = self.marks;
         for Member { name, database } in &self.members {
-            let mut connection = database.connect().await?;
-            connection.execute(&format!("DELETE FROM fence WHERE member = '{name}'")).await?;
-            connection.execute(&format!("INSERT INTO fence VALUES ('{name}', {mark})")).await?;
+            match database.connect().await? {
+                Connection::Mongodb(documents) => {
+                    let fences = documents.collection::<Document>("fence");
+                    fences.replace_one(doc! { "_id": *name }, doc! { "mark": mark }).upsert(true).await?;
+                }
+                mut connection => {
+                    connection.execute(&format!("DELETE FROM fence WHERE member = '{name}'")).await?;
+                    connection.execute(&format!("INSERT INTO fence VALUES ('{name}', {mark})")).await?;
+                }
+            }
         }
         for Member { name, .. } in &self.members {
             for there in self.members.iter().filter(|there| there.name != *name) {
                 let mut connection = there.database.connect().await?;
                 wait::until(&format!("{name}'s fence at {}", there.name), SETTLE, async || {
-                    let seen = connection.value(&format!("SELECT mark FROM fence WHERE member = '{name}'")).await?;
+                    let seen = match &mut connection {
+                        Connection::Mongodb(documents) => {
+                            let fence =
+                                documents.collection::<Document>("fence").find_one(doc! { "_id": *name }).await?;
+                            fence.and_then(|fence| number(&fence, "mark")).map(|mark| mark.to_string())
+                        }
+                        connection => {
+                            connection.value(&format!("SELECT mark FROM fence WHERE member = '{name}'")).await?
+                        }
+                    };
                     Ok((seen == Some(mark.to_string())).then_some(()))
                 })
                 .await?;
@@ -163,11 +191,67 @@ impl TwoWay {
 
     /// How many transactions each member has had from us.
     pub async fn written(&self) -> anyhow::Result<Vec<i64>> {
+        let state = self.worker.folder().join("state");
+        let installation = SqliteStore::installation_of(&state)?.context("an installation")?;
         let mut written = Vec::new();
         for member in &self.members {
-            written.push(member.database.number("SELECT sum(writes) FROM sync_worker.progress").await?);
+            written.push(match member.database.connect().await? {
+                Connection::Mongodb(documents) => {
+                    let mut progress = documents.collection::<Document>("sync_worker.progress").find(doc! {}).await?;
+                    let mut writes = 0;
+                    while let Some(marker) = progress.try_next().await? {
+                        writes += number(&marker, "writes").context("writes")?;
+                    }
+                    writes
+                }
+                mut connection => {
+                    let sql =
+                        format!("SELECT sum(writes) FROM sync_worker.progress WHERE installation = '{installation}'");
+                    connection.number(&sql).await?
+                }
+            });
         }
         Ok(written)
+    }
+
+    /// Gives keys new rows at the first member.
+    pub async fn overwrite(&self, ids: std::ops::RangeInclusive<i64>) -> anyhow::Result<()> {
+        let first = self.members.first().context("members")?;
+        let mut connection = first.database.connect().await?;
+        for id in ids {
+            match &mut connection {
+                Connection::Mongodb(documents) => {
+                    let row = doc! { "writer": format!("last{id}"), "a": 0, "b": 0, "counter": 0i64 };
+                    let accounts = documents.collection::<Document>("account");
+                    accounts.delete_one(doc! { "_id": id }).await?;
+                    accounts.replace_one(doc! { "_id": id }, row).upsert(true).await?;
+                }
+                connection => {
+                    connection.execute(&format!("DELETE FROM account WHERE id = {id}")).await?;
+                    connection.execute(&format!("INSERT INTO account VALUES ({id}, 'last{id}', 0, 0, 0)")).await?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// The writers of the rows that the first member holds.
+    pub async fn held(&self) -> anyhow::Result<BTreeSet<String>> {
+        let first = self.members.first().context("members")?;
+        match first.database.connect().await? {
+            Connection::Mongodb(documents) => {
+                let mut held = BTreeSet::new();
+                let mut rows = documents.collection::<Document>("account").find(doc! {}).await?;
+                while let Some(row) = rows.try_next().await? {
+                    held.insert(row.get_str("writer")?.to_owned());
+                }
+                Ok(held)
+            }
+            mut connection => {
+                let rows = connection.rows("SELECT writer FROM account").await?;
+                Ok(rows.into_iter().filter_map(|row| row.into_iter().next().flatten()).collect())
+            }
+        }
     }
 
     /// The conflict ledger.
@@ -191,10 +275,23 @@ impl TwoWay {
             text.extend_from_slice(&chunk);
         }
         for line in text.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()) {
-            let record: serde_json::Value = serde_json::from_slice(line)?;
+            let mut record: serde_json::Value = serde_json::from_slice(line)?;
+            for image in ["before", "after"] {
+                if let Some(hex) =
+                    record[image].as_object().and_then(|row| row.values().filter_map(serde_json::Value::as_str).last())
+                {
+                    let row = document(hex).unwrap_or_default();
+                    if row.contains_key("_id") {
+                        let of = |field| number(&row, field);
+                        record[image] = serde_json::json!({
+                            "id": of("_id"), "writer": row.get_str("writer").ok(), "a": of("a"), "b": of("b"), "counter": of("counter")
+                        });
+                    }
+                }
+            }
             let at = record["offset"].as_u64().context("an offset")?;
             let of_key = ["before", "after"].iter().any(|image| record[image]["id"] == *id);
-            if at <= up_to && at + 100 > up_to && (of_key || !record["marker"].is_null()) {
+            if at <= up_to && at + 150 > up_to && (of_key || !record["marker"].is_null()) {
                 let row = |image: &str| match &record[image] {
                     serde_json::Value::Null => "nothing".to_owned(),
                     row => format!("{} {} {} {}", row["writer"], row["a"], row["b"], row["counter"]),
@@ -292,6 +389,14 @@ async fn write(
         let writer = if mix.told_apart { format!("{name}{number}") } else { String::new() };
         let (a, b) = (rng.random_range(0..3), rng.random_range(0..3));
         let step = rng.random_range(-3..=3);
+        if let Connection::Mongodb(documents) = &connection {
+            match write_document(documents, id, &writer, [a, b, step], mix.deletes, &mut rng).await {
+                Ok(()) => drop(writes.fetch_add(1, Ordering::Relaxed)),
+                Err(error) if is_conflict(&error) || is_refused(&error) => {}
+                Err(error) => return Err(error),
+            }
+            continue;
+        }
         let insert = match connection.kind() {
             Kind::Postgres | Kind::Mongodb => "INSERT INTO account VALUES",
             Kind::Mysql => "INSERT IGNORE INTO account VALUES",
@@ -316,10 +421,54 @@ async fn write(
     Ok(())
 }
 
+/// The same mix as of the statements.
+async fn write_document(
+    documents: &::mongodb::Database,
+    id: i64,
+    writer: &str,
+    [a, b, step]: [i32; 3],
+    deletes: bool,
+    rng: &mut StdRng,
+) -> anyhow::Result<()> {
+    let accounts = documents.collection::<Document>("account");
+    let key = doc! { "_id": id };
+    let change = match rng.random_range(0..10) {
+        0 | 1 => {
+            let row = doc! { "_id": id, "writer": writer, "a": a, "b": b, "counter": i64::from(step) };
+            return match accounts.insert_one(row).await {
+                // It is there already.
+                Err(error) if error.to_string().contains("11000") => Ok(()),
+                done => Ok(done.map(drop)?),
+            };
+        }
+        2 if deletes => return Ok(accounts.delete_one(key).await.map(drop)?),
+        3 | 4 => doc! { "$set": { "writer": writer, "a": a } },
+        5 | 6 => doc! { "$set": { "writer": writer, "b": b } },
+        _ => doc! { "$set": { "writer": writer, "a": a, "b": b }, "$inc": { "counter": i64::from(step) } },
+    };
+    Ok(accounts.update_one(key, change).await.map(drop)?)
+}
+
+/// A document that the log prints as hexadecimal digits.
+fn document(hex: &str) -> Option<Document> {
+    let digits: Option<Vec<u8>> =
+        hex.chars().map(|digit| digit.to_digit(16).and_then(|digit| u8::try_from(digit).ok())).collect();
+    let bytes: Vec<u8> = digits?.chunks_exact(2).map(|pair| pair[0] << 4 | pair[1]).collect();
+    Document::from_reader(&bytes[..]).ok()
+}
+
+fn number(document: &Document, field: &str) -> Option<i64> {
+    document.get_i64(field).ok().or_else(|| document.get_i32(field).ok().map(i64::from))
+}
+
 /// A deadlock or a serialization failure.
 pub fn is_conflict(error: &anyhow::Error) -> bool {
     let text = format!("{error:#}").to_ascii_lowercase();
-    text.contains("deadlock") || text.contains("could not serialize") || text.contains("lock wait timeout")
+    text.contains("deadlock")
+        || text.contains("writeconflict")
+        || text.contains("write conflict")
+        || text.contains("could not serialize")
+        || text.contains("lock wait timeout")
 }
 
 /// By a trigger of the convergence test.

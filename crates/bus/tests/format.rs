@@ -124,7 +124,13 @@ fn two_way() -> Vec<(&'static str, Record)> {
     };
     let nobody = |body| Record::of_nobody(1_700_000_000_123_456, body);
     let member = |name: &str, priority| TwoWayMember { name: DatabaseName::new(name), priority };
-    let rules = |strategy, on_delete, merge| TableRules { schema: schema.clone(), strategy, on_delete, merge };
+    let rules = |strategy, on_delete, merge| TableRules {
+        schema: schema.clone(),
+        strategy,
+        on_delete,
+        merge,
+        document: Default::default(),
+    };
     let merge = Merge { delta: vec!["price".to_owned()] };
     let tables = vec![
         rules(Rule::Timestamp, OnDelete::ByStrategy, Some(merge)),
@@ -252,6 +258,7 @@ proptest! {
     ) {
         let member = |(name, priority): (String, i64)| TwoWayMember { name: DatabaseName::new(&name), priority };
         let tables = tables.into_iter().map(|(strategy, on_delete, delta, mysql)| TableRules {
+            document: Default::default(),
             schema: schema(if mysql { Engine::Mysql } else { Engine::Postgres }),
             strategy: Rule::ALL[strategy],
             on_delete: OnDelete::ALL[on_delete],

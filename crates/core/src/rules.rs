@@ -1,6 +1,7 @@
 //! What a two-way pipeline is configured to do, as a record on the bus: a decision depends on bus records alone
 //! (invariant 6), so a change of the configuration takes effect at its offset, for every applier alike.
 
+use crate::document::mapping::DocumentMapping;
 use crate::name::DatabaseName;
 use crate::schema::Schema;
 use std::sync::Arc;
@@ -70,6 +71,8 @@ pub struct TableRules {
     pub strategy: Strategy,
     pub on_delete: OnDelete,
     pub merge: Option<Merge>,
+    /// How its rows are documents, at members of MongoDB.
+    pub document: DocumentMapping,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -26,7 +26,7 @@ use sync_worker_core::bus::{Ahead, Bus, Subscription};
 use sync_worker_core::change::Op;
 use sync_worker_core::database::{Database, Scope};
 use sync_worker_core::error::{Error, Result};
-use sync_worker_core::ledger::{Conflict, ResolverCheckpoint};
+use sync_worker_core::ledger::ResolverCheckpoint;
 use sync_worker_core::name::DatabaseName;
 use sync_worker_core::record::{Delivered, Offset};
 use sync_worker_core::sink::{Applied, Marker, Progress, Sink, Write, WriteBatch};
@@ -272,7 +272,7 @@ async fn prove(sink: &mut dyn Sink, log: &str, id: &TargetId, mut echoes: watch:
             Err(_) if Instant::now() < until => {}
             Err(_) => {
                 let text = format!(
-                    "what pipeline {} writes to {} does not come back in its change stream within {} s, so it would be taken for                      changes: see whether its capture runs (sync-worker status), and whether filters or the publication leave                      the tables sync_worker.progress and sync_worker.parked out",
+                    "what pipeline {} writes to {} does not come back in its change stream within {} s, so it would be taken for changes: see whether its capture runs (sync-worker status), and whether filters or the publication leave the tables sync_worker.progress and sync_worker.parked out",
                     id.pipeline,
                     id.database,
                     PROOF.as_secs()
@@ -417,21 +417,20 @@ impl Session {
             if let Some(last) = conflicts.last() {
                 self.lot.flushed(last.offset).await?;
             }
-            // Every applier comes to the same conflicts; one of them counts.
-            let counted = |conflict: &Conflict| conflict.winner.by.as_ref().is_none_or(|by| *by == apply.id.database);
-            for conflict in conflicts.iter().filter(|conflict| counted(conflict)) {
-                let winner = conflict.winner.by.as_ref().filter(|_| !conflict.winner.merged);
-                let merged = if conflict.winner.merged { "merged" } else { "" };
-                let winner = winner.map_or(merged, DatabaseName::as_str);
-                apply.metrics.conflict(&conflict.kind, &conflict.strategy, winner);
-            }
             for conflict in &conflicts {
                 if let Some(at) = &conflict.at {
                     let (table, offset) = (&conflict.table, conflict.offset.0);
                     tracing::warn!(pipeline = %apply.id.pipeline, database = %apply.id.database, %table, %at, offset, kind = conflict.kind, "a row is none that its member's stream explains; it is on record and corrected");
                 }
             }
-            resolving.parts.ledger.record(conflicts).await?;
+            let new = resolving.parts.ledger.record(conflicts.clone()).await?;
+            // Every applier comes to the same conflicts, and once more after a restart; who records them counts them.
+            for conflict in conflicts.iter().rev().take(new) {
+                let winner = conflict.winner.by.as_ref().filter(|_| !conflict.winner.merged);
+                let merged = if conflict.winner.merged { "merged" } else { "" };
+                let winner = winner.map_or(merged, DatabaseName::as_str);
+                apply.metrics.conflict(&conflict.kind, &conflict.strategy, winner);
+            }
         }
         if due && let Some((offset, state)) = self.assembler.state() {
             self.lot.flushed(offset).await?;

@@ -9,6 +9,7 @@ use std::collections::HashMap;
 use std::time::Duration;
 use sync_worker_core::change::Op;
 use sync_worker_core::guard::Expected;
+use sync_worker_core::name::DatabaseName;
 use sync_worker_core::record::{Body, Delivered, Offset, Record};
 use sync_worker_core::sink::Write;
 use sync_worker_core::store::Name;
@@ -64,6 +65,9 @@ pub struct Assembler {
     /// Two-way: records of a transaction whose end is still to come. The stage takes whole transactions, so that its state
     /// is one between two of them.
     waiting: Vec<(Offset, Record)>,
+    waiting_bytes: usize,
+    /// Members whose transaction is still open: records of several stand between each other.
+    open: Vec<DatabaseName>,
     over: Vec<Vec<Expected>>,
     /// Behind how many of the writes.
     keep: Vec<(usize, Name)>,
@@ -97,6 +101,8 @@ impl Assembler {
             metrics,
             stage,
             waiting: Vec::new(),
+            waiting_bytes: 0,
+            open: Vec::new(),
             over: Vec::new(),
             keep: Vec::new(),
             writes: Vec::new(),
@@ -126,17 +132,23 @@ impl Assembler {
             self.metrics.duplicates.inc();
             return Ok(());
         }
-        let (last, commit_time) = (record.last, record.commit_time);
+        let (mut last, commit_time) = (record.last, record.commit_time);
         let mut timed = true;
         if self.stage.is_some() {
             timed = matches!(&record.body, Body::Change(change) if change.op != Op::Read);
-            self.resolve(offset, record)?;
+            if last && timed {
+                self.commit_times.push(commit_time);
+            }
+            // What the stage has not taken yet is not covered by anything.
+            let Some(between) = self.resolve(offset, record, bytes.len())? else { return Ok(()) };
+            (last, timed) = (between, false);
         } else if let Body::Change(change) = record.body {
             timed = change.op != Op::Read;
             self.bytes += change.size();
             self.writes.push(Write { change, offset, parked: false, over: None });
         }
         if last {
+            let digest = if digest == 0 { xxhash(&bytes) } else { digest };
             self.complete = self.writes.len();
             self.complete_bytes = self.bytes;
             self.end = Some((offset, digest));
@@ -146,18 +158,27 @@ impl Assembler {
         }
         // Only a transaction that is cut inside needs the digest of a record that does not end one.
         let over = self.open_is_over_limit();
-        self.last = Some((offset, if over && !last { xxhash(&bytes) } else { digest }));
+        self.last = Some((offset, if over && !last || digest == 0 { xxhash(&bytes) } else { digest }));
         Ok(())
     }
 
-    /// Hands whole transactions to the stage, and one that is above the limit in parts.
-    fn resolve(&mut self, offset: Offset, record: Record) -> Result<(), EngineError> {
-        let Some(stage) = &mut self.stage else { return Ok(()) };
-        let last = record.last;
-        self.waiting.push((offset, record));
-        if !last && self.waiting.len() < self.limits.transaction_rows {
-            return Ok(());
+    /// Hands whole transactions to the stage, and one that is above the limit in parts. Whether the log is between
+    /// transactions there; None where the record waits.
+    fn resolve(&mut self, offset: Offset, record: Record, bytes: usize) -> Result<Option<bool>, EngineError> {
+        let Some(stage) = &mut self.stage else { return Ok(None) };
+        self.open.retain(|origin| *origin != record.origin);
+        if !record.last {
+            self.open.push(record.origin.clone());
         }
+        let between = self.open.is_empty();
+        self.waiting.push((offset, record));
+        self.waiting_bytes += bytes;
+        let large =
+            self.waiting.len() >= self.limits.transaction_rows || self.waiting_bytes >= self.limits.transaction_bytes;
+        if !between && !large {
+            return Ok(None);
+        }
+        self.waiting_bytes = 0;
         for (offset, record) in self.waiting.drain(..) {
             stage.take(offset, record)?;
         }
@@ -171,7 +192,7 @@ impl Assembler {
                 Task::Keep(name) => self.keep.push((self.writes.len(), name)),
             }
         }
-        Ok(())
+        Ok(Some(between))
     }
 
     pub fn stage(&mut self) -> Option<&mut Stage> {

@@ -17,6 +17,7 @@ use crate::two_way::Configure;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 use sync_worker_core::bus::Bus;
 use sync_worker_core::database::{Database, Scope, TableAt};
 use sync_worker_core::document::mapping::DocumentMapping;
@@ -232,7 +233,8 @@ impl Pipeline {
                 id: TargetId { pipeline: plan.name.clone(), database: target.clone(), partition: PARTITION },
                 scope: plan.scope(target, &parts.installation, parts.spill.clone()),
                 database: member.database.clone(),
-                documents: documents && member.database.engine() != Engine::Mongodb,
+                // Two-way, writes are rows of the logical table already.
+                documents: documents && plan.two_way.is_none() && member.database.engine() != Engine::Mongodb,
                 bus: parts.bus.clone(),
                 queue: parts.queue.clone(),
                 breaker: member.breaker.clone(),
@@ -311,13 +313,15 @@ impl Pipeline {
     }
 }
 
-/// Puts the configuration on the log; on a log that holds nothing yet, all tasks wait for it.
-async fn configure(
-    plan: &Plan,
-    two_way: &TwoWayPlan,
-    parts: &Parts,
-    tasks: &mut JoinSet<()>,
-) -> Result<Option<watch::Receiver<bool>>> {
+/// Told once the configuration is on the log; where that holds one already, tasks wait for so long.
+type Begun = (watch::Receiver<bool>, Option<Duration>);
+
+/// How long the tasks of a pipeline that has run before wait for its configuration: it takes a look at every member, and one
+/// that can't be reached holds up no other for longer.
+const CONFIGURED_WITHIN: Duration = Duration::from_secs(10);
+
+/// Puts the configuration on the log, for which all tasks wait: what a new one brings must not come before it.
+async fn configure(plan: &Plan, two_way: &TwoWayPlan, parts: &Parts, tasks: &mut JoinSet<()>) -> Result<Option<Begun>> {
     let bounds = parts.bus.bounds(PARTITION).await?;
     let databases = two_way.members.iter().filter_map(|member| {
         let database = parts.members.get(&member.name)?.database.clone();
@@ -338,15 +342,21 @@ async fn configure(
         // Nobody may wait for it.
         sender.send(done).unwrap_or_default();
     });
-    Ok((bounds.next == Offset(0)).then_some(begun))
+    Ok(Some((begun, (bounds.next > Offset(0)).then_some(CONFIGURED_WITHIN))))
 }
 
 /// Runs a task once the pipeline has begun.
-async fn after(begun: Option<watch::Receiver<bool>>, task: impl Future<Output = ()>) {
-    if let Some(mut begun) = begun
-        && begun.wait_for(|begun| *begun).await.is_err()
-    {
-        return;
+async fn after(begun: Option<Begun>, task: impl Future<Output = ()>) {
+    if let Some((mut begun, within)) = begun {
+        let told = begun.wait_for(|begun| *begun);
+        let known = match within {
+            Some(within) => tokio::time::timeout(within, told).await.map_or(true, |told| told.is_ok()),
+            None => told.await.is_ok(),
+        };
+        // Told to stop before.
+        if !known {
+            return;
+        }
     }
     task.await;
 }

@@ -87,42 +87,57 @@ pub fn findings(plan: &Plan, inspected: &[Inspected]) -> Vec<Finding> {
         }
     }
     if let Some(two_way) = &plan.two_way {
-        // What is found of a member in both of its roles is told once.
-        let mut told = Vec::new();
-        findings.retain(|finding| {
-            let new = !told.contains(finding);
-            told.push(finding.clone());
-            new
-        });
         let of = |one: &Inspected| Some((one.database.clone(), one.outcome.as_ref().ok()?.tables.clone()));
         let sources = inspected.iter().filter(|one| one.role == Role::Source);
         findings.extend(two_way::findings(plan, two_way, &sources.filter_map(of).collect()));
     }
-    let source = inspected.iter().find(|one| one.role == Role::Source && one.database == plan.from);
-    let Some(Ok(source)) = source.map(|one| &one.outcome) else { return findings };
-    for target in inspected.iter().filter(|one| one.role == Role::Target && one.database != plan.from) {
-        let Ok(inspection) = &target.outcome else { continue };
-        for table in &plan.tables {
-            let find = |inspection: &Inspection| inspection.tables.iter().find(|s| s.table == table.name).cloned();
-            let (Some(from), Some(to)) = (find(source), find(inspection)) else { continue };
-            let at = target.scope.tables.iter().find(|at| at.table == table.name);
+    for source in inspected.iter().filter(|one| one.role == Role::Source) {
+        let Ok(from) = &source.outcome else { continue };
+        for target in inspected.iter().filter(|one| one.role == Role::Target && one.database != source.database) {
+            let Ok(to) = &target.outcome else { continue };
+            findings.extend(between(plan, (&source.database, from), (target, to)));
+        }
+    }
+    // What is found of a member in several roles is told once.
+    let mut told: Vec<Finding> = Vec::with_capacity(findings.len());
+    for finding in findings {
+        if !told.contains(&finding) {
+            told.push(finding);
+        }
+    }
+    told
+}
+
+/// Where what comes from one member does not fit another.
+fn between(
+    plan: &Plan,
+    (source, here): (&DatabaseName, &Inspection),
+    (target, there): (&Inspected, &Inspection),
+) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    for table in &plan.tables {
+        let find = |inspection: &Inspection| inspection.tables.iter().find(|s| s.table == table.name).cloned();
+        let (Some(from), Some(to)) = (find(here), find(there)) else { continue };
+        let at = target.scope.tables.iter().find(|at| at.table == table.name);
+        // Two-way, a member may have columns that others lack: only the shared ones travel.
+        if plan.two_way.is_none() || *source == plan.from {
             findings.extend(fit(&target.database, at, &from, &to));
-            findings.extend(folding(&target.database, at, (source, &from), (inspection, &to)));
-            // A document may have any field.
-            if from.engine == Engine::Mongodb {
-                continue;
-            }
-            let place = inspection.tables.iter().position(|schema| schema.table == table.name);
-            let required = place.and_then(|place| inspection.required.get(place)).into_iter().flatten();
-            for column in required.filter(|column| from.column(column).is_none()) {
-                let name = at.map_or_else(|| to.table.to_string(), |at| at.name.clone());
-                findings.push(Finding {
-                    place: format!("databases.{} table {name} column {column}", target.database),
-                    problem: "it has no default and is not NULL, and the source has no such column".to_owned(),
-                    cure: "give it a default at the target, or let it be NULL".to_owned(),
-                    advice: false,
-                });
-            }
+        }
+        findings.extend(folding(&target.database, at, (here, &from), (there, &to)));
+        // A document may have any field.
+        if from.engine == Engine::Mongodb {
+            continue;
+        }
+        let place = there.tables.iter().position(|schema| schema.table == table.name);
+        let required = place.and_then(|place| there.required.get(place)).into_iter().flatten();
+        for column in required.filter(|column| from.column(column).is_none()) {
+            let name = at.map_or_else(|| to.table.to_string(), |at| at.name.clone());
+            findings.push(Finding {
+                place: format!("databases.{} table {name} column {column}", target.database),
+                problem: "it has no default and is not NULL, and the source has no such column".to_owned(),
+                cure: "give it a default at the target, or let it be NULL".to_owned(),
+                advice: false,
+            });
         }
     }
     findings

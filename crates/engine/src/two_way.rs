@@ -17,6 +17,7 @@ use sync_worker_core::name::{DatabaseName, InstallationId, TableName};
 use sync_worker_core::record::{Body, Offset, Record};
 use sync_worker_core::rules::{TableRules, TwoWay};
 use sync_worker_core::schema::Schema;
+use sync_worker_core::types::ColumnType;
 use tokio_util::sync::CancellationToken;
 
 /// Between two looks at a member that can't be reached.
@@ -40,11 +41,23 @@ pub fn rules(plan: &Plan, two_way: &TwoWayPlan, tables: &Tables) -> Result<TwoWa
             let text = format!("table {}: delta names column {column}, which the members do not share", table.name);
             return Err(EngineError::Configuration(text));
         }
+        let counts = |name: &&String| {
+            let column = schema.column(name).map(|at| &schema.columns[at]);
+            column.is_some_and(|column| matches!(column.kind, ColumnType::Int { .. } | ColumnType::Decimal { .. }))
+        };
+        if let Some(column) = resolution.merge.iter().flat_map(|merge| &merge.delta).find(|name| !counts(name)) {
+            let text = format!(
+                "table {}: delta names column {column}, which is neither a whole nor a decimal number",
+                table.name
+            );
+            return Err(EngineError::Configuration(text));
+        }
         Ok(TableRules {
             schema,
             strategy: resolution.strategy,
             on_delete: resolution.on_delete,
             merge: resolution.merge.clone(),
+            document: table.document.clone(),
         })
     });
     Ok(TwoWay { members: two_way.members.clone(), tables: rules.collect::<Result<_, _>>()? })

@@ -67,7 +67,7 @@ impl Database for Postgres {
     }
 
     async fn sink(&self, scope: &Scope) -> Result<Box<dyn Sink>> {
-        Ok(Box::new(PostgresSink::connect(&self.config, &self.name, scope).await?))
+        Ok(Box::new(PostgresSink::connect(&self.config, &self.name, scope, self.recent(scope)).await?))
     }
 
     async fn forget_source(&self, scope: &Scope) -> Result<()> {

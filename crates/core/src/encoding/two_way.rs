@@ -2,6 +2,7 @@
 //! rules.
 
 use super::{decode_schema, encode_schema, put_bytes, put_text, take_byte, take_bytes, take_flag, take_text};
+use crate::document::mapping::{DocumentMapping, OtherFields, Times};
 use crate::name::DatabaseName;
 use crate::rules::{Merge, OnDelete, Strategy, TableRules, TwoWay, TwoWayMember};
 use crate::value::{Damaged, put_varint, take_varint};
@@ -37,6 +38,7 @@ pub fn encode_two_way(two_way: &TwoWay, out: &mut BytesMut) {
             put_varint(out, merge.delta.len() as u64);
             merge.delta.iter().for_each(|column| put_text(out, column));
         }
+        put_mapping(out, &table.document);
     }
 }
 
@@ -54,7 +56,8 @@ pub fn decode_two_way(mut bytes: &[u8]) -> Result<TwoWay, Damaged> {
         let on_delete =
             OnDelete::ALL.get(usize::from(take_byte(&mut bytes)?)).ok_or(Damaged("unknown rule for deletes"))?;
         let merge = if take_flag(&mut bytes)? { Some(take_merge(&mut bytes)?) } else { None };
-        tables.push(TableRules { schema, strategy: *strategy, on_delete: *on_delete, merge });
+        let document = take_mapping(&mut bytes)?;
+        tables.push(TableRules { schema, strategy: *strategy, on_delete: *on_delete, merge, document });
     }
     super::ended(bytes)?;
     Ok(TwoWay { members, tables })
@@ -66,4 +69,29 @@ fn take_merge(bytes: &mut &[u8]) -> Result<Merge, Damaged> {
         delta.push(take_text(bytes)?.to_owned());
     }
     Ok(Merge { delta })
+}
+
+fn put_mapping(out: &mut BytesMut, mapping: &DocumentMapping) {
+    match &mapping.other_fields {
+        OtherFields::Refuse => out.put_u8(0),
+        OtherFields::Ignore => out.put_u8(1),
+        OtherFields::Column(name) => {
+            out.put_u8(2);
+            put_text(out, name);
+        }
+    }
+    out.put_u8(mapping.keep_key_columns.into());
+    out.put_u8((mapping.times == Times::Text).into());
+}
+
+fn take_mapping(bytes: &mut &[u8]) -> Result<DocumentMapping, Damaged> {
+    let other_fields = match take_byte(bytes)? {
+        0 => OtherFields::Refuse,
+        1 => OtherFields::Ignore,
+        2 => OtherFields::Column(take_text(bytes)?.to_owned()),
+        _ => return Err(Damaged("unknown rule for other fields")),
+    };
+    let keep_key_columns = take_flag(bytes)?;
+    let times = if take_flag(bytes)? { Times::Text } else { Times::Refuse };
+    Ok(DocumentMapping { other_fields, keep_key_columns, times })
 }

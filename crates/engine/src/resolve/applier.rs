@@ -90,7 +90,11 @@ impl Checkpoints {
     /// newest at or below the last echo of the target, which no failover takes back.
     pub async fn save(&mut self, bus: &dyn Bus, checkpoint: ResolverCheckpoint, echoed: Option<Offset>) -> Result<()> {
         let begun = Instant::now();
-        let safe = self.kept.iter().copied().rfind(|offset| Some(*offset) <= echoed);
+        let safe = match echoed {
+            Some(echoed) => self.kept.iter().copied().rfind(|offset| *offset <= echoed),
+            // Nothing is known of this life yet.
+            None => self.kept.first().copied(),
+        };
         self.kept = safe.into_iter().collect();
         self.store.save_resolver_checkpoint(&self.target, &checkpoint, &self.kept).await?;
         self.kept.push(checkpoint.offset);

@@ -190,9 +190,11 @@ impl Resolver {
         let before = Expected::Image(event.before_image);
         let held = match self.entries.get(&event.version.key) {
             Some(entry) if entry.is_pending(origin) => entry.version.clone(),
-            _ => {
+            entry => {
+                // What an older send has left at the origin meanwhile, and the event was made over, the others need not have.
+                let over = entry.map_or(before, |entry| Expected::Image(entry.version.image));
                 self.hit(Branch::Unopposed);
-                let to = self.others(origin, before);
+                let to = self.others(origin, over);
                 return self.accept(at, event.version.clone(), to, out);
             }
         };
@@ -246,7 +248,7 @@ impl Resolver {
         };
         if entry.of(origin).is_none() && merged.version.image == event.version.image {
             self.hit(Branch::MergedToEvent);
-            let to = self.others(origin, Expected::Image(event.before_image));
+            let to = self.others(origin, Expected::Image(held.image));
             self.accept(at, event.version.clone(), to, out);
             return true;
         }

@@ -26,6 +26,7 @@ use sync_worker_core::rules::{OnDelete, TableRules, TwoWay};
 use sync_worker_core::schema::{Schema, SchemaId};
 use sync_worker_core::sink::Write;
 use sync_worker_core::store::Name;
+use sync_worker_core::types::Engine;
 
 /// What a target has to do about a key.
 #[derive(Debug)]
@@ -282,8 +283,13 @@ impl Stage {
         if let Some(normalizer) = configured.normalizers.get(&schema.id) {
             return Ok(normalizer.clone());
         }
-        let logical = configured.table(&schema.table)?.schema.clone();
-        let normalizer = Normalizer::new(schema, logical).map_err(|(column, refusal)| {
+        let rules = configured.table(&schema.table)?;
+        let logical = rules.schema.clone();
+        let normalizer = match schema.engine {
+            Engine::Mongodb => Normalizer::of_documents(logical, rules.document.clone()),
+            Engine::Postgres | Engine::Mysql => Normalizer::new(schema, logical),
+        };
+        let normalizer = normalizer.map_err(|(column, refusal)| {
             EngineError::Configuration(format!("table {} column {column}: {refusal}", schema.table))
         })?;
         let normalizer = Arc::new(normalizer);

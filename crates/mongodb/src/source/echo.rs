@@ -197,7 +197,8 @@ mod tests {
 
     #[test]
     fn only_the_own_marker_makes_an_echo() {
-        let marker = |pipeline: &str, offset: RawBson| rawdoc! { "_id": owner(pipeline), "offset": offset, "writes": 1i64 };
+        let marker =
+            |pipeline: &str, offset: RawBson| rawdoc! { "_id": owner(pipeline), "offset": offset, "writes": 1i64 };
         for (row, expected) in [
             (marker("p", RawBson::Int64(7)), Some(Told::Marker(Some(Offset(7))))),
             (marker("p", RawBson::Null), Some(Told::Marker(None))),

@@ -148,7 +148,7 @@ async fn a_row_that_comes_up_after_the_look_is_looked_at_again() {
     let applying = tokio::spawn(async move { sink.apply(&batch, &Lot::default()).await });
     let url = std::env::var("SYNC_WORKER_TEST_MYSQL").unwrap();
     let mut application = Conn::new(Opts::from_url(&url).unwrap()).await.unwrap();
-    let waiting = "SELECT COUNT(*) FROM information_schema.INNODB_TRX WHERE trx_state = 'LOCK WAIT' AND trx_query LIKE 'INSERT%`t`%'";
+    let waiting = "SELECT COUNT(*) FROM information_schema.INNODB_TRX WHERE trx_state = 'LOCK WAIT' AND trx_query LIKE '%INSERT%`t`%'";
     let waits = async {
         while application.query_first::<u64, _>(waiting).await.unwrap() == Some(0) {
             tokio::time::sleep(Duration::from_millis(5)).await;

@@ -11,6 +11,7 @@
 //! needs no look at first.
 
 use super::Attempt;
+use super::encode::Array;
 use super::failure::Failure;
 use super::items::Missing;
 use super::marker::ParkedRows;
@@ -113,6 +114,9 @@ fn field(rest: &mut &[u8], text: &mut Vec<u8>) -> Option<bool> {
         at += 1;
     }
 }
+
+/// For each table the keys that are looked for, and the writes that they are of.
+type Asked = Vec<(SchemaId, (Vec<Array>, Vec<usize>))>;
 
 /// What the guard has let through.
 struct Passed {
@@ -239,7 +243,7 @@ impl Session {
                 self.looks.insert(logical.id, look);
             }
         }
-        let mut of_table: HashMap<SchemaId, (Vec<super::encode::Array>, Vec<usize>)> = HashMap::new();
+        let mut of_table: HashMap<SchemaId, (Vec<Array>, Vec<usize>)> = HashMap::new();
         let mut refused = Vec::new();
         let mut scratch = String::new();
         for (index, write) in batch.writes.iter().enumerate() {
@@ -261,29 +265,21 @@ impl Session {
                 Err(NotEncoded::Damaged(damaged)) => return Err(damaged.into()),
             }
         }
-        let asked: Vec<_> = of_table.into_iter().filter(|(_, (_, writes))| !writes.is_empty()).collect();
+        let asked: Asked = of_table.into_iter().filter(|(_, (_, writes))| !writes.is_empty()).collect();
         let mut pipeline = Pipeline::new(&self.client);
         pipeline.send(BEGIN).await;
         self.ledger()?.advance(&mut pipeline, &batch.expected, &batch.marker).await; // invariant 2
-        let first = pipeline.len();
-        for (schema, (arrays, _)) in &asked {
-            let look = self.looks.get(schema).ok_or(Damaged("a row without a schema"))?;
-            pipeline.query(&look.statement, arrays).await;
-        }
-        let mut replies = pipeline.finish().await;
-        if let Some((_, failure)) = first_failure(&mut replies) {
-            return Err(failure.into());
-        }
-        let mut found = HashMap::new();
-        for ((schema, (_, writes)), reply) in asked.iter().zip(replies.into_iter().skip(first)) {
-            let look = self.looks.get(schema).ok_or(Damaged("a row without a schema"))?;
-            let Ok(Reply::Rows(rows)) = reply else { continue };
-            for row in rows {
-                let (place, record): (i64, &str) = (taken(row.try_get(0))?, taken(row.try_get(1))?);
-                let place = usize::try_from(place - 1).ok().and_then(|place| writes.get(place));
-                let place = place.ok_or(Error::Protocol("a row that was not asked for"))?;
-                found.insert(*place, look.image(record));
-            }
+        let mut found = self.found(pipeline, &asked).await?;
+        // An insert can be in the stream and not visible yet, and unlike a row that is there it can't be waited for by its
+        // lock: what we would do to such a row, its member would take for having been done before it.
+        let unseen = |place: &usize| {
+            let over = batch.writes[*place].over.as_deref().unwrap_or_default();
+            !found.contains_key(place)
+                && (batch.writes[*place].change.after.is_none() || !over.contains(&Image::Absent))
+        };
+        if asked.iter().any(|(_, (_, writes))| writes.iter().any(unseen)) {
+            self.recent.clone().wait_visible(&self.client).await?;
+            found = self.found(Pipeline::new(&self.client), &asked).await?;
         }
         let mut passed = Passed { batch: without_writes(batch), places: Vec::new(), differing: Vec::new(), refused };
         for (index, write) in batch.writes.iter().enumerate() {
@@ -313,6 +309,35 @@ impl Session {
             }
         }
         Ok(passed)
+    }
+
+    /// Reads and locks rows, behind what is in the pipeline already: the image of each write's row that is there.
+    async fn found<'a>(
+        &'a self,
+        mut pipeline: Pipeline<'a>,
+        asked: &'a Asked,
+    ) -> Result<HashMap<usize, Image>, Attempt> {
+        let first = pipeline.len();
+        for (schema, (arrays, _)) in asked {
+            let look = self.looks.get(schema).ok_or(Damaged("a row without a schema"))?;
+            pipeline.query(&look.statement, arrays).await;
+        }
+        let mut replies = pipeline.finish().await;
+        if let Some((_, failure)) = first_failure(&mut replies) {
+            return Err(failure.into());
+        }
+        let mut found = HashMap::new();
+        for ((schema, (_, writes)), reply) in asked.iter().zip(replies.into_iter().skip(first)) {
+            let look = self.looks.get(schema).ok_or(Damaged("a row without a schema"))?;
+            let Ok(Reply::Rows(rows)) = reply else { continue };
+            for row in rows {
+                let (place, record): (i64, &str) = (taken(row.try_get(0))?, taken(row.try_get(1))?);
+                let place = usize::try_from(place - 1).ok().and_then(|place| writes.get(place));
+                let place = place.ok_or(Error::Protocol("a row that was not asked for"))?;
+                found.insert(*place, look.image(record));
+            }
+        }
+        Ok(found)
     }
 
     /// Sends what becomes of the parked rows. Whether it was sent in full, the caller learns from the pipeline.

@@ -34,9 +34,11 @@ mod target;
 use crate::config::Config;
 use crate::error::Error;
 use crate::own::Owner;
+use crate::recent::Recent;
 use async_trait::async_trait;
 use failure::Failure;
 use session::Session;
+use std::sync::Arc;
 use sync_worker_core::database::Scope;
 use sync_worker_core::error::Result;
 use sync_worker_core::name::DatabaseName;
@@ -47,16 +49,22 @@ pub struct PostgresSink {
     config: Config,
     scope: Scope,
     owner: Owner,
+    recent: Arc<Recent>,
     /// Gone after an error: the connection is closed, and the server rolls back what was under way.
     session: Option<Session>,
 }
 
 impl PostgresSink {
     /// Connects and looks at the target's tables; one that is not there is Fatal. Changes nothing.
-    pub async fn connect(config: &Config, name: &DatabaseName, scope: &Scope) -> Result<Self, Error> {
+    pub async fn connect(
+        config: &Config,
+        name: &DatabaseName,
+        scope: &Scope,
+        recent: Arc<Recent>,
+    ) -> Result<Self, Error> {
         let owner = Owner::of(scope, name);
-        let session = Session::open(config, scope, &owner).await?;
-        Ok(Self { config: config.clone(), scope: scope.clone(), owner, session: Some(session) })
+        let session = Session::open(config, scope, &owner, recent.clone()).await?;
+        Ok(Self { config: config.clone(), scope: scope.clone(), owner, recent, session: Some(session) })
     }
 }
 
@@ -65,7 +73,7 @@ impl Sink for PostgresSink {
     async fn take_over(&mut self, log: &str) -> Result<Progress> {
         let mut session = match self.session.take().filter(|session| !session.client.is_closed()) {
             Some(session) => session,
-            None => Session::open(&self.config, &self.scope, &self.owner).await?,
+            None => Session::open(&self.config, &self.scope, &self.owner, self.recent.clone()).await?,
         };
         let progress = session.take_over(&self.owner, log).await?;
         self.session = Some(session);

@@ -11,6 +11,7 @@ use crate::client::{self, Client, Purpose, literal};
 use crate::config::{Config, SessionReplicationRole};
 use crate::error::Error;
 use crate::own::{self, Owner};
+use crate::recent::Recent;
 use std::collections::HashMap;
 use std::sync::Arc;
 use sync_worker_core::collapse::collapse;
@@ -39,6 +40,8 @@ pub struct Session {
     pub client: Client,
     pipeline: String,
     two_way: bool,
+    /// What the member's own stream has shown.
+    pub recent: Arc<Recent>,
     names: HashMap<TableName, String>,
     pub plans: Plans,
     pub ranks: HashMap<SchemaId, usize>,
@@ -56,7 +59,7 @@ pub struct Session {
 }
 
 impl Session {
-    pub async fn open(config: &Config, scope: &Scope, owner: &Owner) -> Result<Self, Error> {
+    pub async fn open(config: &Config, scope: &Scope, owner: &Owner, recent: Arc<Recent>) -> Result<Self, Error> {
         let client = client::connect(config, Purpose::Sink).await?;
         let order = settings(&client, config.session_replication_role, owner).await?;
         for table in &scope.tables {
@@ -67,6 +70,7 @@ impl Session {
             client,
             pipeline: owner.pipeline.clone(),
             two_way: scope.two_way,
+            recent,
             names,
             plans: Plans::new(),
             ranks: HashMap::new(),

@@ -1,6 +1,6 @@
 //! `members` instead of `from` and `to`: a pipeline whose changes go from each to all others, and how conflicts are decided.
 
-use crate::config::databases::{Adapter, exists};
+use crate::config::databases::exists;
 use crate::config::pipelines::{Databases, Ends};
 use crate::config::place::suggestion;
 use crate::config::section::{At, Field, Section};
@@ -123,8 +123,6 @@ fn names(section: &Section<'_>, listed: &[At<String>], databases: &Databases) ->
         let database = databases.get(&member.value).and_then(Option::as_ref);
         if member.value == NO_SEED {
             problem(format!("{name:?} can't be a member's name: it is what seed takes where there is none"));
-        } else if database.is_some_and(|database| matches!(database.adapter, Adapter::Mongodb(_))) {
-            problem(format!("{name}: two-way pipelines with MongoDB are not in this version"));
         } else if names.insert(name, database.map_or(0, |database| database.priority)).is_some() {
             problem(format!("names {} twice", member.value));
         }
