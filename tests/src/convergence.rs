@@ -151,8 +151,8 @@ async fn disturb(
             report.refusals += 1;
         }
         _ if settings.hidden => {
-            let mysql = group.members.iter().filter(|member| member.database.kind == Kind::Mysql);
-            if let Some(member) = mysql.last() {
+            let mut mysql = group.members.iter().filter(|member| member.database.kind == Kind::Mysql);
+            if let Some(member) = mysql.next_back() {
                 let mut connection = member.database.connect().await?;
                 connection.execute("SET SESSION sql_log_bin = 0").await?;
                 let id = rng.random_range(1..=KEYS);

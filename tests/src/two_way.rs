@@ -277,8 +277,9 @@ impl TwoWay {
         for line in text.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()) {
             let mut record: serde_json::Value = serde_json::from_slice(line)?;
             for image in ["before", "after"] {
-                if let Some(hex) =
-                    record[image].as_object().and_then(|row| row.values().filter_map(serde_json::Value::as_str).last())
+                if let Some(hex) = record[image]
+                    .as_object()
+                    .and_then(|row| row.values().filter_map(serde_json::Value::as_str).next_back())
                 {
                     let row = document(hex).unwrap_or_default();
                     if row.contains_key("_id") {
