@@ -332,6 +332,7 @@ async fn configure(plan: &Plan, two_way: &TwoWayPlan, parts: &Parts, tasks: &mut
         two_way: two_way.clone(),
         members: databases.collect(),
         bus: parts.bus.clone(),
+        resolvers: parts.resolvers.clone(),
         installation: parts.installation.clone(),
         spill: parts.spill.clone(),
         shutdown: parts.shutdown.clone(),

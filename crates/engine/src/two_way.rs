@@ -4,6 +4,7 @@ use crate::capture::PARTITION;
 use crate::clock::now_micros;
 use crate::failure::{EngineError, FAILED_RETRY};
 use crate::pipeline::{Plan, TwoWayPlan};
+use crate::resolve::checkpoint;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -12,11 +13,13 @@ use sync_worker_core::bus::Bus;
 use sync_worker_core::convert::{Class, Conversion};
 use sync_worker_core::database::{Database, Finding, Role};
 use sync_worker_core::error::{ErrorClass, Result};
+use sync_worker_core::ledger::ResolverStore;
 use sync_worker_core::logical::{Disagreement, agree};
 use sync_worker_core::name::{DatabaseName, InstallationId, TableName};
 use sync_worker_core::record::{Body, Offset, Record};
 use sync_worker_core::rules::{TableRules, TwoWay};
 use sync_worker_core::schema::Schema;
+use sync_worker_core::store::TargetId;
 use sync_worker_core::types::ColumnType;
 use tokio_util::sync::CancellationToken;
 
@@ -121,6 +124,7 @@ pub struct Configure {
     pub two_way: TwoWayPlan,
     pub members: BTreeMap<DatabaseName, Arc<dyn Database>>,
     pub bus: Arc<dyn Bus>,
+    pub resolvers: Arc<dyn ResolverStore>,
     pub installation: InstallationId,
     pub spill: PathBuf,
     pub shutdown: CancellationToken,
@@ -149,6 +153,28 @@ impl Configure {
         }
     }
 
+    /// A record with other members would stop every applier for good.
+    async fn same_members(&self, rules: &TwoWay) -> Result<()> {
+        for member in &rules.members {
+            let pipeline = self.plan.name.clone();
+            let target = TargetId { pipeline, database: member.name.clone(), partition: PARTITION };
+            let Some(newest) = self.resolvers.resolver_checkpoints(&target).await?.pop() else { continue };
+            let before = checkpoint::rules(&newest.state).map_err(EngineError::Damaged)?;
+            let names = |rules: &TwoWay| rules.members.iter().map(|member| member.name.clone()).collect::<Vec<_>>();
+            if names(&before) != names(rules) {
+                let before: Vec<String> = names(&before).iter().map(ToString::to_string).collect();
+                let text = format!(
+                    "the members of pipeline {} were others when it began ({}); put them back, or give the pipeline with other members \
+                     another name",
+                    self.plan.name,
+                    before.join(", ")
+                );
+                return Err(EngineError::Configuration(text).into());
+            }
+        }
+        Ok(())
+    }
+
     async fn publish(&self) -> Result<Offset> {
         let mut tables = Tables::new();
         for (name, database) in &self.members {
@@ -156,6 +182,7 @@ impl Configure {
             tables.insert(name.clone(), database.inspect(&scope, Role::Source).await?.tables);
         }
         let rules = Arc::new(rules(&self.plan, &self.two_way, &tables)?);
+        self.same_members(&rules).await?;
         let record = Record::of_nobody(now_micros(), Body::Configuration(rules));
         self.bus.publish(PARTITION, vec![record]).await?.await
     }

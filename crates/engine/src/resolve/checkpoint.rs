@@ -13,6 +13,7 @@ use sync_worker_core::guard::{Expected, Image};
 use sync_worker_core::name::{DatabaseName, TableName};
 use sync_worker_core::record::Offset;
 use sync_worker_core::row::{Key, Row};
+use sync_worker_core::rules::TwoWay;
 use sync_worker_core::value::{Damaged, put_varint, take_varint};
 
 const FORMAT: u8 = 1;
@@ -52,6 +53,14 @@ pub fn decode(mut bytes: &[u8], stage: &mut Stage) -> Result<Sequence, Damaged> 
     ended(bytes)?;
     stage.configured = Some(Configured::with(rules, &stage.target, resolver));
     Ok(sequence)
+}
+
+/// The configuration that a state was made under.
+pub fn rules(mut bytes: &[u8]) -> Result<TwoWay, Damaged> {
+    match take_byte(&mut bytes)? {
+        FORMAT => decode_two_way(take_bytes(&mut bytes)?),
+        _ => Err(Damaged("a resolver's state of another format")),
+    }
 }
 
 fn put_resolver(out: &mut BytesMut, resolver: &Resolver) {

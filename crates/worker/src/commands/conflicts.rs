@@ -77,7 +77,7 @@ pub async fn decide(
     match json {
         true => say!("{}", serde_json::to_string(&done)?),
         false => {
-            say!("on its way; it takes effect unless the row has changed since, which `sync-worker conflicts` shows")
+            say!("decided; every member gets it")
         }
     }
     Ok(Outcome::Done)

@@ -455,12 +455,6 @@ fn mistakes_of_two_way_pipelines_are_told() {
         (table("strategy = \"merge\"\ndelta = [\"a\", \"a\"]"), "tables[0].delta: names a twice"),
         (table("lossy = [\"\"]"), "tables[0].lossy: must be names of columns"),
         (table("document = { times = \"text\" }"), "document: is for pipelines between MongoDB and another kind"),
-        (
-            two_way(&good)
-                .replace("mysql://sync@shop.internal:3306", "mongodb://sync@shop")
-                .replace("\"mysql\"", "\"mongodb\""),
-            "f.toml:11:12: pipelines.customers.members: shop: two-way pipelines with MongoDB are not in this version",
-        ),
     ];
     for (text, part) in cases {
         let found = mistakes(&text, &[]);
