@@ -100,7 +100,10 @@ impl TwoWay {
             let mut url = database.url();
             if proxied {
                 let proxy = Proxy::start(&database.address()).await?;
-                url = database.url_at(None, Some(&proxy.address()));
+                // A driver of MongoDB goes where the replica set says that it is.
+                if *kind != Kind::Mongodb {
+                    url = database.url_at(None, Some(&proxy.address()));
+                }
                 proxies.push(proxy);
             }
             let entry = settings.database(name, *kind, &url);
