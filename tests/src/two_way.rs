@@ -184,9 +184,8 @@ impl TwoWay {
         let mut rows = 0;
         for other in others {
             for table in &self.tables {
-                rows = compare::equal(&first.database, &other.database, table)
-                    .await
-                    .with_context(|| format!("{} and {}", first.name, other.name))?;
+                let equal = compare::equal(&first.database, &other.database, table).await;
+                rows = rows.max(equal.with_context(|| format!("{} and {}", first.name, other.name))?);
             }
         }
         Ok(rows)
@@ -279,20 +278,7 @@ impl TwoWay {
         }
         for line in text.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()) {
             let mut record: serde_json::Value = serde_json::from_slice(line)?;
-            for image in ["before", "after"] {
-                if let Some(hex) = record[image]
-                    .as_object()
-                    .and_then(|row| row.values().filter_map(serde_json::Value::as_str).next_back())
-                {
-                    let row = document(hex).unwrap_or_default();
-                    if row.contains_key("_id") {
-                        let of = |field| number(&row, field);
-                        record[image] = serde_json::json!({
-                            "id": of("_id"), "writer": row.get_str("writer").ok(), "a": of("a"), "b": of("b"), "counter": of("counter")
-                        });
-                    }
-                }
-            }
+            plain(&mut record);
             let at = record["offset"].as_u64().context("an offset")?;
             let of_key = ["before", "after"].iter().any(|image| record[image]["id"] == *id);
             if at <= up_to && at + 150 > up_to && (of_key || !record["marker"].is_null()) {
@@ -451,6 +437,18 @@ async fn write_document(
         _ => doc! { "$set": { "writer": writer, "a": a, "b": b }, "$inc": { "counter": i64::from(step) } },
     };
     Ok(accounts.update_one(key, change).await.map(drop)?)
+}
+
+/// A record of `account` as the log prints it, with documents as rows.
+pub fn plain(record: &mut serde_json::Value) {
+    for image in ["before", "after"] {
+        let hex =
+            record[image].as_object().and_then(|row| row.values().filter_map(serde_json::Value::as_str).next_back());
+        let Some(row) = hex.and_then(document).filter(|row| row.contains_key("_id")) else { continue };
+        let of = |field| number(&row, field);
+        let writer = row.get_str("writer").ok();
+        record[image] = serde_json::json!({ "id": of("_id"), "writer": writer, "a": of("a"), "b": of("b"), "counter": of("counter") });
+    }
 }
 
 /// A document that the log prints as hexadecimal digits.
