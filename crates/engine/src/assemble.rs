@@ -148,7 +148,6 @@ impl Assembler {
             self.writes.push(Write { change, offset, parked: false, over: None });
         }
         if last {
-            let digest = if digest == 0 { xxhash(&bytes) } else { digest };
             self.complete = self.writes.len();
             self.complete_bytes = self.bytes;
             self.end = Some((offset, digest));
@@ -157,8 +156,8 @@ impl Assembler {
             }
         }
         // Only a transaction that is cut inside needs the digest of a record that does not end one.
-        let over = self.open_is_over_limit();
-        self.last = Some((offset, if over && !last || digest == 0 { xxhash(&bytes) } else { digest }));
+        let cut = !last && (self.stage.is_some() || self.open_is_over_limit());
+        self.last = Some((offset, if cut { xxhash(&bytes) } else { digest }));
         Ok(())
     }
 
