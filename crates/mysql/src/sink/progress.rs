@@ -20,7 +20,12 @@ pub struct ProgressRows {
     mine: String,
     /// The same columns' values, with commas between them.
     values: String,
+    /// What the one session that writes for the applier holds with `GET_LOCK`, as an expression.
+    lock: String,
 }
+
+/// How long a session that is ended may take to let go.
+const LET_GO_SECONDS: u32 = 10;
 
 impl ProgressRows {
     pub fn new(scope: &Scope, database: &DatabaseName) -> Self {
@@ -31,7 +36,26 @@ impl ProgressRows {
                 "installation={installation} AND pipeline={pipeline} AND `database`={name} AND `partition`={PARTITION}"
             ),
             values: format!("{installation},{pipeline},{name},{PARTITION}"),
+            // A name has at most 64 characters.
+            lock: format!("CONCAT('sync_worker ',LEFT(SHA2(CONCAT_WS('/',{installation},{pipeline},{name}),256),40))"),
         }
+    }
+
+    /// Ends the session that has written for the applier so far: one whose worker is gone and whose connection has not noticed
+    /// that would keep the marker locked for as long as the server believes in it. Whoever it is has lost the target to us.
+    pub async fn end_others(&self, client: &mut Client) -> Result<(), Error> {
+        let doing = "a look for another session of the applier";
+        let lock = &self.lock;
+        let Client { conn, liveness, .. } = &mut *client;
+        let query = format!("SELECT IF(GET_LOCK({lock},0),NULL,IS_USED_LOCK({lock}))");
+        let other: Option<Option<u64>> = liveness.watch(doing, conn.query_first(query)).await?;
+        let Some(other) = other.flatten() else { return Ok(()) };
+        match client.run(doing, &format!("KILL {other}")).await {
+            // It has gone by itself; or it is somebody else's, and the marker's lock tells whether it is in the way.
+            Ok(()) | Err(Error::Server { .. }) => {}
+            Err(error) => return Err(error),
+        }
+        client.run(doing, &format!("DO GET_LOCK({lock},{LET_GO_SECONDS})")).await
     }
 
     /// Moves the epoch on under the row's lock and reads what stands there.

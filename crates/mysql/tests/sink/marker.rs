@@ -7,6 +7,7 @@ use mysql_async::prelude::Queryable;
 use sync_worker_core::bus::Flush;
 use sync_worker_core::error::{ErrorClass, Result};
 use sync_worker_core::sink::{Parking, Refused, Sink, WriteBatch};
+use sync_worker_mysql::sink::MysqlSink;
 use tokio::sync::Mutex;
 
 /// Ends the sink's connection when it is asked to park.
@@ -34,6 +35,40 @@ impl Parking for Disaster {
         }
         Ok(())
     }
+}
+
+/// Takes the target over by another session, inside the transaction of the first one.
+struct Successor(Mutex<MysqlSink>);
+
+#[async_trait]
+impl Parking for Successor {
+    fn pending(&self, _: &WriteBatch) -> Option<Flush> {
+        None
+    }
+
+    async fn park(&self, _: &WriteBatch, _: &[Refused]) -> Result<()> {
+        self.0.lock().await.take_over("log").await.map(drop)
+    }
+}
+
+/// Such as that of a worker that was killed while its connection swallowed everything.
+#[tokio::test]
+async fn a_marker_held_by_a_vanished_worker_is_freed() {
+    let Some(mut f) = Fixture::new("vanished", &["CREATE TABLE t (k BIGINT PRIMARY KEY, a INT NOT NULL)"]).await else {
+        return;
+    };
+    let t = schema("t", &[("k", INT), ("a", INT)]);
+    let batch = f.batch(vec![create(&t, &[int(1), int(1)]), create(&t, &[int(2), NULL])]);
+    let mut sink = f.another_sink().await;
+    let marker = sink.take_over("log").await.unwrap().marker;
+    let batch = WriteBatch { expected: marker.clone(), ..batch };
+    let successor = Successor(Mutex::new(f.another_sink().await));
+    let error = sink.apply(&batch, &successor).await.unwrap_err();
+    assert_eq!(error.class(), ErrorClass::Transient, "{error}");
+    assert!(f.rows("t").await.is_empty());
+    let taken = successor.0.lock().await.take_over("log").await.unwrap().marker;
+    assert_eq!((taken.offset, taken.epoch), (marker.offset, marker.epoch + 2));
+    f.close().await;
 }
 
 #[tokio::test]
