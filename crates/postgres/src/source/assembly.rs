@@ -111,6 +111,11 @@ impl Assembly {
         }
     }
 
+    /// The commit time of the transaction that came last, as far as it has one already.
+    pub fn last_commit(&self) -> Option<i64> {
+        self.open.as_ref().map(|open| open.commit_time)
+    }
+
     pub fn reached(&self) -> Lsn {
         self.reached
     }

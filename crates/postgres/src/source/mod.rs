@@ -15,6 +15,7 @@ mod open;
 pub mod pgoutput;
 mod relation;
 pub mod slot;
+mod socket;
 mod spill;
 pub mod transport;
 
@@ -59,34 +60,53 @@ pub struct PostgresSource {
 }
 
 /// Under load the server sends a packet per change, and a reader that is faster than it wakes up for each. Such a reader
-/// waits a moment for more: system calls are most of what reading costs.
+/// lets them gather and is woken up by none: wake-ups and system calls are most of what reading costs, at both ends.
 struct Pace {
     since: Instant,
     fills: u32,
     busy: bool,
+    /// The stream is far behind the commits that it shows.
+    behind: bool,
+    /// No read before.
+    until: Option<Instant>,
 }
 
 /// Reads at this rate, one every 60 microseconds, are a backlog: single commits come more slowly, and none of them waits.
 const BUSY_FILLS: u32 = 16;
 const BUSY_TIME: Duration = Duration::from_millis(1);
+
+/// What a busy reader waits: hardly anything while changes are fresh, and while they are old as long as it takes to fill
+/// the socket, after which the server no longer hands over every packet by itself.
 const PAUSE: Duration = Duration::from_millis(1);
+const PAUSE_BEHIND: Duration = Duration::from_millis(10);
+
+/// Microseconds from commit to sending, by the server's clock, that make a change an old one.
+const BEHIND: i64 = 500_000;
+
+/// Bytes that a pause has to bring for another one: about as many packets as make a reader busy.
+const STILL_BUSY: usize = 2 << 10;
+
+/// After so many there is no pause: there is more where that came from.
+const PLENTY: usize = 32 << 10;
 
 impl Pace {
     fn new() -> Self {
-        Self { since: Instant::now(), fills: 0, busy: false }
+        Self { since: Instant::now(), fills: 0, busy: false, behind: false, until: None }
     }
 
-    fn filled(&mut self, now: Instant) {
-        self.fills += 1;
-        if self.fills == BUSY_FILLS {
-            self.busy = now.duration_since(self.since) < BUSY_TIME;
-            self.fills = 0;
-            self.since = now;
+    fn filled(&mut self, read: usize, now: Instant) {
+        if self.busy {
+            self.busy = read >= STILL_BUSY;
+            (self.fills, self.since) = (0, now);
+        } else {
+            self.fills += 1;
+            if self.fills == BUSY_FILLS {
+                self.busy = now.duration_since(self.since) < BUSY_TIME;
+                (self.fills, self.since) = (0, now);
+            }
         }
-    }
-
-    fn pause(&mut self) -> Option<Duration> {
-        std::mem::take(&mut self.busy).then_some(PAUSE)
+        let pause = if self.behind { PAUSE_BEHIND } else { PAUSE };
+        self.until = (self.busy && read < PLENTY).then(|| now + pause);
     }
 }
 
@@ -133,8 +153,10 @@ impl PostgresSource {
                                 self.feedback.reply();
                             }
                         }
-                        Frame::Data(data) => {
-                            let known = self.assembly.take(data, &mut self.relations, &mut self.spill)?;
+                        Frame::Data { sent, message } => {
+                            let known = self.assembly.take(message, &mut self.relations, &mut self.spill)?;
+                            let commit = self.assembly.last_commit();
+                            self.pace.behind = commit.map_or(self.pace.behind, |commit| sent - commit > BEHIND);
                             if let Some(Message::Relation(relation)) = known {
                                 self.relations.describe(&relation).await?;
                             }
@@ -154,8 +176,9 @@ impl PostgresSource {
     }
 
     async fn fill(&mut self) -> Result<(), Error> {
-        if let Some(pause) = self.pace.pause() {
-            tokio::time::sleep(pause).await;
+        if let Some(until) = self.pace.until {
+            tokio::time::sleep_until(until).await;
+            self.pace.until = None;
         }
         let silence = &mut self.silence;
         loop {
@@ -165,8 +188,9 @@ impl PostgresSource {
                 read = self.receiver.fill() => {
                     silence.heard = Instant::now();
                     silence.asked = None;
-                    self.pace.filled(silence.heard);
-                    return read;
+                    self.pace.filled(read?, silence.heard);
+                    self.receiver.rest(self.pace.busy);
+                    return Ok(());
                 }
                 () = silence.timer.as_mut() => {}
             }

@@ -15,12 +15,13 @@ const EPOCH: i64 = 946_684_800_000_000;
 /// What a CopyData frame of a replication stream holds.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Frame<'a> {
-    Data(&'a [u8]),
-    /// Everything up to `end` has been sent.
-    Keepalive {
-        end: Lsn,
-        reply: bool,
+    Data {
+        /// By the server's clock, in microseconds since 1970-01-01 UTC.
+        sent: i64,
+        message: &'a [u8],
     },
+    /// Everything up to `end` has been sent.
+    Keepalive { end: Lsn, reply: bool },
 }
 
 impl<'a> Frame<'a> {
@@ -28,8 +29,9 @@ impl<'a> Frame<'a> {
         let mut cursor = Cursor(bytes);
         match cursor.u8()? {
             b'w' => {
-                cursor.skip(24)?;
-                Ok(Frame::Data(cursor.0))
+                cursor.skip(16)?;
+                let sent = cursor.time()?;
+                Ok(Frame::Data { sent, message: cursor.0 })
             }
             b'k' => {
                 let end = cursor.lsn()?;

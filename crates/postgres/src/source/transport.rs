@@ -6,6 +6,7 @@
 use crate::client::{Purpose, options};
 use crate::config::{Address, Server, SslMode};
 use crate::error::{Error, ServerError};
+use crate::source::socket::{self, Rest};
 use crate::tls;
 use bytes::BytesMut;
 use fallible_iterator::FallibleIterator;
@@ -34,6 +35,7 @@ type Writing = Box<dyn AsyncWrite + Send + Sync + Unpin>;
 pub struct Connection {
     reading: Reading,
     writing: Writing,
+    rest: Rest,
     buffer: BytesMut,
     server: Server,
 }
@@ -182,7 +184,8 @@ impl Connection {
     pub fn into_stream(self) -> (Receiver, Sender) {
         let mut buffer = vec![0; BUFFER.max(self.buffer.len())];
         buffer[..self.buffer.len()].copy_from_slice(&self.buffer);
-        let receiver = Receiver { reading: self.reading, end: self.buffer.len(), buffer, start: 0 };
+        let (reading, rest) = (self.reading, self.rest);
+        let receiver = Receiver { reading, rest, end: self.buffer.len(), buffer, start: 0 };
         (receiver, Sender { writing: self.writing })
     }
 
@@ -213,48 +216,53 @@ impl Connection {
 
 async fn open(address: &Address, server: &Server) -> Result<Connection, Error> {
     let unreachable = |error: io::Error| Error::Unreachable { server: server.to_string(), problem: error.to_string() };
-    let connection =
-        |reading, writing| Connection { reading, writing, buffer: BytesMut::new(), server: server.clone() };
+    let rest = Rest::default();
+    let connection = |reading, writing, rest| {
+        let (buffer, server) = (BytesMut::new(), server.clone());
+        Connection { reading, writing, rest, buffer, server }
+    };
     let name = match &server.host {
         Host::Tcp(name) => name,
         #[cfg(unix)]
         Host::Unix(folder) => {
             let path = folder.join(format!(".s.PGSQL.{}", server.port));
-            let (reading, writing) = tokio::net::UnixStream::connect(path).await.map_err(unreachable)?.into_split();
-            return Ok(connection(Box::new(reading), Box::new(writing)));
+            let stream = tokio::net::UnixStream::connect(path).await.and_then(tokio::net::UnixStream::into_std);
+            let halves = stream.and_then(|stream| socket::halves(stream, rest.clone()));
+            let (reading, writing) = halves.map_err(unreachable)?;
+            return Ok(connection(Box::new(reading), Box::new(writing), rest));
         }
     };
     let mut tcp = TcpStream::connect((name.as_str(), server.port)).await.map_err(unreachable)?;
     tcp.set_nodelay(true).map_err(unreachable)?;
-    let Some(config) = tls::client_config(address)? else {
-        let (reading, writing) = tcp.into_split();
-        return Ok(connection(Box::new(reading), Box::new(writing)));
-    };
-    let mut request = BytesMut::new();
-    frontend::ssl_request(&mut request);
-    tcp.write_all(&request).await.map_err(unreachable)?;
-    // One byte and no more: what follows belongs to TLS.
-    let answer = tcp.read_u8().await.map_err(unreachable)?;
-    match (answer, address.sslmode) {
-        (b'S', _) => {}
-        (_, SslMode::Prefer) => {
-            let (reading, writing) = tcp.into_split();
-            return Ok(connection(Box::new(reading), Box::new(writing)));
-        }
-        _ => {
+    let config = tls::client_config(address)?;
+    let mut encrypted = config.is_some();
+    if encrypted {
+        let mut request = BytesMut::new();
+        frontend::ssl_request(&mut request);
+        tcp.write_all(&request).await.map_err(unreachable)?;
+        // One byte and no more: what follows belongs to TLS.
+        encrypted = tcp.read_u8().await.map_err(unreachable)? == b'S';
+    }
+    let halves = tcp.into_std().and_then(|tcp| socket::halves(tcp, rest.clone()));
+    let (reading, writing) = halves.map_err(unreachable)?;
+    let config = match config {
+        Some(config) if encrypted => config,
+        Some(_) if address.sslmode != SslMode::Prefer => {
             let problem = "the server does not support TLS".to_owned();
             return Err(Error::Tls { server: server.to_string(), problem });
         }
-    }
+        Some(_) | None => return Ok(connection(Box::new(reading), Box::new(writing), rest)),
+    };
     let invalid = |_| Error::Config(format!("url: {name} is not a host name that a certificate can name"));
     let server_name = ServerName::try_from(name.clone()).map_err(invalid)?;
-    let handshake = tokio_rustls::TlsConnector::from(config).connect(server_name, tcp).await;
+    let socket = tokio::io::join(reading, writing);
+    let handshake = tokio_rustls::TlsConnector::from(config).connect(server_name, socket).await;
     let stream = handshake.map_err(|error| match tls::is_certificate_error(&error) {
         true => Error::Tls { server: server.to_string(), problem: error.to_string() },
         false => unreachable(error),
     })?;
     let (reading, writing) = tokio::io::split(stream);
-    Ok(connection(Box::new(reading), Box::new(writing)))
+    Ok(connection(Box::new(reading), Box::new(writing), rest))
 }
 
 fn lost(error: io::Error) -> Error {
@@ -291,6 +299,7 @@ impl Sender {
 /// The receiving half of a stream.
 pub struct Receiver {
     reading: Reading,
+    rest: Rest,
     buffer: Vec<u8>,
     /// What has not been taken yet stands between.
     start: usize,
@@ -336,14 +345,19 @@ impl Receiver {
         self.start = frame.end;
     }
 
-    /// Reads what the socket has, at least one byte. Cancel safe.
-    pub async fn fill(&mut self) -> Result<(), Error> {
+    /// Whether the socket wakes up nobody between two reads.
+    pub fn rest(&self, rests: bool) {
+        self.rest.set(rests);
+    }
+
+    /// Reads what the socket has, at least one byte. Returns how many. Cancel safe.
+    pub async fn fill(&mut self) -> Result<usize, Error> {
         self.make_room();
         match self.reading.read(&mut self.buffer[self.end..]).await.map_err(lost)? {
             0 => Err(lost(io::ErrorKind::UnexpectedEof.into())),
             read => {
                 self.end += read;
-                Ok(())
+                Ok(read)
             }
         }
     }

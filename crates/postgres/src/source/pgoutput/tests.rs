@@ -55,7 +55,7 @@ fn a_cut_message_is_malformed() {
 
 /// Walks everything that a message offers.
 fn walk(bytes: &[u8]) {
-    if let Ok(Frame::Data(data)) = Frame::parse(bytes) {
+    if let Ok(Frame::Data { message: data, .. }) = Frame::parse(bytes) {
         walk(data);
     }
     if let Ok((_, _, rest)) = streamed(bytes) {
