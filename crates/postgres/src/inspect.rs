@@ -20,6 +20,7 @@ pub async fn inspect(config: &Config, name: &DatabaseName, scope: &Scope, role: 
         place: format!("databases.{name}"),
         user: String::new(),
         two_way: scope.two_way,
+        as_origin: false,
         found: Inspection::default(),
     };
     look.user = look.value("SELECT current_user").await?;
@@ -39,6 +40,8 @@ struct Look<'a> {
     place: String,
     user: String,
     two_way: bool,
+    /// What is written here fires triggers and the actions of foreign keys.
+    as_origin: bool,
     found: Inspection,
 }
 
@@ -119,6 +122,11 @@ impl Look<'_> {
         let may = self.holds(may).await?;
         let user = identifier(&self.user);
         let grant = format!("GRANT SET ON PARAMETER session_replication_role TO {user};");
+        self.as_origin = match self.config.session_replication_role {
+            SessionReplicationRole::Origin => true,
+            SessionReplicationRole::Auto => !may,
+            SessionReplicationRole::Replica => false,
+        };
         match self.config.session_replication_role {
             SessionReplicationRole::Replica if !may => {
                 self.find(None, format!("user {user} may not set session_replication_role"), grant);
@@ -162,6 +170,9 @@ impl Look<'_> {
         }
         if role == Role::Target {
             self.triggers(&table);
+            if self.two_way && self.as_origin {
+                self.actions(&table).await?;
+            }
         }
         if let Some(column) = table.extension_key() {
             let problem = format!("its key column {} is of type {}, an extension's", column.name, column.type_name);
@@ -221,6 +232,28 @@ impl Look<'_> {
                     cure,
                 );
             }
+        }
+        Ok(())
+    }
+
+    /// What an action changes in our transaction its echo hides: a child row that was just written would vanish here alone.
+    async fn actions(&mut self, table: &Table) -> Result<(), Error> {
+        let keys = format!(
+            "SELECT string_agg(conname || ' of ' || conrelid::regclass, ', ' ORDER BY conname) FROM pg_constraint \
+             WHERE confrelid = {} AND contype = 'f' AND (confdeltype IN ('c', 'n', 'd') OR confupdtype IN ('c', 'n', 'd'))",
+            table.oid
+        );
+        let keys = self.value(&keys).await?;
+        if !keys.is_empty() {
+            let problem = format!(
+                "foreign keys with an action refer to it ({keys}), and an action that fires for what is written here goes unseen"
+            );
+            let cure = format!(
+                "GRANT SET ON PARAMETER session_replication_role TO {}; (PostgreSQL 15 and later) and leave session_replication_role as it \
+                 is by default, or drop the action",
+                identifier(&self.user)
+            );
+            self.find(Some(&table.name), problem, cure);
         }
         Ok(())
     }

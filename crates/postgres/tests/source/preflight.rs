@@ -2,9 +2,10 @@
 
 use crate::support::Fixture;
 use anyhow::Result;
-use sync_worker_core::database::{Database, Role, TableAt};
+use sync_worker_core::database::{Database, Role, Scope, TableAt};
 use sync_worker_core::error::ErrorClass;
 use sync_worker_core::secret::Secret;
+use sync_worker_postgres::config::SessionReplicationRole;
 use sync_worker_postgres::{Config, Postgres};
 
 #[tokio::test]
@@ -66,6 +67,28 @@ async fn a_user_without_privileges_is_told_which() -> Result<()> {
     assert_eq!(wrong.class(), ErrorClass::Fatal, "{wrong}");
     assert!(wrong.to_string().contains("28P01") && !wrong.to_string().contains("hunter2"), "{wrong}");
     fixture.execute(&format!("DROP OWNED BY {user}; DROP ROLE {user}")).await
+}
+
+/// Two-way: what an action changes in our transaction nobody would see.
+#[tokio::test]
+async fn actions_that_would_fire_unseen_are_refused() -> Result<()> {
+    let tables = "CREATE TABLE parent (id int PRIMARY KEY); \
+                  CREATE TABLE child (id int PRIMARY KEY, parent int CONSTRAINT family REFERENCES parent ON DELETE CASCADE)";
+    let fixture = Fixture::new(tables, &["parent", "child"]).await?;
+    for (role, two_way, refused) in [
+        (SessionReplicationRole::Origin, true, true),
+        (SessionReplicationRole::Origin, false, false),
+        (SessionReplicationRole::Replica, true, false),
+    ] {
+        let mut config = Config::new(fixture.database.url.clone());
+        config.session_replication_role = role;
+        let scope = Scope { two_way, ..fixture.scope.clone() };
+        let found = Postgres::new("crm".into(), config)?.inspect(&scope, Role::Target).await.unwrap();
+        let told =
+            found.findings.iter().any(|finding| finding.problem.contains("family of public.child") && !finding.advice);
+        assert_eq!(told, refused, "{role:?} {two_way}: {:?}", found.findings);
+    }
+    Ok(())
 }
 
 #[tokio::test]
