@@ -3,15 +3,20 @@
 
 use crate::Worker;
 use crate::error::Problem;
-use crate::wire::{self, Conflict, ConflictId, ConflictList, Conflicts, Count, Decide, Version};
+use crate::wire::{
+    self, Changed, Conflict, ConflictId, ConflictList, Conflicts, Count, Decide, Replayed, Version, WhatIf,
+};
 use axum::Json;
 use axum::extract::{Query, State};
+use std::collections::BTreeMap;
 use sync_worker_core::ledger::{Contender, Recorded, Wanted};
-use sync_worker_core::name::TableName;
+use sync_worker_core::name::{DatabaseName, TableName};
+use sync_worker_core::rules::{OnDelete, Strategy};
 use sync_worker_core::schema::Schema;
 use sync_worker_core::value::Damaged;
 use sync_worker_engine::envelope;
 use sync_worker_engine::pipeline::Choice;
+use sync_worker_engine::what_if::{Instead, Would};
 
 const LISTED: usize = 100;
 const MOST_LISTED: usize = 10_000;
@@ -46,6 +51,59 @@ pub async fn decide(State(worker): State<Worker>, Json(asked): Json<Decide>) -> 
     Ok(Json(Count { count: 1 }))
 }
 
+pub async fn what_if(State(worker): State<Worker>, Query(which): Query<WhatIf>) -> Result<Json<Replayed>, Problem> {
+    let instead = instead(&which)?;
+    let limit = which.limit.unwrap_or(LISTED).min(MOST_LISTED);
+    let table = which.table.as_deref().map(TableName::new);
+    let replayed = worker.pipeline(&which.pipeline)?.what_if(table, &instead, limit).await?;
+    Ok(Json(Replayed {
+        looked_at: replayed.looked_at,
+        would_change: replayed.would_change,
+        unknown: replayed.unknown,
+        changed: replayed.changed.iter().map(changed).collect::<Result<_, _>>()?,
+    }))
+}
+
+fn instead(which: &WhatIf) -> Result<Instead, Problem> {
+    let strategy = which.strategy.as_deref();
+    let strategy = strategy.map(|text| word("strategy", text, Strategy::ALL, Strategy::as_str)).transpose()?;
+    let on_delete = which.on_delete.as_deref();
+    let on_delete = on_delete.map(|text| word("on_delete", text, OnDelete::ALL, OnDelete::as_str)).transpose()?;
+    let priorities = which.priority.as_deref().map(priorities).transpose()?.unwrap_or_default();
+    if strategy.is_none() && on_delete.is_none() && priorities.is_empty() {
+        return Err(Problem::bad_request("a strategy, on_delete or a priority is asked for, and none was given"));
+    }
+    Ok(Instead { strategy, on_delete, priorities })
+}
+
+fn word<T: Copy, const N: usize>(
+    name: &str,
+    text: &str,
+    all: [T; N],
+    as_str: fn(T) -> &'static str,
+) -> Result<T, Problem> {
+    let known = || Problem::bad_request(format!("{name} takes {}, not {text:?}", all.map(as_str).join(", ")));
+    all.into_iter().find(|one| as_str(*one) == text).ok_or_else(known)
+}
+
+fn priorities(text: &str) -> Result<BTreeMap<DatabaseName, i64>, Problem> {
+    let mut priorities = BTreeMap::new();
+    for part in text.split(',') {
+        let unfit = || Problem::bad_request(format!("{part:?} is no priority: write crm=10 for that of member crm"));
+        let (member, priority) = part.split_once('=').ok_or_else(unfit)?;
+        let priority: i64 = priority.parse().map_err(|_| unfit())?;
+        if priorities.insert(DatabaseName::new(member), priority).is_some() {
+            return Err(Problem::bad_request(format!("there are two priorities of member {member}")));
+        }
+    }
+    Ok(priorities)
+}
+
+fn changed((recorded, would): &(Recorded, Would)) -> Result<Changed, Problem> {
+    let conflict = conflict(recorded)?;
+    Ok(Changed { conflict, loser_wins: would.loser_wins, strategy: would.by.to_owned(), open: would.open })
+}
+
 fn conflict(recorded: &Recorded) -> Result<Conflict, Problem> {
     let Recorded { id, conflict, decided } = recorded;
     let damaged = |damaged: Damaged| Problem::failed(damaged.to_string());
@@ -76,4 +134,42 @@ fn version(schema: &Schema, contender: &Contender) -> Result<Version, Damaged> {
         commit_time: envelope::instant(contender.commit_time),
         row: contender.row.as_ref().map(|row| envelope::row(schema, row)).transpose()?,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn asked(strategy: Option<&str>, on_delete: Option<&str>, priority: Option<&str>) -> Result<Instead, Problem> {
+        let text = |text: Option<&str>| text.map(str::to_owned);
+        let (strategy, on_delete, priority) = (text(strategy), text(on_delete), text(priority));
+        instead(&WhatIf { strategy, on_delete, priority, ..WhatIf::default() })
+    }
+
+    #[test]
+    fn other_rules_are_the_words_of_the_configuration() {
+        for strategy in Strategy::ALL {
+            assert_eq!(asked(Some(strategy.as_str()), None, None).unwrap().strategy, Some(strategy));
+        }
+        for on_delete in OnDelete::ALL {
+            assert_eq!(asked(None, Some(on_delete.as_str()), None).unwrap().on_delete, Some(on_delete));
+        }
+        let priorities = asked(None, None, Some("crm=10,shop=-5")).unwrap().priorities;
+        assert_eq!(priorities, BTreeMap::from([("crm".into(), 10), ("shop".into(), -5)]));
+    }
+
+    #[test]
+    fn what_no_rule_is_is_refused_by_name() {
+        for (strategy, on_delete, priority, part) in [
+            (None, None, None, "none was given"),
+            (Some("merge"), None, None, "strategy takes timestamp, first_write, priority, reject, manual, not"),
+            (None, Some("wins"), None, "on_delete takes delete_wins, update_wins, by_strategy, not"),
+            (None, None, Some("crm"), "is no priority"),
+            (None, None, Some("crm=high"), "is no priority"),
+            (None, None, Some("crm=1,crm=2"), "there are two priorities of member crm"),
+        ] {
+            let refused = asked(strategy, on_delete, priority).unwrap_err();
+            assert!(format!("{refused:?}").contains(part), "{refused:?}");
+        }
+    }
 }

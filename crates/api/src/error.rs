@@ -35,7 +35,7 @@ impl Problem {
 impl From<Refusal> for Problem {
     fn from(refusal: Refusal) -> Self {
         let status = match refusal {
-            Refusal::NoTarget { .. } => StatusCode::NOT_FOUND,
+            Refusal::NoTarget { .. } | Refusal::NoMember { .. } => StatusCode::NOT_FOUND,
             Refusal::NotRunning { .. } => StatusCode::CONFLICT,
             Refusal::Failed(_) => StatusCode::INTERNAL_SERVER_ERROR,
         };

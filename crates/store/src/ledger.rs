@@ -70,7 +70,7 @@ impl Ledger for SqliteStore {
 
 const COLUMNS: &str = "id, pipeline, bus_partition, bus_offset, table_name, row_key, column_name, kind, strategy, \
                        winner_by, winner_merged, winner_time, winner_row, loser_by, loser_merged, loser_time, loser_row, \
-                       member, schema, time, open, decided_by, decided_at, checksum";
+                       member, schema, time, open, decided_by, decided_at, incumbent_won, checksum";
 
 /// A row of the table, borrowed from a conflict or from SQLite.
 struct Stored<'a> {
@@ -90,6 +90,7 @@ struct Stored<'a> {
     time: i64,
     open: bool,
     decided: Option<(&'a str, i64)>,
+    incumbent_won: Option<bool>,
 }
 
 #[derive(Clone, Copy)]
@@ -140,7 +141,9 @@ impl<'a> Stored<'a> {
         let loser = self.loser.iter().fold(winner, |checksum, loser| loser.checksum(checksum));
         let rest = loser.optional(self.member.map(str::as_bytes)).number(self.schema).number(self.time);
         let rest = rest.number(self.open.into()).optional(self.decided.map(|(by, _)| by.as_bytes()));
-        rest.optional_number(self.decided.map(|(_, at)| at))
+        let rest = rest.optional_number(self.decided.map(|(_, at)| at));
+        // Rows from before there was one stay valid.
+        self.incumbent_won.into_iter().fold(rest, |checksum, won| checksum.number(won.into()))
     }
 
     fn of(row: &'a rusqlite::Row<'_>) -> Result<Self, Fault> {
@@ -163,8 +166,9 @@ impl<'a> Stored<'a> {
             time: row.get(19)?,
             open: row.get(20)?,
             decided: text_or_null(21)?.zip(row.get(22)?),
+            incumbent_won: row.get(23)?,
         };
-        stored.checksum().verify("conflict", row.get(23)?)?;
+        stored.checksum().verify("conflict", row.get(24)?)?;
         Ok(stored)
     }
 
@@ -180,6 +184,7 @@ impl<'a> Stored<'a> {
             strategy: self.strategy.to_owned(),
             winner: self.winner.contender(),
             loser: self.loser.map(|loser| loser.contender()),
+            incumbent_won: self.incumbent_won,
             at: self.member.map(DatabaseName::new),
             schema: schemas.read(connection, self.schema)?,
             time: self.time,
@@ -208,11 +213,12 @@ fn record(session: &Session, id: i64, conflict: &Conflict) -> Result<bool, Fault
         time: conflict.time,
         open: conflict.open,
         decided: None,
+        incumbent_won: conflict.incumbent_won,
     };
     let mut statement = session.connection.prepare_cached(&format!(
         "INSERT INTO conflict ({COLUMNS})
          VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20, ?21, NULL,
-                 NULL, ?22)
+                 NULL, ?22, ?23)
          ON CONFLICT (pipeline, bus_partition, bus_offset, table_name, row_key, column_name, kind) DO NOTHING"
     ))?;
     let inserted = statement.execute(params![
@@ -237,6 +243,7 @@ fn record(session: &Session, id: i64, conflict: &Conflict) -> Result<bool, Fault
         stored.schema,
         stored.time,
         stored.open,
+        stored.incumbent_won,
         stored.checksum().finish(),
     ])?;
     Ok(inserted > 0)

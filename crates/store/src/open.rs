@@ -9,8 +9,11 @@ use std::path::Path;
 use sync_worker_core::name::InstallationId;
 
 /// Format `n` is reached by the first `n` of these.
-const MIGRATIONS: [&str; 2] =
-    [include_str!("../../../migrations/store/0001.sql"), include_str!("../../../migrations/store/0002.sql")];
+const MIGRATIONS: [&str; 3] = [
+    include_str!("../../../migrations/store/0001.sql"),
+    include_str!("../../../migrations/store/0002.sql"),
+    include_str!("../../../migrations/store/0003.sql"),
+];
 
 /// No row is in a schema of these.
 const UNUSED: &str =

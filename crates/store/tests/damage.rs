@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use sync_worker_core::change::{Change, Op};
 use sync_worker_core::error::{Classified, ErrorClass};
+use sync_worker_core::ledger::{Conflict, Contender, Ledger, Wanted};
 use sync_worker_core::name::{DatabaseName, PipelineName, TableName};
 use sync_worker_core::position::{Checkpoint, Epoch};
 use sync_worker_core::record::{Offset, Partition};
@@ -274,6 +275,62 @@ async fn a_store_of_the_first_format_is_brought_up_to_date() {
     let store = SqliteStore::open(folder.path()).unwrap();
     let waiting = store.list(&target, true, usize::MAX).await.unwrap();
     assert_eq!(waiting.iter().map(|one| (one.offset, one.over.clone())).collect::<Vec<_>>(), [(Offset(7), None)]);
+}
+
+/// Its entries do not say which version was there first, and stay as they are.
+#[tokio::test]
+async fn a_store_of_the_second_format_is_brought_up_to_date() {
+    let folder = tempfile::tempdir().unwrap();
+    let pipeline = PipelineName::new("customers");
+    let column = Column {
+        name: "id".to_owned(),
+        kind: ColumnType::Int { bits: 64, unsigned: false },
+        type_name: "bigint".to_owned(),
+        nullable: false,
+        generated: false,
+    };
+    let schema = Arc::new(Schema::new(TableName::new("customer"), Engine::Postgres, vec![column], vec![0]));
+    let mut builder = RowBuilder::default();
+    builder.push(Cell::Present(Value::Int(1)));
+    let row = builder.finish();
+    let contender = |by: &str, row| Contender { by: Some(DatabaseName::new(by)), merged: false, commit_time: 1, row };
+    let conflict = |offset, incumbent_won| Conflict {
+        pipeline: pipeline.clone(),
+        partition: Partition(0),
+        offset: Offset(offset),
+        table: TableName::new("customer"),
+        key: schema.key_of(&row).unwrap(),
+        column: None,
+        kind: "update_deleted".to_owned(),
+        strategy: "manual".to_owned(),
+        winner: contender("crm", Some(row.clone())),
+        loser: Some(contender("shop", None)),
+        incumbent_won,
+        at: None,
+        schema: schema.clone(),
+        time: 2,
+        open: true,
+    };
+    let store = SqliteStore::open(folder.path()).unwrap();
+    assert_eq!(store.record(vec![conflict(7, None)]).await.unwrap(), 1);
+    drop(store);
+    let connection = rusqlite::Connection::open(file(&folder)).unwrap();
+    let back = "ALTER TABLE conflict DROP COLUMN incumbent_won; PRAGMA user_version = 2";
+    connection.execute_batch(back).unwrap();
+    drop(connection);
+    let store = SqliteStore::open(folder.path()).unwrap();
+    assert_eq!(store.record(vec![conflict(7, Some(true)), conflict(8, Some(false))]).await.unwrap(), 1);
+    let told = || {
+        let (store, pipeline) = (&store, &pipeline);
+        async move {
+            let found = store.conflicts(pipeline, &Wanted { limit: usize::MAX, ..Wanted::default() }).await.unwrap();
+            found.iter().map(|one| (one.conflict.open, one.conflict.incumbent_won)).collect::<Vec<_>>()
+        }
+    };
+    assert_eq!(told().await, [(true, Some(false)), (true, None)]);
+    let (table, key) = (TableName::new("customer"), schema.key_of(&row).unwrap());
+    assert_eq!(store.close(&pipeline, &table, &key, "person", 3).await.unwrap(), 2);
+    assert_eq!(told().await, [(false, Some(false)), (false, None)]);
 }
 
 #[test]

@@ -204,15 +204,21 @@ async fn ledger<F: Fixture>(fixture: F) -> F {
     assert_eq!(store.record(vec![]).await.unwrap(), 0);
     let given = [
         conflict(1, 10),
-        Conflict { open: false, loser: None, at: Some(DatabaseName::new("shop")), ..conflict(1, 11) },
-        Conflict { column: Some("\"name\"".to_owned()), ..conflict(1, 10) },
+        Conflict {
+            open: false,
+            loser: None,
+            incumbent_won: None,
+            at: Some(DatabaseName::new("shop")),
+            ..conflict(1, 11)
+        },
+        Conflict { column: Some("\"name\"".to_owned()), incumbent_won: Some(false), ..conflict(1, 10) },
         Conflict { winner: Contender { by: None, merged: true, commit_time: -1, row: None }, ..conflict(2, 12) },
         Conflict { table: TableName::new("address"), open: false, ..conflict(2, 12) },
         Conflict { kind: "drift".to_owned(), partition: Partition(3), open: false, ..conflict(2, 12) },
     ];
     assert_eq!(store.record(given[..2].to_vec()).await.unwrap(), 2);
     // What is there already stays as it is.
-    let again = Conflict { strategy: "manual".to_owned(), ..conflict(1, 10) };
+    let again = Conflict { strategy: "manual".to_owned(), incumbent_won: None, ..conflict(1, 10) };
     assert_eq!(store.record([&[again][..], &given[1..]].concat()).await.unwrap(), 4);
     assert_eq!(store.record(given.to_vec()).await.unwrap(), 0);
     let elsewhere = Conflict { pipeline: PipelineName::new("orders"), ..conflict(1, 10) };
@@ -265,7 +271,7 @@ fn same(one: &Conflict, other: &Conflict) {
     assert_eq!(place(one), place(other));
     let how = |of: &Conflict| (of.column.clone(), of.kind.clone(), of.strategy.clone(), of.at.clone());
     assert_eq!(how(one), how(other));
-    assert_eq!((&one.winner, &one.loser), (&other.winner, &other.loser));
+    assert_eq!((&one.winner, &one.loser, one.incumbent_won), (&other.winner, &other.loser, other.incumbent_won));
     assert_eq!((one.time, one.open), (other.time, other.open));
     assert!(*one.schema == *other.schema);
 }
@@ -360,6 +366,7 @@ fn conflict(number: i64, offset: u64) -> Conflict {
         strategy: "timestamp".to_owned(),
         winner: contender("crm", 200, "won"),
         loser: Some(contender("shop", 100, "lost")),
+        incumbent_won: Some(true),
         at: None,
         schema: schema(),
         time: 300,
