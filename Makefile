@@ -17,7 +17,7 @@ STAMP := $(TOOLS)/nextest-$(NEXTEST)-deny-$(DENY)
 
 # Cargo profile of the tests.
 PROFILE ?= dev
-# More arguments for nextest, such as a filter: make test ONLY='-E test(marker)'
+# Which tests, as nextest's filter: make test ONLY='test(marker)'
 ONLY ?=
 
 # `make kill-test CYCLES=50 SEED=7` becomes `--cycles 50 --seed 7`; KEEP and LONG become bare flags.
@@ -36,7 +36,7 @@ test: $(STAMP) ## all tests, over real PostgreSQL and MySQL servers, and a real 
 	cargo test --workspace --doc
 	cargo build --workspace --bins --profile $(PROFILE)
 	cargo nextest run --workspace --cargo-profile $(PROFILE) --no-run
-	$(SERVERS) run -- cargo nextest run --workspace --cargo-profile $(PROFILE) $(ONLY)
+	$(SERVERS) run -- cargo nextest run --workspace --cargo-profile $(PROFILE) $(if $(ONLY),-E '$(ONLY)')
 
 lint: $(STAMP) ## formatting, clippy, licences and sources of dependencies
 	cargo fmt --all --check

@@ -9,8 +9,10 @@
 //! GET  /sync/dead-letters      versions that a target has not taken
 //! POST /sync/dead-letters/retry, /sync/dead-letters/drop
 //! GET  /sync/conflicts, /sync/conflicts/show    the ledger of a two-way pipeline
+//! GET  /sync/conflicts/what-if which outcomes on record would be others by other rules
 //! POST /sync/conflicts/decide  a person's choice
-//! POST /sync/repair            put rows on the bus again as the source has them
+//! POST /sync/repair            put rows on the bus again as the source has them, or a member that is named
+//! POST /sync/resume            take a paused table's changes again
 //! ```
 //!
 //! It listens where the configuration says, by default on this machine alone, and has no authentication of its own yet.
@@ -68,8 +70,10 @@ pub fn router(worker: Worker) -> Router {
         .route("/sync/dead-letters/drop", post(letters::give_up))
         .route("/sync/conflicts", get(conflicts::list))
         .route("/sync/conflicts/show", get(conflicts::show))
+        .route("/sync/conflicts/what-if", get(conflicts::what_if))
         .route("/sync/conflicts/decide", post(conflicts::decide))
         .route("/sync/repair", post(repair::repair).layer(DefaultBodyLimit::max(LARGEST_REPAIR)))
+        .route("/sync/resume", post(repair::resume))
         .with_state(worker)
 }
 

@@ -2,11 +2,11 @@
 
 use crate::Worker;
 use crate::error::Problem;
-use crate::wire::{Count, Repair, from_hex};
+use crate::wire::{Count, Repair, Resume, from_hex};
 use axum::Json;
 use axum::extract::State;
 use bytes::Bytes;
-use sync_worker_core::name::TableName;
+use sync_worker_core::name::{DatabaseName, TableName};
 use sync_worker_core::row::Key;
 
 pub async fn repair(State(worker): State<Worker>, Json(asked): Json<Repair>) -> Result<Json<Count>, Problem> {
@@ -20,5 +20,12 @@ pub async fn repair(State(worker): State<Worker>, Json(asked): Json<Repair>) -> 
         let bytes = from_hex(text).ok_or_else(|| Problem::bad_request("a key is not hexadecimal"))?;
         keys.push(Key::from_bytes(Bytes::from(bytes)));
     }
-    Ok(Json(Count { count: pipeline.repair(table, keys).await? }))
+    let from = asked.from.map(|name| DatabaseName::new(&name));
+    Ok(Json(Count { count: pipeline.repair(from, table, keys).await? }))
+}
+
+/// A paused table goes on.
+pub async fn resume(State(worker): State<Worker>, Json(asked): Json<Resume>) -> Result<Json<Count>, Problem> {
+    worker.pipeline(&asked.pipeline)?.resume(TableName::new(&asked.table)).await?;
+    Ok(Json(Count { count: 1 }))
 }

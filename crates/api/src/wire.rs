@@ -93,6 +93,48 @@ pub struct Conflict {
     pub decided_at: Option<String>,
 }
 
+/// Other rules for the whole ledger of a pipeline. At least one is given; what is not given is as configured.
+#[derive(Debug, Default, Serialize, Deserialize)]
+pub struct WhatIf {
+    pub pipeline: String,
+    #[serde(default)]
+    pub table: Option<String>,
+    /// For tables that are merged, in place of `contested`.
+    #[serde(default)]
+    pub strategy: Option<String>,
+    #[serde(default)]
+    pub on_delete: Option<String>,
+    /// Of members, as in `crm=10,shop=5`.
+    #[serde(default)]
+    pub priority: Option<String>,
+    /// How many changes are listed; all are counted.
+    #[serde(default)]
+    pub limit: Option<usize>,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Replayed {
+    /// Entries with two versions.
+    pub looked_at: u64,
+    pub would_change: u64,
+    /// Entries that do not say enough.
+    pub unknown: u64,
+    /// The newest first.
+    pub changed: Vec<Changed>,
+}
+
+/// An entry with another outcome.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Changed {
+    pub conflict: Conflict,
+    /// False where the winner is the same, and a person would be waited for.
+    pub loser_wins: bool,
+    /// What would decide.
+    pub strategy: String,
+    /// It would wait for a person.
+    pub open: bool,
+}
+
 /// A version that took part in a conflict.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct Version {
@@ -125,9 +167,18 @@ pub enum Choice {
 #[derive(Debug, Serialize, Deserialize)]
 pub struct Repair {
     pub pipeline: String,
+    /// The member whose rows go to all others; None: the source of a one-way pipeline.
+    #[serde(default)]
+    pub from: Option<String>,
     pub table: String,
-    /// Keys in the source's canonical bytes, as hexadecimal digits.
+    /// Keys in that member's canonical bytes, as hexadecimal digits.
     pub keys: Vec<String>,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Resume {
+    pub pipeline: String,
+    pub table: String,
 }
 
 #[derive(Debug, Serialize, Deserialize)]

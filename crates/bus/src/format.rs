@@ -16,7 +16,7 @@ use sync_worker_core::encoding::{
     decode_schema, decode_two_way, encode_schema, encode_two_way, put_bytes, put_text, take_byte, take_bytes, take_text,
 };
 use sync_worker_core::guard::Image;
-use sync_worker_core::name::DatabaseName;
+use sync_worker_core::name::{DatabaseName, TableName};
 use sync_worker_core::position::{Lsn, MongodbPosition, MysqlPosition, Position, PostgresPosition};
 use sync_worker_core::record::{Body, Decision, Record};
 use sync_worker_core::row::Row;
@@ -45,6 +45,7 @@ const BODY_TWO_WAY: u8 = 3 << 5;
 const MARKER: u8 = 0;
 const CONFIGURATION: u8 = 1;
 const DECISION: u8 = 2;
+const RESUME: u8 = 3;
 
 const OPS: [Op; 5] = [Op::Create, Op::Read, Op::Update, Op::Delete, Op::Truncate];
 const OP: u8 = 0b111;
@@ -57,7 +58,7 @@ pub fn encode(record: &Record, out: &mut BytesMut) {
         Body::Change(_) => BODY_CHANGE,
         Body::Schema(_) => BODY_SCHEMA,
         Body::Commit => BODY_COMMIT,
-        Body::Marker(_) | Body::Configuration(_) | Body::Decision(_) => BODY_TWO_WAY,
+        Body::Marker(_) | Body::Configuration(_) | Body::Decision(_) | Body::Resume(_) => BODY_TWO_WAY,
     };
     let previous = match record.previous {
         None => PREVIOUS_NONE,
@@ -94,6 +95,10 @@ pub fn encode(record: &Record, out: &mut BytesMut) {
             out.put_u8(DECISION);
             put_bytes(out, &decision.seen.to_bytes());
             put_change(out, &decision.change);
+        }
+        Body::Resume(table) => {
+            out.put_u8(RESUME);
+            out.put_slice(table.as_str().as_bytes());
         }
     }
 }
@@ -231,6 +236,10 @@ impl Decoder {
             DECISION => {
                 let seen = Image::from_bytes(take_bytes(&mut rest)?)?;
                 Body::Decision(Decision { change: self.change(bytes, rest, schemas)?, seen })
+            }
+            RESUME => {
+                let table = std::str::from_utf8(rest).map_err(|_| Damaged("a table's name that is no text"))?;
+                Body::Resume(TableName::new(table))
             }
             _ => return Err(Damaged("unknown kind of record").into()),
         })

@@ -149,6 +149,7 @@ fn two_way() -> Vec<(&'static str, Record)> {
         ("marker-of-a-take-over", marker(Echo::default(), "000012:4711+0", "000011:1048576+3")),
         ("configuration", nobody(Body::Configuration(Arc::new(configuration)))),
         ("decision-row", decision(Op::Create, None, Some(&full), Image::Absent)),
+        ("resume", nobody(Body::Resume("customer".into()))),
         ("decision-delete", decision(Op::Delete, Some(&full), None, Image::Row([9; 16]))),
     ]
 }

@@ -19,6 +19,9 @@ pub enum Image {
 }
 
 impl Image {
+    /// Of a row that was there and has no logical form, or is not known in full: no row has it.
+    pub const UNKNOWN: Self = Image::Row([u8::MAX; 16]);
+
     pub fn of(row: Option<&Row>) -> Self {
         row.map_or(Image::Absent, |row| {
             let bytes = row.as_bytes();

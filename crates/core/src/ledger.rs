@@ -23,6 +23,13 @@ pub struct Contender {
     pub row: Option<Row>,
 }
 
+/// The kind of an entry about a row that the other members have no place for: its winner is in its member's own columns,
+/// and a person can only close it.
+pub const UNFIT: &str = "constraint";
+
+/// The kind of an entry about members that undo each other's writes: the key stands still until a person decides.
+pub const FLIP_FLOP: &str = "flip_flop";
+
 /// One entry of the ledger. (pipeline, partition, offset, table, key, column, kind) names it: what was recorded before is
 /// not recorded again.
 #[derive(Clone, Debug)]
@@ -33,16 +40,19 @@ pub struct Conflict {
     pub offset: Offset,
     pub table: TableName,
     pub key: Key,
-    /// The contested column of a merged row.
+    /// The contested column of a merged row; the one that has no place at others.
     pub column: Option<String>,
     /// `update_origin_differs`, `drift`: PostgreSQL 18's names and what they lack.
     pub kind: String,
     /// What decided: a strategy's name, or `on_delete`.
     pub strategy: String,
     pub winner: Contender,
-    /// None for a drifted row: only its member has it.
+    /// None for a drifted row, which only its member has, and for one that has no place at others.
     pub loser: Option<Contender>,
-    /// The member that held a drifted row.
+    /// Whether the winner was held already when the loser came. None where there is no loser, and for entries from
+    /// before this was recorded.
+    pub incumbent_won: Option<bool>,
+    /// The member that held such a row.
     pub at: Option<DatabaseName>,
     /// The logical table as it was then.
     pub schema: Arc<Schema>,

@@ -169,6 +169,38 @@ impl Normalizer {
     }
 }
 
+impl Normalizer {
+    /// The key that the row has among the logical ones, whatever its other columns hold.
+    pub fn key(&self, row: &Row, builder: &mut RowBuilder, scratch: &mut String) -> Result<Key, Unfit> {
+        let logical = &self.schema;
+        let mut add = |at: usize, cell: Cell<'_>, conversion: &Conversion| match logical.key.contains(&at) {
+            true => put(cell, conversion, &logical.columns[at].name, builder, scratch),
+            false => {
+                builder.push(Cell::Unchanged);
+                Ok(())
+            }
+        };
+        match &self.way {
+            Way::Same => return Ok(logical.key_of(row)?),
+            Way::Columns(columns) => {
+                let cells = row.cells().collect::<Result<Vec<_>, _>>()?;
+                for (at, (place, conversion)) in columns.iter().enumerate() {
+                    let cell = *cells.get(*place).ok_or(Damaged("the row has fewer columns than its schema"))?;
+                    add(at, cell, conversion)?;
+                }
+            }
+            Way::Fields(fields) => {
+                let mut room = fields.room.lock().unwrap_or_else(PoisonError::into_inner);
+                let flat = fields.projection.row(row, &mut room)?;
+                for (at, (cell, conversion)) in flat.cells().zip(&fields.conversions).enumerate() {
+                    add(at, cell?, conversion)?;
+                }
+            }
+        }
+        Ok(logical.key_of(&builder.finish())?)
+    }
+}
+
 impl fmt::Debug for Normalizer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Normalizer(to {:?})", self.schema)
@@ -296,6 +328,15 @@ mod tests {
         assert_eq!(cells(&document(&|_| {}).unwrap()), "[Present(Int(7)), Present(Null)]");
         let refused = document(&|out| out.text("v", "five").unwrap());
         assert!(matches!(refused, Err(Unfit::Refused(column, _)) if column == "v"));
+        let mut writer = Writer::default();
+        writer.put(kind::INT32, "_id", &7i32.to_le_bytes()).unwrap();
+        writer.text("v", "five").unwrap();
+        let mut builder = RowBuilder::default();
+        builder.push(Cell::Present(Value::Int(7)));
+        builder.push(Cell::Present(Value::Document(&writer.finish().unwrap())));
+        let row = builder.finish();
+        let key = normalizer.key(&row, &mut builder, &mut String::new()).unwrap();
+        assert_eq!(key.cells().next().unwrap().unwrap(), Cell::Present(Value::Int(7)));
         let rest = DocumentMapping { other_fields: OtherFields::Column("v".to_owned()), ..ignore };
         assert!(Normalizer::of_documents(table, rest).is_err());
     }

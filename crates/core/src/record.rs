@@ -3,7 +3,7 @@
 use crate::change::Change;
 use crate::echo::Echo;
 use crate::guard::Image;
-use crate::name::DatabaseName;
+use crate::name::{DatabaseName, TableName};
 use crate::position::{Lsn, Position, PostgresPosition};
 use crate::rules::TwoWay;
 use crate::schema::Schema;
@@ -63,6 +63,8 @@ pub enum Body {
     Configuration(Arc<TwoWay>),
     /// A person's choice about a key that has a conflict on record. Of no member, and with no position.
     Decision(Decision),
+    /// A person's word that a table goes on which the appliers have paused. Of no member, and with no position.
+    Resume(TableName),
 }
 
 /// A version of nobody's, which takes effect only where the state that the person saw still stands.
@@ -82,7 +84,7 @@ impl Record {
     }
 
     pub fn is_of_nobody(&self) -> bool {
-        matches!(self.body, Body::Configuration(_) | Body::Decision(_))
+        matches!(self.body, Body::Configuration(_) | Body::Decision(_) | Body::Resume(_))
     }
 }
 

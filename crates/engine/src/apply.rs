@@ -19,14 +19,14 @@ use crate::resolve::applier::{Checkpoints, TwoWayParts};
 use crate::resolve::stage::Stage;
 use crate::retry::{ParkingLot, RetryPolicy};
 use crate::sequence::Sequence;
-use crate::status::{Entry, State};
+use crate::status::{Entry, PausedTable, State};
 use std::sync::Arc;
 use std::time::Duration;
 use sync_worker_core::bus::{Ahead, Bus, Subscription};
 use sync_worker_core::change::Op;
 use sync_worker_core::database::{Database, Scope};
 use sync_worker_core::error::{Error, Result};
-use sync_worker_core::ledger::ResolverCheckpoint;
+use sync_worker_core::ledger::{FLIP_FLOP, ResolverCheckpoint, UNFIT};
 use sync_worker_core::name::DatabaseName;
 use sync_worker_core::record::{Delivered, Offset};
 use sync_worker_core::sink::{Applied, Marker, Progress, Sink, Write, WriteBatch};
@@ -142,9 +142,9 @@ impl Apply {
         {
             tokio::select! {
                 () = self.shutdown.cancelled() => return Ok(()),
-                proved = prove(sink.as_mut(), self.bus.identity(), &self.id, two_way.echoes.clone()) => progress = proved?,
+                proved = prove(sink.as_mut(), self.bus.identity(), &self.id, two_way.echoes.clone(), &mut held.asked) => progress = proved?,
             }
-            (held.epoch, held.proved) = (Some(progress.marker.epoch), true);
+            *held = Held { epoch: Some(progress.marker.epoch), asked: 0, proved: true, ..*held };
         }
         let Resuming { ahead: Ahead { subscription, durability }, sequence, resolving } =
             self.resume(&progress.marker).await?;
@@ -260,10 +260,17 @@ struct Resuming {
 
 /// Shows that what is written to the target comes back as an echo and not as changes (invariant 4): the take-over is such
 /// a write. It is made again now and then, since a capture that has just begun has not seen the first.
-async fn prove(sink: &mut dyn Sink, log: &str, id: &TargetId, mut echoes: watch::Receiver<u64>) -> Result<Progress> {
+async fn prove(
+    sink: &mut dyn Sink,
+    log: &str,
+    id: &TargetId,
+    mut echoes: watch::Receiver<u64>,
+    asked: &mut u64,
+) -> Result<Progress> {
     let before = *echoes.borrow_and_update();
     let until = Instant::now() + PROOF;
     loop {
+        *asked += 1;
         let progress = timed("the target", PATIENCE, sink.take_over(log)).await?;
         let seen = tokio::time::timeout(PROOF_AGAIN, echoes.wait_for(|echoes| *echoes > before)).await;
         match seen {
@@ -407,6 +414,22 @@ impl Session {
         let Some(resolving) = &mut self.resolving else { return Ok(()) };
         let Some(stage) = self.assembler.stage() else { return Ok(()) };
         apply.metrics.under_way.set(i64::try_from(stage.entries()).unwrap_or(i64::MAX));
+        if stage.pauses_changed() {
+            let paused = stage.paused().iter().map(|(table, paused)| PausedTable {
+                table: table.to_string(),
+                offset: paused.offset.0,
+                reason: paused.reason.clone(),
+            });
+            let paused: Vec<PausedTable> = paused.collect();
+            for PausedTable { table, offset, reason } in &paused {
+                tracing::error!(pipeline = %apply.id.pipeline, database = %apply.id.database, table, offset, reason, "the table is paused; mend it, then `sync-worker resume`");
+            }
+            apply.metrics.paused.set(i64::try_from(paused.len()).unwrap_or(i64::MAX));
+            apply.status.update(|status| status.paused = paused);
+        }
+        for (table, reason) in stage.take_unfit() {
+            tracing::warn!(pipeline = %apply.id.pipeline, database = %apply.id.database, %table, reason, "a row has no place at the other members; it is on record");
+        }
         for decided in stage.take_decided() {
             // Nobody may have asked in this life.
             drop(resolving.parts.decided.send(decided));
@@ -418,7 +441,11 @@ impl Session {
                 self.lot.flushed(last.offset).await?;
             }
             for conflict in &conflicts {
-                if let Some(at) = &conflict.at {
+                if conflict.kind == FLIP_FLOP {
+                    let (table, offset) = (&conflict.table, conflict.offset.0);
+                    tracing::error!(pipeline = %apply.id.pipeline, database = %apply.id.database, %table, offset, "members undo each other's writes of a row; its key stands still until `sync-worker conflicts decide`");
+                }
+                if let Some(at) = conflict.at.as_ref().filter(|_| conflict.kind != UNFIT) {
                     let (table, offset) = (&conflict.table, conflict.offset.0);
                     tracing::warn!(pipeline = %apply.id.pipeline, database = %apply.id.database, %table, %at, offset, kind = conflict.kind, "a row is none that its member's stream explains; it is on record and corrected");
                 }

@@ -7,8 +7,9 @@ use serde_json::{Map, Value as Json};
 use std::time::Duration;
 use sync_worker_core::change::{Change, Op};
 use sync_worker_core::guard::Image;
-use sync_worker_core::ledger::{Conflict, Recorded};
+use sync_worker_core::ledger::{Conflict, Recorded, UNFIT};
 use sync_worker_core::logical::key_only;
+use sync_worker_core::name::DatabaseName;
 use sync_worker_core::record::{Body, Decision, Offset, Record};
 use sync_worker_core::row::{Row, RowBuilder};
 use sync_worker_core::types::ColumnType;
@@ -35,6 +36,9 @@ impl Pipeline {
         let failed = |text: String| Refusal::Failed(text);
         let found = self.conflict(id).await?.ok_or_else(|| failed(format!("there is no conflict {id}")))?;
         let Recorded { conflict, .. } = found;
+        if conflict.kind == UNFIT {
+            return self.close_unfit(&conflict, &choice).await;
+        }
         let row = row_of(&conflict, &choice).map_err(failed)?;
         if let Some(row) = &row {
             let same = conflict.schema.key_of(row).is_ok_and(|key| key == conflict.key);
@@ -76,6 +80,23 @@ impl Pipeline {
             Ok(None) | Err(_) => Err(failed(format!(
                 "no applier has come to the decision within {} s; it is on the log and takes effect if the row is still as it was",
                 PATIENCE.as_secs()
+            ))),
+        }
+    }
+}
+
+impl Pipeline {
+    /// Nothing can be written about such an entry: it is closed where the row may stay as it is.
+    async fn close_unfit(&self, conflict: &Conflict, choice: &Choice) -> Result<(), Refusal> {
+        let at = conflict.at.as_ref().map_or("its member", DatabaseName::as_str);
+        match choice {
+            Choice::Winner => {
+                let (table, key) = (&conflict.table, &conflict.key);
+                let closed = self.ledger.close(&self.plan.name, table, key, "person", now_micros()).await;
+                closed.map(drop).map_err(|error| Refusal::Failed(error.to_string()))
+            }
+            Choice::Loser | Choice::Row(_) => Err(Refusal::Failed(format!(
+                "the row has no place at the other members: write one that fits at {at}, or close the entry with --winner"
             ))),
         }
     }

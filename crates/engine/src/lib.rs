@@ -50,4 +50,5 @@ pub mod status;
 pub mod two_way;
 pub mod verify;
 pub mod version;
+pub mod what_if;
 pub mod window;

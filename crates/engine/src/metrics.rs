@@ -20,6 +20,7 @@ pub const BUS_RECORDS_BEHIND: &str = "sync_worker_bus_records_behind";
 pub const ECHOED_ROWS: &str = "sync_worker_echoed_rows_total";
 pub const CONFLICTS: &str = "sync_worker_conflicts_total";
 pub const DIFFERING_ROWS: &str = "sync_worker_differing_rows_total";
+pub const PAUSED_TABLES: &str = "sync_worker_paused_tables";
 pub const KEYS_UNDER_WAY: &str = "sync_worker_keys_under_way";
 pub const TASK_STATE: &str = "sync_worker_task_state";
 pub const ERRORS: &str = "sync_worker_errors_total";
@@ -39,6 +40,7 @@ pub struct Metrics {
     conflicts: IntCounterVec,
     differing: IntCounterVec,
     under_way: IntGaugeVec,
+    paused: IntGaugeVec,
     applied: IntCounterVec,
     transactions: IntCounterVec,
     batches: IntCounterVec,
@@ -77,6 +79,7 @@ pub struct ApplyMetrics {
     pub behind: IntGauge,
     pub differing: IntCounter,
     pub under_way: IntGauge,
+    pub paused: IntGauge,
     conflicts: IntCounterVec,
     retries: IntCounterVec,
     labels: [String; 2],
@@ -129,6 +132,7 @@ impl Metrics {
                 &of_database,
             )?,
             under_way: gauge(KEYS_UNDER_WAY, "Keys of which a version is under way to some member.", &of_database)?,
+            paused: gauge(PAUSED_TABLES, "Tables of which nothing is taken until a person says so.", &of_database)?,
             snapshot_rows: counter(SNAPSHOT_ROWS, "Snapshot rows published on the bus.", &of_database)?,
             applied: counter(APPLIED_CHANGES, "Changes taken over by a target.", &of_database)?,
             transactions: counter(APPLIED_TRANSACTIONS, "Source transactions taken over by a target.", &of_database)?,
@@ -171,6 +175,7 @@ impl Metrics {
             behind: self.behind.with_label_values(&labels),
             differing: self.differing.with_label_values(&labels),
             under_way: self.under_way.with_label_values(&labels),
+            paused: self.paused.with_label_values(&labels),
             conflicts: self.conflicts.clone(),
             retries: self.retries.clone(),
             labels: labels.map(str::to_owned),

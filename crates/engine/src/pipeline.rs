@@ -4,6 +4,7 @@ use crate::apply::Apply;
 use crate::assemble::BatchLimits;
 use crate::breaker::Breaker;
 use crate::capture::{self, Capture, PARTITION};
+use crate::clock::now_micros;
 pub use crate::decide::Choice;
 use crate::decide::Decided;
 use crate::letters;
@@ -24,7 +25,7 @@ use sync_worker_core::document::mapping::DocumentMapping;
 use sync_worker_core::error::Result;
 use sync_worker_core::ledger::{Ledger, Recorded, ResolverStore, Wanted};
 use sync_worker_core::name::{DatabaseName, InstallationId, PipelineName, TableName};
-use sync_worker_core::record::Offset;
+use sync_worker_core::record::{Body, Offset, Record};
 use sync_worker_core::row::Key;
 use sync_worker_core::rules::{Merge, OnDelete, Strategy, TwoWayMember};
 use sync_worker_core::store::{CaptureId, Deferred, RetryQueue, Store, TargetId};
@@ -171,6 +172,8 @@ pub struct Pipeline {
 pub enum Refusal {
     #[error("pipeline {pipeline} has no target {database}")]
     NoTarget { pipeline: PipelineName, database: DatabaseName },
+    #[error("pipeline {pipeline} has no member {member}")]
+    NoMember { pipeline: PipelineName, member: DatabaseName },
     #[error("{task} of pipeline {0} is not running: see `sync-worker status`", .pipeline)]
     NotRunning { pipeline: PipelineName, task: &'static str },
     #[error("{0}")]
@@ -254,18 +257,35 @@ impl Pipeline {
         Ok(Self { plan, bus, queue, ledger, decided, captures, appliers })
     }
 
-    /// Reads keys at the source and puts them on the bus as they are. Returns once they are durable there.
-    pub async fn repair(&self, table: TableName, keys: Vec<Key>) -> Result<u64, Refusal> {
-        if self.plan.two_way.is_some() {
-            let text = "which of two rows that differ is right, no member knows in a two-way pipeline; write the right one at any of them";
-            return Err(Refusal::Failed(text.to_owned()));
-        }
+    /// Reads keys at the source, or at a member that is named, and puts them on the bus as they are. Returns once they are
+    /// durable there. A two-way pipeline wants it named: no member knows which of two rows that differ is right.
+    pub async fn repair(&self, from: Option<DatabaseName>, table: TableName, keys: Vec<Key>) -> Result<u64, Refusal> {
+        let from = match from {
+            Some(from) => from,
+            None if self.plan.two_way.is_none() => self.plan.from.clone(),
+            None => {
+                let text = "which of two rows that differ is right, no member knows in a two-way pipeline; name the one to copy from";
+                return Err(Refusal::Failed(text.to_owned()));
+            }
+        };
         let (reply, outcome) = oneshot::channel();
         let command = capture::Command::Repair { table, keys, reply };
         let gone = || Refusal::NotRunning { pipeline: self.plan.name.clone(), task: "capture" };
-        let capture = self.captures.get(&self.plan.from).ok_or_else(gone)?;
+        let capture = self.captures.get(&from).ok_or_else(gone)?;
         capture.send(command).await.map_err(|_| gone())?;
         outcome.await.map_err(|_| gone())?.map_err(Refusal::Failed)
+    }
+
+    /// Has every applier of a two-way pipeline take the table's changes again, from here on. What came meanwhile is not made
+    /// up for: a repair does that.
+    pub async fn resume(&self, table: TableName) -> Result<(), Refusal> {
+        let failed = |text: String| Refusal::Failed(text);
+        if self.plan.two_way.is_none() || !self.plan.tables.iter().any(|one| one.name == table) {
+            return Err(failed(format!("{} is no two-way pipeline with a table {table}", self.plan.name)));
+        }
+        let record = Record::of_nobody(now_micros(), Body::Resume(table));
+        let receipt = self.bus.publish(PARTITION, vec![record]).await.map_err(|error| failed(error.to_string()))?;
+        receipt.await.map(drop).map_err(|error| failed(error.to_string()))
     }
 
     /// The versions that a target has not taken: `dead` ones, or those that still wait for a retry.

@@ -81,11 +81,22 @@ pub struct TaskStatus {
     pub behind: u64,
     /// Apply: keys whose newest version the target has not taken.
     pub parked: u64,
+    /// Apply, two-way: tables of which nothing is taken until a person says so.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub paused: Vec<PausedTable>,
     /// Changes since the start of this worker.
     pub changes: u64,
     /// Milliseconds from source commit to target commit of the batch applied last.
     pub lag_ms: Option<f64>,
     pub snapshot: Option<SnapshotStatus>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PausedTable {
+    pub table: String,
+    /// The first record that was not taken.
+    pub offset: u64,
+    pub reason: String,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -132,6 +143,7 @@ impl Board {
             offset: None,
             behind: 0,
             parked: 0,
+            paused: Vec::new(),
             changes: 0,
             lag_ms: None,
             snapshot: None,

@@ -183,13 +183,15 @@ pub fn same(one: &Record, other: &Record) -> bool {
         (Body::Decision(one), Body::Decision(other)) => {
             one.seen == other.seen && same_change(&one.change, &other.change)
         }
+        (Body::Resume(one), Body::Resume(other)) => one == other,
         (
             Body::Change(_)
             | Body::Schema(_)
             | Body::Commit
             | Body::Marker(_)
             | Body::Configuration(_)
-            | Body::Decision(_),
+            | Body::Decision(_)
+            | Body::Resume(_),
             _,
         ) => false,
     };

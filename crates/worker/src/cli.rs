@@ -4,6 +4,7 @@ use crate::config::Purpose;
 use clap::{Args, Parser, Subcommand};
 use serde_json::{Map, Value};
 use std::path::PathBuf;
+use sync_worker_core::rules::{OnDelete, Strategy};
 
 /// Keeps tables of PostgreSQL and MySQL databases in sync from their own change logs.
 ///
@@ -35,6 +36,9 @@ pub enum Command {
         /// Have the running worker send again what differs, then compare once more.
         #[arg(long)]
         repair: bool,
+        /// Compare this member with all others; a repair of a two-way pipeline copies its rows.
+        #[arg(long, value_name = "DATABASE")]
+        from: Option<String>,
         /// How long a difference may take to go away by itself before it counts.
         #[arg(long, value_name = "SECONDS", default_value_t = 30)]
         patience: u64,
@@ -52,6 +56,13 @@ pub enum Command {
     },
     /// Print the DDL that the targets still lack.
     Schema,
+    /// Take the changes of a paused table of a two-way pipeline again, from here on.
+    Resume {
+        #[arg(value_name = "PIPELINE")]
+        pipeline: String,
+        #[arg(value_name = "TABLE")]
+        table: String,
+    },
     /// Show and decide about the rows that a target has refused.
     DeadLetters {
         #[command(subcommand)]
@@ -135,6 +146,17 @@ pub enum ConflictAction {
         #[command(flatten)]
         choice: Choice,
     },
+    /// Tell which outcomes on record would be others by other rules; changes nothing.
+    WhatIf {
+        /// Only of this pipeline.
+        #[arg(long, value_name = "PIPELINE")]
+        pipeline: Option<String>,
+        /// Only of this table.
+        #[arg(long, value_name = "TABLE")]
+        table: Option<String>,
+        #[command(flatten)]
+        rules: OtherRules,
+    },
 }
 
 // The version that is to stand there. Not a doc comment: it would become the text of the command.
@@ -152,6 +174,28 @@ pub struct Choice {
     pub row: Option<Map<String, Value>>,
 }
 
+// What is asked in place of the configuration. Not a doc comment either.
+#[derive(Args, Debug, PartialEq, Eq)]
+#[group(required = true, multiple = true)]
+pub struct OtherRules {
+    /// In place of each table's strategy; for tables that are merged, in place of `contested`.
+    #[arg(long, value_name = "STRATEGY", value_parser = Strategy::ALL.map(Strategy::as_str))]
+    pub strategy: Option<String>,
+    /// In place of each table's `on_delete`.
+    #[arg(long, value_name = "RULE", value_parser = OnDelete::ALL.map(OnDelete::as_str))]
+    pub on_delete: Option<String>,
+    /// In place of a member's priority; may stand several times.
+    #[arg(long, value_name = "MEMBER=NUMBER", value_parser = priority_of)]
+    pub priority: Vec<String>,
+}
+
+fn priority_of(text: &str) -> Result<String, String> {
+    match text.split_once('=') {
+        Some((member, number)) if !member.is_empty() && number.parse::<i64>().is_ok() => Ok(text.to_owned()),
+        Some(_) | None => Err("not a member and a whole number, as in crm=10".to_owned()),
+    }
+}
+
 fn object(text: &str) -> Result<Map<String, Value>, String> {
     serde_json::from_str(text).map_err(|error| format!("no JSON object: {error}"))
 }
@@ -161,9 +205,11 @@ impl Command {
     pub fn purpose(&self) -> Purpose {
         match self {
             Command::Run | Command::Check | Command::Verify { .. } | Command::Schema => Purpose::Connect,
-            Command::Status | Command::Tail { .. } | Command::DeadLetters { .. } | Command::Conflicts { .. } => {
-                Purpose::Ask
-            }
+            Command::Status
+            | Command::Tail { .. }
+            | Command::Resume { .. }
+            | Command::DeadLetters { .. }
+            | Command::Conflicts { .. } => Purpose::Ask,
         }
     }
 }
@@ -201,13 +247,20 @@ mod tests {
             let (pipeline, table) = (pipeline.map(str::to_owned), table.map(str::to_owned));
             conflict(Some(ConflictAction::List { pipeline, table, open, limit }))
         };
+        let what_if = |table: Option<&str>, strategy: Option<&str>, on_delete: Option<&str>, priority: &[&str]| {
+            let [table, strategy, on_delete] = [table, strategy, on_delete].map(|text| text.map(str::to_owned));
+            let priority = priority.iter().map(ToString::to_string).collect();
+            let rules = OtherRules { strategy, on_delete, priority };
+            conflict(Some(ConflictAction::WhatIf { pipeline: None, table, rules }))
+        };
         let cases = [
             ("run", Command::Run),
             ("check", Command::Check),
-            ("verify", Command::Verify { pipeline: None, repair: false, patience: 30 }),
+            ("verify", Command::Verify { pipeline: None, repair: false, from: None, patience: 30 }),
+            ("resume p t", Command::Resume { pipeline: "p".into(), table: "t".into() }),
             (
                 "verify p --repair --patience 2",
-                Command::Verify { pipeline: Some("p".into()), repair: true, patience: 2 },
+                Command::Verify { pipeline: Some("p".into()), repair: true, from: None, patience: 2 },
             ),
             ("status", Command::Status),
             ("tail", Command::Tail { pipeline: None, from: None }),
@@ -234,6 +287,11 @@ mod tests {
             ("conflicts decide 7 --winner", decide(true, false, None)),
             ("conflicts decide 7 --loser", decide(false, true, None)),
             ("conflicts decide 7 --row {\"id\":1}", decide(false, false, Some("{\"id\":1}"))),
+            ("conflicts what-if --strategy first_write", what_if(None, Some("first_write"), None, &[])),
+            (
+                "conflicts what-if --table t --on-delete update_wins --priority crm=10 --priority shop=-5",
+                what_if(Some("t"), None, Some("update_wins"), &["crm=10", "shop=-5"]),
+            ),
         ];
         for (line, command) in cases {
             let cli = parse(&format!("sync-worker --config /c.toml {line} --json")).unwrap();
@@ -259,6 +317,12 @@ mod tests {
             "sync-worker conflicts decide 7",
             "sync-worker conflicts decide 7 --winner --loser",
             "sync-worker conflicts decide 7 --row [1]",
+            "sync-worker conflicts what-if",
+            "sync-worker conflicts what-if --table t",
+            "sync-worker conflicts what-if --strategy merge",
+            "sync-worker conflicts what-if --on-delete wins",
+            "sync-worker conflicts what-if --priority crm",
+            "sync-worker conflicts what-if --priority crm=high",
         ] {
             assert_eq!(parse(line).unwrap_err().exit_code(), 2, "{line}");
         }

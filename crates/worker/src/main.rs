@@ -16,7 +16,7 @@ mod wiring;
 use clap::Parser;
 use cli::{Cli, Command, ConflictAction, LetterAction};
 use client::Client;
-use commands::{check, conflicts, dead_letters, run, schema, status, tail, verify};
+use commands::{check, conflicts, dead_letters, resume, run, schema, status, tail, verify};
 use config::Configuration;
 use outcome::Outcome;
 use std::process::ExitCode;
@@ -72,6 +72,7 @@ fn start_logs(command: &Command, config: &Configuration) -> anyhow::Result<()> {
         | Command::Status
         | Command::Tail { .. }
         | Command::Schema
+        | Command::Resume { .. }
         | Command::DeadLetters { .. }
         | Command::Conflicts { .. } => telemetry::start(wanted.as_deref().unwrap_or("error"), Format::Text)?,
     }
@@ -83,6 +84,7 @@ fn start_logs(command: &Command, config: &Configuration) -> anyhow::Result<()> {
             | Command::Status
             | Command::Tail { .. }
             | Command::Schema
+            | Command::Resume { .. }
             | Command::DeadLetters { .. }
             | Command::Conflicts { .. } => {}
         }
@@ -95,14 +97,15 @@ async fn command(cli: Cli, config: Configuration) -> anyhow::Result<Outcome> {
     match cli.command {
         Command::Run => run::run(config).await,
         Command::Check => check::check(&config, json).await,
-        Command::Verify { pipeline, repair, patience } => {
+        Command::Verify { pipeline, repair, from, patience } => {
             verify::verify(
                 &config,
-                &verify::Options { pipeline, repair, patience: Duration::from_secs(patience), json },
+                &verify::Options { pipeline, repair, from, patience: Duration::from_secs(patience), json },
             )
             .await
         }
         Command::Schema => schema::schema(&config, json).await,
+        Command::Resume { pipeline, table } => resume::resume(&config, pipeline, table, json).await,
         Command::Status => status::status(&Client::new(config.http)?, json).await,
         Command::Tail { pipeline, from } => tail::tail(&config, pipeline, from).await,
         Command::DeadLetters { action } => match action {
@@ -124,6 +127,9 @@ async fn command(cli: Cli, config: Configuration) -> anyhow::Result<Outcome> {
             }
             Some(ConflictAction::Decide { id, pipeline, choice }) => {
                 conflicts::decide(&config, id, pipeline.as_deref(), choice.into(), json).await
+            }
+            Some(ConflictAction::WhatIf { pipeline, table, rules }) => {
+                conflicts::what_if(&config, pipeline.as_deref(), table, rules, json).await
             }
         },
     }

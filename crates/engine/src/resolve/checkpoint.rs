@@ -1,12 +1,13 @@
 //! The state of a stage as bytes: what a resolver that was stopped goes on from.
 
+use super::flips::{Flips, Last};
 use super::rules::Rules;
-use super::stage::{Configured, Stage, resolver_rules};
+use super::stage::{Configured, Paused, Stage, resolver_rules};
 use super::version::{Entry, Images, Member, Origin, RowKey, UnderWay, Version, VersionId};
 use super::{Limits, Resolver};
 use crate::sequence::Sequence;
 use bytes::{BufMut, Bytes, BytesMut};
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
 use sync_worker_core::encoding::{decode_two_way, encode_two_way, ended, put_bytes, take_byte, take_bytes, take_text};
 use sync_worker_core::guard::{Expected, Image};
@@ -16,7 +17,10 @@ use sync_worker_core::row::{Key, Row};
 use sync_worker_core::rules::TwoWay;
 use sync_worker_core::value::{Damaged, put_varint, take_varint};
 
-const FORMAT: u8 = 1;
+const FORMAT: u8 = 2;
+
+/// Without paused tables, and keys that go back and forth.
+const FORMAT_1: u8 = 1;
 
 /// The stage and the positions taken of each origin; None before the first configuration.
 pub fn encode(stage: &Stage, sequence: &Sequence) -> Option<Bytes> {
@@ -32,6 +36,19 @@ pub fn encode(stage: &Stage, sequence: &Sequence) -> Option<Bytes> {
         put_bytes(&mut out, origin.as_str().as_bytes());
         put_bytes(&mut out, position.to_string().as_bytes());
     }
+    put_varint(&mut out, configured.paused.len() as u64);
+    for (table, paused) in &configured.paused {
+        put_bytes(&mut out, table.as_str().as_bytes());
+        put_varint(&mut out, paused.offset.0);
+        put_bytes(&mut out, paused.reason.as_bytes());
+    }
+    let watched: Vec<&Last> = configured.flips.all().collect();
+    put_varint(&mut out, watched.len() as u64);
+    for last in watched {
+        put_last(&mut out, last);
+    }
+    put_varint(&mut out, configured.stopped.len() as u64);
+    configured.stopped.iter().for_each(|key| put_key(&mut out, key));
     put_resolver(&mut out, &configured.resolver);
     Some(out.freeze())
 }
@@ -39,7 +56,8 @@ pub fn encode(stage: &Stage, sequence: &Sequence) -> Option<Bytes> {
 /// Puts a state into a stage that has none. Returns the positions taken.
 pub fn decode(mut bytes: &[u8], stage: &mut Stage) -> Result<Sequence, Damaged> {
     let bytes = &mut bytes;
-    if take_byte(bytes)? != FORMAT {
+    let format = take_byte(bytes)?;
+    if ![FORMAT, FORMAT_1].contains(&format) {
         return Err(Damaged("a resolver's state of another format"));
     }
     let rules = Arc::new(decode_two_way(take_bytes(bytes)?)?);
@@ -49,16 +67,31 @@ pub fn decode(mut bytes: &[u8], stage: &mut Stage) -> Result<Sequence, Damaged> 
         let position = take_text(bytes)?.parse().map_err(|_| Damaged("a strange position"))?;
         sequence.resume_at(origin, position);
     }
+    let (mut paused, mut flips, mut stopped) = (BTreeMap::new(), Flips::default(), BTreeSet::new());
+    if format != FORMAT_1 {
+        for _ in 0..take_varint(bytes)? {
+            let table = TableName::new(take_text(bytes)?);
+            let offset = Offset(take_varint(bytes)?);
+            paused.insert(table, Paused { offset, reason: take_text(bytes)?.to_owned() });
+        }
+        for _ in 0..take_varint(bytes)? {
+            flips.put(take_last(bytes)?);
+        }
+        for _ in 0..take_varint(bytes)? {
+            stopped.insert(take_key(bytes)?);
+        }
+    }
     let resolver = take_resolver(bytes, rules.members.len(), resolver_rules(&rules))?;
     ended(bytes)?;
-    stage.configured = Some(Configured::with(rules, &stage.target, resolver));
+    let configured = stage.configured.insert(Configured::with(rules, &stage.target, resolver));
+    (configured.paused, configured.flips, configured.stopped) = (paused, flips, stopped);
     Ok(sequence)
 }
 
 /// The configuration that a state was made under.
 pub fn rules(mut bytes: &[u8]) -> Result<TwoWay, Damaged> {
     match take_byte(&mut bytes)? {
-        FORMAT => decode_two_way(take_bytes(&mut bytes)?),
+        FORMAT | FORMAT_1 => decode_two_way(take_bytes(&mut bytes)?),
         _ => Err(Damaged("a resolver's state of another format")),
     }
 }
@@ -179,14 +212,37 @@ fn take_version(bytes: &mut &[u8]) -> Result<Version, Damaged> {
         member => Origin::Member(Member(member)),
     };
     let by = Some(take_byte(bytes)?).filter(|member| *member != u8::MAX).map(Member);
-    let (time, rest) = bytes.split_first_chunk::<8>().ok_or(Damaged("ends early"))?;
-    *bytes = rest;
+    let commit_time = i64::from_le_bytes(take_array(bytes)?);
     let row = match flags & 4 {
         0 => None,
         _ => Some(Row::from_bytes(Bytes::copy_from_slice(take_bytes(bytes)?))),
     };
     let image = Image::of(row.as_ref());
-    Ok(Version { id, key, origin, by, commit_time: i64::from_le_bytes(*time), row, image, read: flags & 2 != 0 })
+    Ok(Version { id, key, origin, by, commit_time, row, image, read: flags & 2 != 0 })
+}
+
+fn put_last(out: &mut BytesMut, last: &Last) {
+    out.put_u64_le(last.key);
+    out.put_u8(last.by.0);
+    put_bytes(out, &last.from.to_bytes());
+    put_bytes(out, &last.to.to_bytes());
+    put_varint(out, u64::from(last.undone));
+    out.put_i64_le(last.since);
+}
+
+fn take_last(bytes: &mut &[u8]) -> Result<Last, Damaged> {
+    let key = u64::from_le_bytes(take_array(bytes)?);
+    let by = Member(take_byte(bytes)?);
+    let from = Image::from_bytes(take_bytes(bytes)?)?;
+    let to = Image::from_bytes(take_bytes(bytes)?)?;
+    let undone = u32::try_from(take_varint(bytes)?).map_err(|_| Damaged("an impossible count"))?;
+    Ok(Last { key, by, from, to, undone, since: i64::from_le_bytes(take_array(bytes)?) })
+}
+
+fn take_array(bytes: &mut &[u8]) -> Result<[u8; 8], Damaged> {
+    let (array, rest) = bytes.split_first_chunk::<8>().ok_or(Damaged("ends early"))?;
+    *bytes = rest;
+    Ok(*array)
 }
 
 fn put_key(out: &mut BytesMut, key: &RowKey) {

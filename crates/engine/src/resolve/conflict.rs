@@ -2,6 +2,7 @@
 
 use super::version::{Event, Member, Version};
 use std::sync::Arc;
+use sync_worker_core::ledger::FLIP_FLOP;
 use sync_worker_core::record::Offset;
 
 /// PostgreSQL 18's names of conflicts, and what they lack.
@@ -19,7 +20,9 @@ pub enum Kind {
     DeleteMissing,
     /// A member holds a row that its own stream has never shown.
     Drift,
-    /// The same, where so much was under way that the row may be one of ours.
+    /// Two members undo each other's writes.
+    FlipFlop,
+    /// The same as drift, where so much was under way that the row may be one of ours.
     Late,
 }
 
@@ -42,6 +45,7 @@ impl Kind {
             Kind::UpdateDeleted => "update_deleted",
             Kind::DeleteOriginDiffers => "delete_origin_differs",
             Kind::DeleteMissing => "delete_missing",
+            Kind::FlipFlop => FLIP_FLOP,
             Kind::Drift => "drift",
             Kind::Late => "late",
         }
@@ -57,6 +61,8 @@ pub struct Conflict {
     pub winner: Arc<Version>,
     /// None where no version lost: a drifted row, whose image only the member has.
     pub loser: Option<Arc<Version>>,
+    /// Whether the winner was the version that was held. None where no version lost.
+    pub incumbent_won: Option<bool>,
     /// Where a single column of a merged row was contested.
     pub column: Option<usize>,
     /// The member that holds a drifted row.

@@ -9,6 +9,9 @@
 pub mod applier;
 pub mod checkpoint;
 pub mod conflict;
+pub mod entry;
+pub mod flips;
+pub mod intake;
 pub mod rules;
 pub mod stage;
 pub mod version;
@@ -210,16 +213,17 @@ impl Resolver {
             return self.accept_over(at, &event.version, origin, over_held, out);
         }
         let Some(rules) = self.rules.get(&event.version.key.table) else { return };
-        let winner = rules.winner(&held, &event.version);
+        let won = rules.winner(&held, &event.version);
         let conflict = |winner: &Arc<Version>, loser: &Arc<Version>| Conflict {
             offset: at,
             kind: Kind::of(&held, event),
             winner: winner.clone(),
             loser: Some(loser.clone()),
+            incumbent_won: Some(won == Winner::Held),
             column: None,
             at: None,
         };
-        match winner {
+        match won {
             Winner::Event => {
                 self.hit(Branch::EventWins);
                 self.dispute(&held, conflict(&event.version, &held), out);
@@ -253,9 +257,9 @@ impl Resolver {
             return true;
         }
         self.hit(Branch::Merged);
-        for (column, winner) in merged.contested {
+        for (column, won) in merged.contested {
             self.hit(Branch::Contested);
-            let (winner, loser) = match winner {
+            let (winner, loser) = match won {
                 Winner::Held => (&held, &event.version),
                 Winner::Event => (&event.version, &held),
             };
@@ -264,6 +268,7 @@ impl Resolver {
                 kind: Kind::UpdateOriginDiffers,
                 winner: winner.clone(),
                 loser: Some(loser.clone()),
+                incumbent_won: Some(won == Winner::Held),
                 column: Some(column),
                 at: None,
             };
@@ -352,8 +357,15 @@ impl Resolver {
             let (version, seen) = (entry.version.clone(), Expected::Seen(way.sent));
             let kind = if way.over.cut { Kind::Late } else { Kind::Drift };
             self.hit(Branch::Differs);
-            let conflict =
-                Conflict { offset: at, kind, winner: version.clone(), loser: None, column: None, at: Some(member) };
+            let conflict = Conflict {
+                offset: at,
+                kind,
+                winner: version.clone(),
+                loser: None,
+                incumbent_won: None,
+                column: None,
+                at: Some(member),
+            };
             self.dispute(&version, conflict, out);
             return self.send_again(at, &version, member, Some(seen), out);
         }
@@ -433,6 +445,25 @@ impl Resolver {
         let over = way.over.as_slice().to_vec();
         self.sent[usize::from(member.0)].push_back((at, version.key.clone()));
         out.sends.push(Send { version: version.clone(), to: vec![(member, Expectation::Over(over))] });
+    }
+
+    /// Puts on record that members undo each other's writes, of which the event is one: what is held stands against the
+    /// state before it, which is another member's.
+    pub fn flip_flop(&mut self, at: Offset, event: &Event, other: Member, out: &mut Outcome) {
+        let Event { version, before, before_image } = event;
+        let held = self.entries.get(&version.key).map_or_else(|| version.clone(), |entry| entry.version.clone());
+        let by = Some(other);
+        let other = Version { row: before.clone(), image: *before_image, by, ..(**version).clone() };
+        let conflict = Conflict {
+            offset: at,
+            kind: Kind::FlipFlop,
+            winner: held.clone(),
+            loser: Some(Arc::new(other)),
+            incumbent_won: None,
+            column: None,
+            at: None,
+        };
+        self.dispute(&held, conflict, out);
     }
 
     /// Puts a conflict on record; `held` stands until something else is accepted.

@@ -5,6 +5,7 @@ use std::cmp::Reverse;
 use sync_worker_core::guard::Image;
 use sync_worker_core::record::Offset;
 use sync_worker_core::row::{Row, RowBuilder};
+use sync_worker_core::rules::TwoWayMember;
 pub use sync_worker_core::rules::{OnDelete, Strategy};
 use sync_worker_core::value::{Cell, Damaged, Value};
 
@@ -25,26 +26,63 @@ pub enum Winner {
     Event,
 }
 
+/// What a decision looks at of a version.
+#[derive(Clone, Copy, Debug)]
+pub struct Facts {
+    pub deleted: bool,
+    /// Microseconds since 1970-01-01 UTC by the clock of its origin.
+    pub commit_time: i64,
+    /// Its place as [`rank`] has it.
+    pub rank: usize,
+}
+
+/// Whether it is a delete against a change, about which no strategy is asked.
+pub fn delete_decides(on_delete: OnDelete, one_deleted: bool, other_deleted: bool) -> bool {
+    one_deleted != other_deleted && on_delete != OnDelete::ByStrategy
+}
+
+/// Which of two versions stays.
+pub fn winner(strategy: Strategy, on_delete: OnDelete, held: Facts, event: Facts) -> Winner {
+    let event_if = |wins: bool| if wins { Winner::Event } else { Winner::Held };
+    if delete_decides(on_delete, held.deleted, event.deleted) {
+        return event_if(event.deleted == (on_delete == OnDelete::DeleteWins));
+    }
+    match strategy {
+        Strategy::Timestamp => {
+            event_if((Reverse(event.commit_time), event.rank) < (Reverse(held.commit_time), held.rank))
+        }
+        Strategy::FirstWrite => event_if((event.commit_time, event.rank) < (held.commit_time, held.rank)),
+        Strategy::Priority => event_if(event.rank < held.rank),
+        Strategy::Reject | Strategy::Manual => Winner::Held,
+    }
+}
+
+/// The members, first the one that wins a tie.
+pub fn ranks(members: &[TwoWayMember]) -> Vec<Member> {
+    let mut ranks: Vec<_> = members.iter().enumerate().collect();
+    ranks.sort_by(|(_, one), (_, other)| {
+        (Reverse(one.priority), &one.name).cmp(&(Reverse(other.priority), &other.name))
+    });
+    ranks.iter().filter_map(|(place, _)| u8::try_from(*place).ok()).map(Member).collect()
+}
+
+/// A member's place among all. Behind them for a person's version: it was decided over what was there, and a write that
+/// it did not see is newer.
+pub fn rank<T: PartialEq>(ranks: &[T], by: Option<&T>) -> usize {
+    by.and_then(|by| ranks.iter().position(|member| member == by)).unwrap_or(ranks.len())
+}
+
 impl Rules {
     pub fn winner(&self, held: &Version, event: &Version) -> Winner {
-        let event_if = |wins: bool| if wins { Winner::Event } else { Winner::Held };
-        if held.row.is_none() != event.row.is_none() && self.on_delete != OnDelete::ByStrategy {
-            return event_if(event.row.is_none() == (self.on_delete == OnDelete::DeleteWins));
-        }
-        let (held_rank, event_rank) = (self.rank(held), self.rank(event));
-        match self.strategy {
-            Strategy::Timestamp => {
-                event_if((Reverse(event.commit_time), event_rank) < (Reverse(held.commit_time), held_rank))
-            }
-            Strategy::FirstWrite => event_if((event.commit_time, event_rank) < (held.commit_time, held_rank)),
-            Strategy::Priority => event_if(event_rank < held_rank),
-            Strategy::Reject | Strategy::Manual => Winner::Held,
-        }
+        winner(self.strategy, self.on_delete, self.facts(held), self.facts(event))
     }
 
-    /// Behind all members for a person's version: it was decided over what was there, and a write that it did not see is newer.
+    fn facts(&self, version: &Version) -> Facts {
+        Facts { deleted: version.row.is_none(), commit_time: version.commit_time, rank: self.rank(version) }
+    }
+
     fn rank(&self, version: &Version) -> usize {
-        version.by.and_then(|by| self.ranks.iter().position(|member| *member == by)).unwrap_or(self.ranks.len())
+        rank(&self.ranks, version.by.as_ref())
     }
 
     fn first_of(&self, one: &Version, other: &Version) -> Option<Member> {

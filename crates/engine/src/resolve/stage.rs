@@ -5,28 +5,32 @@
 //!                              +-----> conflicts -> ledger
 //! ```
 
-use super::conflict;
-use super::rules::Rules;
+use super::entry;
+use super::flips::Flips;
+use super::intake::{self, Said, Untaken};
+use super::rules::{Rules, ranks};
 use super::version::{Event, Expectation, Member, Origin, RowKey, Version, VersionId};
 use super::{Decision, Echo, Limits, Outcome, Reason, Resolver};
 use crate::decide::Decided;
 use crate::failure::EngineError;
-use std::cmp::Reverse;
-use std::collections::HashMap;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 use sync_worker_core::change::{Change, Op};
 use sync_worker_core::echo;
 use sync_worker_core::guard::{Expected, Image};
-use sync_worker_core::ledger::{Conflict, Contender};
-use sync_worker_core::logical::{Normalizer, Unfit, key_only};
+use sync_worker_core::ledger::Conflict;
+use sync_worker_core::logical::{Normalizer, key_only};
 use sync_worker_core::name::{DatabaseName, PipelineName, TableName};
 use sync_worker_core::record::{Body, Offset, Partition, Record};
-use sync_worker_core::row::{Key, Row, RowBuilder};
-use sync_worker_core::rules::{OnDelete, TableRules, TwoWay};
+use sync_worker_core::row::{Key, Row};
+use sync_worker_core::rules::{Strategy, TableRules, TwoWay};
 use sync_worker_core::schema::{Schema, SchemaId};
 use sync_worker_core::sink::Write;
 use sync_worker_core::store::Name;
 use sync_worker_core::types::Engine;
+
+/// Keys of a table that may go back and forth before all of it is paused (invariant 9).
+const MOST_STOPPED: usize = 1_000;
 
 /// What a target has to do about a key.
 #[derive(Debug)]
@@ -49,16 +53,28 @@ pub struct Stage {
     decided: Vec<Decided>,
     /// The last record up to which the target's own stream has shown it to be written to.
     pub echoed: Option<Offset>,
-    /// Changes without an effect on the logical row.
-    pub idle: u64,
-    builder: RowBuilder,
-    scratch: String,
+    /// Tables and reasons of rows that have no place at other members, for the log.
+    unfit: Vec<(TableName, String)>,
+    /// Tables have been paused, or go on.
+    pauses_changed: bool,
+    room: intake::Room,
+}
+
+/// Since when nothing of a table is taken, and why. It goes on at a person's word.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Paused {
+    pub offset: Offset,
+    pub reason: String,
 }
 
 /// What a configuration record has brought.
 pub(super) struct Configured {
     pub rules: Arc<TwoWay>,
     pub resolver: Resolver,
+    pub paused: BTreeMap<TableName, Paused>,
+    pub flips: Flips,
+    /// Keys that go back and forth: nothing is taken of them until a person decides.
+    pub stopped: BTreeSet<RowKey>,
     own: Option<Member>,
     normalizers: HashMap<SchemaId, Arc<Normalizer>>,
 }
@@ -71,14 +87,12 @@ impl Configured {
 
     pub fn with(rules: Arc<TwoWay>, target: &DatabaseName, resolver: Resolver) -> Self {
         let own = member(&rules, target);
-        Self { rules, resolver, own, normalizers: HashMap::new() }
+        let (paused, flips, stopped) = (BTreeMap::new(), Flips::default(), BTreeSet::new());
+        Self { rules, resolver, paused, flips, stopped, own, normalizers: HashMap::new() }
     }
 
-    fn table(&self, name: &TableName) -> Result<&TableRules, EngineError> {
-        let found = self.rules.tables.iter().find(|table| table.schema.table == *name);
-        found.ok_or_else(|| {
-            EngineError::Configuration(format!("table {name} is on the log, but not among the pipeline's tables"))
-        })
+    fn table(&self, name: &TableName) -> Option<&TableRules> {
+        self.rules.tables.iter().find(|table| table.schema.table == *name)
     }
 
     fn name(&self, member: Member) -> DatabaseName {
@@ -94,11 +108,7 @@ fn member(rules: &TwoWay, name: &DatabaseName) -> Option<Member> {
 
 /// The rules as the resolver takes them.
 pub(super) fn resolver_rules(two_way: &TwoWay) -> HashMap<TableName, Arc<Rules>> {
-    let mut ranks: Vec<_> = two_way.members.iter().enumerate().collect();
-    ranks.sort_by(|(_, one), (_, other)| {
-        (Reverse(one.priority), &one.name).cmp(&(Reverse(other.priority), &other.name))
-    });
-    let ranks: Vec<Member> = ranks.iter().filter_map(|(place, _)| u8::try_from(*place).ok()).map(Member).collect();
+    let ranks = ranks(&two_way.members);
     let rules = |table: &TableRules| {
         let delta = |columns: &[String]| table.schema.columns.iter().map(|c| columns.contains(&c.name)).collect();
         let merge = table.merge.as_ref().map(|merge| delta(&merge.delta));
@@ -120,9 +130,9 @@ impl Stage {
             conflicts: Vec::new(),
             decided: Vec::new(),
             echoed: None,
-            idle: 0,
-            builder: RowBuilder::default(),
-            scratch: String::new(),
+            unfit: Vec::new(),
+            pauses_changed: true,
+            room: intake::Room::default(),
         }
     }
 
@@ -139,6 +149,21 @@ impl Stage {
         std::mem::take(&mut self.conflicts)
     }
 
+    pub fn take_unfit(&mut self) -> Vec<(TableName, String)> {
+        std::mem::take(&mut self.unfit)
+    }
+
+    /// The tables of which nothing is taken.
+    pub fn paused(&self) -> &BTreeMap<TableName, Paused> {
+        static NONE: BTreeMap<TableName, Paused> = BTreeMap::new();
+        self.configured.as_ref().map_or(&NONE, |configured| &configured.paused)
+    }
+
+    /// Whether they are others than when this was asked last; at first always.
+    pub fn pauses_changed(&mut self) -> bool {
+        std::mem::take(&mut self.pauses_changed)
+    }
+
     pub fn take_decided(&mut self) -> Vec<Decided> {
         std::mem::take(&mut self.decided)
     }
@@ -150,7 +175,12 @@ impl Stage {
         match body {
             Body::Configuration(rules) => return self.configure(&rules),
             Body::Schema(_) | Body::Commit => return Ok(()),
-            Body::Change(change) => self.change(at, &origin, commit_time, change, &mut out)?,
+            Body::Change(change) => self.change(at, &origin, commit_time, &change, &mut out)?,
+            Body::Resume(table) => {
+                let configured = self.configured()?;
+                configured.stopped.retain(|key| key.table != table);
+                self.pauses_changed |= configured.paused.remove(&table).is_some();
+            }
             Body::Marker(echo) => {
                 if origin == self.target {
                     self.echoed = echo.offset.or(self.echoed);
@@ -166,7 +196,13 @@ impl Stage {
                 let key = RowKey { table: decision.change.table().clone(), key };
                 let version = version(at, key, Origin::Person, commit_time, decision.change.after);
                 let decision = Decision { version: Arc::new(version), seen: decision.seen };
-                self.configured()?.resolver.decision(at, &decision, &mut out);
+                if !self.paused().contains_key(&decision.version.key.table) {
+                    let configured = self.configured()?;
+                    configured.resolver.decision(at, &decision, &mut out);
+                    if !out.sends.is_empty() && configured.stopped.remove(&decision.version.key) {
+                        configured.flips.forget(&decision.version.key);
+                    }
+                }
                 self.decided.push((at, !out.sends.is_empty()));
             }
         }
@@ -201,125 +237,126 @@ impl Stage {
         Ok(())
     }
 
+    /// What can't be taken pauses its table (invariant 10): a decision about any row of it could be wrong.
     fn change(
         &mut self,
         at: Offset,
         origin: &DatabaseName,
         commit_time: i64,
-        change: Change,
+        change: &Change,
         out: &mut Outcome,
     ) -> Result<(), EngineError> {
-        if change.op == Op::Truncate {
-            let text = format!(
-                "table {} was truncated at {origin}: a truncate says nothing about rows that others have written meanwhile; \
-                 truncate it at the other members, or put the rows back, and seed the pipeline anew",
-                change.table()
-            );
-            return Err(EngineError::Configuration(text));
+        let member = known(&self.configured()?.rules, origin)?;
+        let table = change.table();
+        if self.paused().contains_key(table) {
+            return Ok(());
         }
-        let normalizer = self.normalizer(&change.schema)?;
-        let place = |unfit| unfit_row(origin, &change.schema, unfit);
-        let (builder, scratch) = (&mut self.builder, &mut self.scratch);
-        let mut logical = |row: &Option<Row>| row.as_ref().map(|row| normalizer.row(row, builder, scratch)).transpose();
-        let (before, after) = (logical(&change.before).map_err(place)?, logical(&change.after).map_err(place)?);
-        let after = match (after, &before) {
-            (Some(after), Some(before)) => Some(after.over(before)?),
-            (after, _) => after,
+        let taken = match self.normalizer(&change.schema) {
+            Ok(normalizer) => self.read(at, member, commit_time, change, &normalizer, out),
+            Err(untaken) => Err(untaken),
         };
-        for row in [&before, &after].into_iter().flatten() {
-            if row.is_partial()? {
-                return Err(EngineError::Configuration(format!(
-                    "table {} at {origin} sends rows without all of their columns, which a two-way pipeline needs: set full row \
-                     images there (REPLICA IDENTITY FULL, binlog_row_image = FULL) and seed the pipeline anew",
-                    change.table()
-                )));
+        match taken {
+            Ok(()) => Ok(()),
+            Err(Untaken::Stop(error)) => Err(error),
+            Err(Untaken::Table(reason)) => {
+                self.configured()?.paused.insert(table.clone(), Paused { offset: at, reason });
+                self.pauses_changed = true;
+                Ok(())
             }
         }
-        let schema = normalizer.schema();
-        let table = change.table().clone();
-        let key =
-            |row: &Row| Ok::<_, EngineError>(RowKey { table: table.clone(), key: schema.key_of(row)?.detached() });
+    }
+
+    fn read(
+        &mut self,
+        at: Offset,
+        member: Member,
+        commit_time: i64,
+        change: &Change,
+        normalizer: &Normalizer,
+        out: &mut Outcome,
+    ) -> Result<(), Untaken> {
+        let table = change.table();
         let configured = self.configured.as_mut().ok_or(EngineError::Stopped("a change before the configuration"))?;
-        let member = known(&configured.rules, origin)?;
-        let resolver = &mut configured.resolver;
-        let mut event = |key: RowKey, before: Option<Row>, after: Option<Row>| {
-            let before_image = Image::of(before.as_ref());
-            let version = version(at, key, Origin::Member(member), commit_time, after);
-            let idle = version.image == before_image;
-            if !idle {
-                resolver.event(at, &Event { version: Arc::new(version), before, before_image }, out);
-            }
-            idle
+        let origin = configured.name(member);
+        let version = |key: Key, row: Option<Row>, read: bool| {
+            let key = RowKey { table: table.clone(), key };
+            Arc::new(Version { read, ..version(at, key, Origin::Member(member), commit_time, row) })
         };
-        match (change.op, before, after) {
-            (Op::Read, _, Some(after)) => {
-                let version = version(at, key(&after)?, Origin::Member(member), commit_time, Some(after));
-                resolver.read(at, &Arc::new(Version { read: true, ..version }), out);
-            }
-            (Op::Update, None, _) => {
-                return Err(EngineError::Configuration(format!(
-                    "table {table} at {origin} sends updates without the row before, which a two-way pipeline needs"
-                )));
-            }
-            (_, Some(before), Some(after)) => {
-                let (old, new) = (key(&before)?, key(&after)?);
-                if old == new {
-                    self.idle += u64::from(event(new, Some(before), Some(after)));
-                } else {
-                    // A changed key is a delete and an insert.
-                    event(old, Some(before), None);
-                    event(new, None, Some(after));
+        let Configured { resolver, flips, stopped, .. } = configured;
+        let mut unfit = None;
+        intake::read(&origin, change, normalizer, &mut self.room, |said| match said {
+            Said::Read { key, row } => resolver.read(at, &version(key, Some(row), true), out),
+            Said::Written { key, before, before_image, after } => {
+                let version = version(key, after, false);
+                // A write that changes none of the shared columns must not win against one that does.
+                if version.image == before_image || stopped.contains(&version.key) {
+                    return;
+                }
+                let undone = flips.saw(&version.key, member, before_image, version.image, commit_time);
+                let event = Event { version, before, before_image };
+                resolver.event(at, &event, out);
+                if let Some(other) = undone {
+                    stopped.insert(event.version.key.clone());
+                    resolver.flip_flop(at, &event, other, out);
                 }
             }
-            (_, Some(before), None) => drop(event(key(&before)?, Some(before), None)),
-            (_, None, Some(after)) => drop(event(key(&after)?, None, Some(after))),
-            (_, None, None) => {}
+            Said::Unfit { column, reason } => unfit = Some((column, reason)),
+        })?;
+        if stopped.len() > MOST_STOPPED && stopped.iter().filter(|key| key.table == *table).count() > MOST_STOPPED {
+            return Err(Untaken::Table(format!(
+                "more than {MOST_STOPPED} of its keys go back and forth between members"
+            )));
+        }
+        if let Some((column, reason)) = unfit {
+            let strategy = configured.table(table).map_or(Strategy::Manual, |rules| rules.strategy);
+            self.unfit.push((table.clone(), format!("column {column}: {reason}")));
+            let entry = entry::unfit(&self.pipeline, self.partition, at, commit_time, origin, change, column, strategy);
+            self.conflicts.extend(entry?);
         }
         Ok(())
     }
 
-    fn normalizer(&mut self, schema: &Schema) -> Result<Arc<Normalizer>, EngineError> {
+    fn normalizer(&mut self, schema: &Schema) -> Result<Arc<Normalizer>, Untaken> {
         let configured = self.configured()?;
         if let Some(normalizer) = configured.normalizers.get(&schema.id) {
             return Ok(normalizer.clone());
         }
-        let rules = configured.table(&schema.table)?;
+        let Some(rules) = configured.table(&schema.table) else {
+            return Err(Untaken::Table("it is on the log, but not among the pipeline's tables".to_owned()));
+        };
         let logical = rules.schema.clone();
         let normalizer = match schema.engine {
             Engine::Mongodb => Normalizer::of_documents(logical, rules.document.clone()),
             Engine::Postgres | Engine::Mysql => Normalizer::new(schema, logical),
         };
-        let normalizer = normalizer.map_err(|(column, refusal)| {
-            EngineError::Configuration(format!("table {} column {column}: {refusal}", schema.table))
-        })?;
+        let normalizer =
+            normalizer.map_err(|(column, refusal)| Untaken::Table(format!("column {column}: {refusal}")))?;
         let normalizer = Arc::new(normalizer);
         configured.normalizers.insert(schema.id, normalizer.clone());
         Ok(normalizer)
     }
 
-    /// Keeps what concerns this target, and all conflicts.
+    /// Keeps what concerns this target, and all conflicts. A table that has left the pipeline since has neither.
     fn outcome(&mut self, at: Offset, commit_time: i64, out: Outcome) -> Result<(), EngineError> {
         let Some(configured) = &self.configured else { return Ok(()) };
         for send in out.sends {
             let Some((_, expectation)) = send.to.into_iter().find(|(member, _)| Some(*member) == configured.own) else {
                 continue;
             };
-            if self.done >= Some(at) {
-                continue;
-            }
             let version = send.version;
+            let Some(rules) = configured.table(&version.key.table).filter(|_| self.done < Some(at)) else { continue };
             match expectation {
                 Expectation::Keep => self.tasks.push(Task::Keep((version.key.table.clone(), version.key.key.clone()))),
                 Expectation::Over(over) => {
-                    let schema = configured.table(&version.key.table)?.schema.clone();
-                    let write = Write { change: change_of(&version, schema)?, offset: at, parked: false, over: None };
-                    self.tasks.push(Task::Write(write, over));
+                    let change = change_of(&version, rules.schema.clone())?;
+                    self.tasks.push(Task::Write(Write { change, offset: at, parked: false, over: None }, over));
                 }
             }
         }
         for conflict in out.conflicts {
-            let entry = ledger_entry(&self.pipeline, self.partition, configured, conflict, commit_time)?;
-            self.conflicts.push(entry);
+            let Some(rules) = configured.table(&conflict.winner.key.table) else { continue };
+            let name = |member| configured.name(member);
+            self.conflicts.push(entry::of(&self.pipeline, self.partition, rules, name, conflict, commit_time));
         }
         Ok(())
     }
@@ -337,16 +374,6 @@ fn version(at: Offset, key: RowKey, origin: Origin, commit_time: i64, row: Optio
 fn known(rules: &TwoWay, origin: &DatabaseName) -> Result<Member, EngineError> {
     member(rules, origin)
         .ok_or_else(|| EngineError::Configuration(format!("{origin} is on the log, but no member of the pipeline")))
-}
-
-fn unfit_row(origin: &DatabaseName, schema: &Schema, unfit: Unfit) -> EngineError {
-    match unfit {
-        Unfit::Damaged(damaged) => EngineError::Damaged(damaged),
-        Unfit::Refused(column, refusal) => EngineError::Configuration(format!(
-            "table {} column {column}: a value of {origin} has no place in the other members' columns: {refusal}",
-            schema.table
-        )),
-    }
 }
 
 /// As a write in the logical columns.
@@ -370,46 +397,4 @@ fn resolver_echo(member: Member, echo: echo::Echo) -> Option<Echo> {
     });
     let unparked = echo.unparked.into_iter().map(|one| (key(one.table, one.key), one.written));
     Some(Echo { member, offset, parked: parked.collect(), unparked: unparked.collect() })
-}
-
-fn ledger_entry(
-    pipeline: &PipelineName,
-    partition: Partition,
-    configured: &Configured,
-    conflict: conflict::Conflict,
-    time: i64,
-) -> Result<Conflict, EngineError> {
-    let key = &conflict.winner.key;
-    let table = configured.table(&key.table)?;
-    let contender = |version: &Version| Contender {
-        by: version.by.map(|member| configured.name(member)),
-        merged: version.origin == Origin::Merge,
-        commit_time: version.commit_time,
-        row: version.row.clone(),
-    };
-    let deletes = conflict.loser.as_ref().is_some_and(|loser| loser.row.is_none() != conflict.winner.row.is_none());
-    let strategy = if deletes && table.on_delete != OnDelete::ByStrategy {
-        table.on_delete.as_str()
-    } else {
-        table.strategy.as_str()
-    };
-    let column = conflict.column.and_then(|at| table.schema.columns.get(at)).map(|column| column.name.clone());
-    Ok(Conflict {
-        pipeline: pipeline.clone(),
-        partition,
-        offset: conflict.offset,
-        table: key.table.clone(),
-        key: key.key.clone(),
-        column,
-        kind: conflict.kind.as_str().to_owned(),
-        strategy: strategy.to_owned(),
-        winner: contender(&conflict.winner),
-        loser: conflict.loser.as_deref().map(contender),
-        at: conflict.at.map(|member| configured.name(member)),
-        schema: table.schema.clone(),
-        time,
-        open: conflict.loser.is_some()
-            && table.strategy == sync_worker_core::rules::Strategy::Manual
-            && strategy == table.strategy.as_str(),
-    })
 }

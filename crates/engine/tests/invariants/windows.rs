@@ -41,7 +41,8 @@ async fn a_row_that_changes_while_its_chunk_is_read_keeps_the_change() {
         | Body::Commit
         | Body::Marker(_)
         | Body::Configuration(_)
-        | Body::Decision(_) => None,
+        | Body::Decision(_)
+        | Body::Resume(_) => None,
     };
     let rows: Vec<_> = world.bus.records().iter().filter_map(read).collect();
     assert_eq!(rows, [key(3)]);
@@ -106,9 +107,12 @@ async fn a_chunk_never_stands_inside_a_transaction() {
         for delivered in world.bus.records() {
             match &delivered.record.body {
                 Body::Change(change) if change.op == Op::Read => assert!(!open, "a chunk row inside a transaction"),
-                Body::Change(_) | Body::Commit | Body::Marker(_) | Body::Configuration(_) | Body::Decision(_) => {
-                    open = !delivered.record.last
-                }
+                Body::Change(_)
+                | Body::Commit
+                | Body::Marker(_)
+                | Body::Configuration(_)
+                | Body::Decision(_)
+                | Body::Resume(_) => open = !delivered.record.last,
                 Body::Schema(_) => {}
             }
         }
@@ -141,7 +145,7 @@ async fn a_repair_puts_rows_and_deletes_on_the_bus_as_they_are() {
         world.source.commit(vec![world.changes.create(id, 1, "a")]);
     }
     world.equal().await;
-    let repaired = life.pipeline.repair("customer".into(), vec![key(1), key(9)]);
+    let repaired = life.pipeline.repair(None, "customer".into(), vec![key(1), key(9)]);
     assert_eq!(within("the repair", repaired).await.unwrap(), 2);
     world.applied().await;
     let written = world.target.written();
@@ -163,7 +167,7 @@ async fn a_source_that_always_has_more_does_not_keep_a_read_waiting() {
     }
     let seen = async {
         let read = world.source.until(|source| (source.reads() > 0).then(|| source.returned()));
-        let repair = life.pipeline.repair("customer".into(), vec![key(1)]);
+        let repair = life.pipeline.repair(None, "customer".into(), vec![key(1)]);
         let (returned, repaired) = futures::join!(read, repair);
         repaired.unwrap();
         returned

@@ -6,7 +6,13 @@ use crate::config::Configuration;
 use crate::outcome::Outcome;
 use crate::output::say;
 use serde_json::json;
-use sync_worker_api::wire::{Choice, Conflict, ConflictId, ConflictList, Conflicts, Count, Decide, Version};
+use sync_worker_api::wire::{
+    Changed, Choice, Conflict, ConflictId, ConflictList, Conflicts, Count, Decide, Replayed, Version, WhatIf,
+};
+use sync_worker_core::ledger::UNFIT;
+
+/// As many as the worker lists.
+const MOST_LISTED: usize = 10_000;
 
 /// Which conflicts are listed of each pipeline: all, unless it says otherwise.
 #[derive(Debug, Default)]
@@ -83,6 +89,59 @@ pub async fn decide(
     Ok(Outcome::Done)
 }
 
+/// Ends well whatever would change.
+pub async fn what_if(
+    config: &Configuration,
+    only: Option<&str>,
+    table: Option<String>,
+    rules: cli::OtherRules,
+    json: bool,
+) -> anyhow::Result<Outcome> {
+    let client = Client::new(config.http)?;
+    let priority = Some(rules.priority.join(",")).filter(|priorities| !priorities.is_empty());
+    // One that is refused is told before anything is printed.
+    let mut answers = Vec::new();
+    for pipeline in pipelines(config, only)? {
+        let asked = WhatIf {
+            pipeline: pipeline.to_owned(),
+            table: table.clone(),
+            strategy: rules.strategy.clone(),
+            on_delete: rules.on_delete.clone(),
+            priority: priority.clone(),
+            limit: Some(MOST_LISTED),
+        };
+        let answer: Replayed = client.get("/sync/conflicts/what-if", &asked).await?;
+        answers.push((pipeline, answer));
+    }
+    if json {
+        let items = answers.iter().map(|(pipeline, answer)| {
+            let Replayed { looked_at, would_change, unknown, changed } = answer;
+            json!({
+                "pipeline": pipeline,
+                "looked_at": looked_at,
+                "would_change": would_change,
+                "unknown": unknown,
+                "changed": changed,
+            })
+        });
+        say!("{}", serde_json::to_string_pretty(&items.collect::<Vec<_>>())?);
+        return Ok(Outcome::Done);
+    }
+    let (mut looked_at, mut would_change, mut unknown) = (0, 0, 0);
+    for (pipeline, answer) in &answers {
+        answer.changed.iter().for_each(|changed| say!("{pipeline} {}", would_be(changed)));
+        let older = answer.would_change.saturating_sub(answer.changed.len() as u64);
+        if older > 0 {
+            say!("{pipeline} has {older} older ones that would change, too");
+        }
+        looked_at += answer.looked_at;
+        would_change += answer.would_change;
+        unknown += answer.unknown;
+    }
+    say!("{looked_at} looked at, {would_change} would change, {unknown} cannot be told");
+    Ok(Outcome::Done)
+}
+
 impl From<cli::Choice> for Choice {
     /// The command line takes exactly one.
     fn from(choice: cli::Choice) -> Self {
@@ -124,18 +183,34 @@ async fn find<'c>(
 
 fn line(conflict: &Conflict) -> String {
     let Conflict { id, table, key, kind, strategy, winner, .. } = conflict;
+    let state = match (&conflict.decided_by, &conflict.decided_at) {
+        _ if conflict.open => ", open".to_owned(),
+        (Some(by), Some(at)) => format!(", closed by {by} at {at}"),
+        _ => String::new(),
+    };
+    if kind == UNFIT {
+        let column = conflict.column.as_deref().unwrap_or_default();
+        return format!("{id} {table} {key} {kind}: column {column} of {} has no place at others{state}", who(winner));
+    }
     let column = conflict.column.as_ref().map(|column| format!(" column {column}")).unwrap_or_default();
     let over = match (&conflict.loser, &conflict.at) {
         (Some(loser), _) => format!(" over {}", who(loser)),
         (None, Some(at)) => format!(" over what {at} held"),
         (None, None) => String::new(),
     };
-    let state = match (&conflict.decided_by, &conflict.decided_at) {
-        _ if conflict.open => ", open".to_owned(),
-        (Some(by), Some(at)) => format!(", closed by {by} at {at}"),
-        _ => String::new(),
-    };
     format!("{id} {table} {key}{column} {kind}: {} by {strategy}{over}{state}", who(winner))
+}
+
+fn would_be(changed: &Changed) -> String {
+    let Changed { conflict, strategy, open, .. } = changed;
+    let would = match &conflict.loser {
+        Some(loser) if changed.loser_wins => {
+            let waits = if *open { " and wait for a person" } else { "" };
+            format!("be {} by {strategy}{waits}", who(loser))
+        }
+        Some(_) | None => "wait for a person".to_owned(),
+    };
+    format!("{}, would {would}", line(conflict))
 }
 
 fn who(version: &Version) -> &str {
@@ -217,6 +292,18 @@ mod tests {
         let expected = "7 customer {\"id\":1} drift: crm by on_delete over what shop held, \
                         closed by a person at 2024-03-01T00:00:00.000000Z";
         assert_eq!(line(&drift), expected);
+    }
+
+    #[test]
+    fn another_outcome_stands_behind_the_one_on_record() {
+        let would = |loser_wins, open| {
+            let strategy = if open { "manual" } else { "priority" }.to_owned();
+            would_be(&Changed { conflict: Conflict { open: false, ..conflict() }, loser_wins, strategy, open })
+        };
+        let on_record = "7 customer {\"id\":1} update_deleted: crm by on_delete over shop";
+        assert_eq!(would(true, false), format!("{on_record}, would be shop by priority"));
+        assert_eq!(would(true, true), format!("{on_record}, would be shop by manual and wait for a person"));
+        assert_eq!(would(false, true), format!("{on_record}, would wait for a person"));
     }
 
     #[test]

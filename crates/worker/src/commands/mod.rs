@@ -3,6 +3,7 @@
 pub mod check;
 pub mod conflicts;
 pub mod dead_letters;
+pub mod resume;
 pub mod run;
 pub mod schema;
 pub mod status;

@@ -4,17 +4,28 @@ use crate::client::Client;
 use crate::outcome::Outcome;
 use crate::output::say;
 use sync_worker_api::wire::Status;
-use sync_worker_engine::status::TaskStatus;
+use sync_worker_engine::status::{PausedTable, TaskStatus};
 
-/// Ends with problems when a task has stopped for good.
+/// Ends with problems when a task has stopped for good, or a table is paused.
 pub async fn status(client: &Client, json: bool) -> anyhow::Result<Outcome> {
     let status: Status = client.get("/sync/status", &()).await?;
     if json {
         say!("{}", serde_json::to_string_pretty(&status)?);
     } else {
-        status.tasks.iter().for_each(|task| say!("{}", line(task)));
+        for task in &status.tasks {
+            say!("{}", line(task));
+            for PausedTable { table, offset, reason } in &task.paused {
+                say!(
+                    "{:<16} {:<8} {:<16} table {table} is paused at offset {offset}: {reason}",
+                    task.pipeline,
+                    "",
+                    task.database
+                );
+            }
+        }
     }
-    Ok(if status.tasks.iter().any(|task| task.state.is_final()) { Outcome::Problems } else { Outcome::Done })
+    let stopped = |task: &TaskStatus| task.state.is_final() || !task.paused.is_empty();
+    Ok(if status.tasks.iter().any(stopped) { Outcome::Problems } else { Outcome::Done })
 }
 
 fn line(task: &TaskStatus) -> String {

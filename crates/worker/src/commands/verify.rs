@@ -11,7 +11,7 @@ use serde_json::json;
 use std::io::IsTerminal;
 use std::time::Duration;
 use sync_worker_api::wire::{Count, Repair, to_hex};
-use sync_worker_core::name::{DatabaseName, PipelineName};
+use sync_worker_core::name::DatabaseName;
 use sync_worker_core::row::Key;
 use sync_worker_engine::envelope;
 use sync_worker_engine::pipeline::Plan;
@@ -28,6 +28,8 @@ pub struct Options {
     /// All pipelines when None.
     pub pipeline: Option<String>,
     pub repair: bool,
+    /// Which member is compared with all others, where it is not the source, the seed or the first.
+    pub from: Option<String>,
     /// For differences that are on their way.
     pub patience: Duration,
     pub json: bool,
@@ -45,6 +47,7 @@ pub async fn verify(config: &Configuration, options: &Options) -> anyhow::Result
     let mut equal = true;
     let mut items = Vec::new();
     for plan in plans.iter().filter(|plan| options.pipeline.as_deref().is_none_or(|name| plan.name.as_str() == name)) {
+        let plan = &compared_from(plan, options)?;
         for target in &plan.to {
             let (Some(here), Some(there)) = (databases.get(&plan.from), databases.get(target)) else { continue };
             let source = Side { database: here.as_ref(), scope: scope_of(config, plan, &plan.from) };
@@ -52,7 +55,7 @@ pub async fn verify(config: &Configuration, options: &Options) -> anyhow::Result
             let mut reports = look(plan, &source, &target_side, options).await?;
             if options.repair && reports.iter().any(|report| !report.differing.is_empty()) {
                 for report in reports.iter().filter(|report| !report.differing.is_empty()) {
-                    let repaired = repair(&client, &plan.name, report).await?;
+                    let repaired = repair(&client, plan, report).await?;
                     eprintln!("{} {}: {repaired} keys put on the bus again", plan.name, report.table);
                 }
                 reports = look(plan, &source, &target_side, options).await?;
@@ -71,6 +74,26 @@ pub async fn verify(config: &Configuration, options: &Options) -> anyhow::Result
         say!("{}", serde_json::to_string_pretty(&items)?);
     }
     Ok(if equal { Outcome::Done } else { Outcome::Problems })
+}
+
+/// The plan as seen from the member that is asked for.
+fn compared_from(plan: &Plan, options: &Options) -> anyhow::Result<Plan> {
+    let mut plan = plan.clone();
+    let name = &plan.name;
+    if let Some(from) = options.from.as_deref().map(DatabaseName::new) {
+        anyhow::ensure!(
+            from == plan.from || plan.two_way.is_some() && plan.to.contains(&from),
+            "{from} is not a database that pipeline {name} can copy from"
+        );
+        let others = std::iter::once(&plan.from).chain(&plan.to).filter(|other| **other != from);
+        (plan.to, plan.from) = (others.cloned().collect(), from);
+    } else if options.repair && plan.two_way.is_some() {
+        anyhow::bail!(
+            "no member knows which of two rows is right in the two-way pipeline {name}: name the one to copy from with --from, or \
+             write the right row at any of them"
+        );
+    }
+    Ok(plan)
 }
 
 async fn look(
@@ -93,11 +116,12 @@ async fn look(
     reports.map_err(|error| anyhow::anyhow!("pipeline {}: {error}", plan.name))
 }
 
-async fn repair(client: &Client, pipeline: &PipelineName, report: &TableReport) -> anyhow::Result<u64> {
+async fn repair(client: &Client, plan: &Plan, report: &TableReport) -> anyhow::Result<u64> {
     let mut count = 0;
     for keys in portions(&report.differing) {
         let keys = keys.iter().map(|key| to_hex(key.as_bytes())).collect();
-        let asked = Repair { pipeline: pipeline.to_string(), table: report.table.to_string(), keys };
+        let (pipeline, table) = (plan.name.to_string(), report.table.to_string());
+        let asked = Repair { pipeline, from: Some(plan.from.to_string()), table, keys };
         count += client.post::<Count>("/sync/repair", &asked).await?.count;
     }
     Ok(count)

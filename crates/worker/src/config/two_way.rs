@@ -15,7 +15,7 @@ pub const FIELDS: [Field; 5] = [
         name: "members",
         takes: "list of names of databases",
         default: "",
-        about: "Two to 16 PostgreSQL and MySQL databases, in place of `from` and `to`. Required.",
+        about: "Two to 16 PostgreSQL, MySQL and MongoDB databases, in place of `from` and `to`. Required.",
     },
     Field {
         name: "seed",

@@ -1,0 +1,87 @@
+//! Entries of the conflict ledger.
+
+use super::conflict;
+use super::intake::Untaken;
+use super::rules::delete_decides;
+use super::version::{Member, Origin, Version};
+use sync_worker_core::change::Change;
+use sync_worker_core::ledger::{Conflict, Contender, UNFIT};
+use sync_worker_core::name::{DatabaseName, PipelineName};
+use sync_worker_core::record::{Offset, Partition};
+use sync_worker_core::rules::{Strategy, TableRules};
+
+/// What the resolver has decided. `time` is the commit time of the deciding record.
+pub fn of(
+    pipeline: &PipelineName,
+    partition: Partition,
+    table: &TableRules,
+    name: impl Fn(Member) -> DatabaseName,
+    conflict: conflict::Conflict,
+    time: i64,
+) -> Conflict {
+    let key = &conflict.winner.key;
+    let contender = |version: &Version| Contender {
+        by: version.by.map(&name),
+        merged: version.origin == Origin::Merge,
+        commit_time: version.commit_time,
+        row: version.row.clone(),
+    };
+    let deletes = conflict
+        .loser
+        .as_ref()
+        .is_some_and(|loser| delete_decides(table.on_delete, conflict.winner.row.is_none(), loser.row.is_none()));
+    let strategy = if deletes { table.on_delete.as_str() } else { table.strategy.as_str() };
+    let column = conflict.column.and_then(|at| table.schema.columns.get(at)).map(|column| column.name.clone());
+    let waits = conflict.loser.is_some() && table.strategy == Strategy::Manual && !deletes;
+    Conflict {
+        pipeline: pipeline.clone(),
+        partition,
+        offset: conflict.offset,
+        table: key.table.clone(),
+        key: key.key.clone(),
+        column,
+        kind: conflict.kind.as_str().to_owned(),
+        strategy: strategy.to_owned(),
+        winner: contender(&conflict.winner),
+        loser: conflict.loser.as_deref().map(contender),
+        incumbent_won: conflict.incumbent_won,
+        at: conflict.at.map(&name),
+        schema: table.schema.clone(),
+        time,
+        open: waits || conflict.kind == conflict::Kind::FlipFlop,
+    }
+}
+
+/// A row that the others have no place for, in its member's own columns. It waits for a person: the others keep what they
+/// have until a row comes that fits.
+#[allow(clippy::too_many_arguments)]
+pub fn unfit(
+    pipeline: &PipelineName,
+    partition: Partition,
+    offset: Offset,
+    time: i64,
+    origin: DatabaseName,
+    change: &Change,
+    column: String,
+    strategy: Strategy,
+) -> Result<Option<Conflict>, Untaken> {
+    let Some(key) = change.key()? else { return Ok(None) };
+    let row = change.after.as_ref().map(|row| row.detached());
+    Ok(Some(Conflict {
+        pipeline: pipeline.clone(),
+        partition,
+        offset,
+        table: change.table().clone(),
+        key: key.detached(),
+        column: Some(column),
+        kind: UNFIT.to_owned(),
+        strategy: strategy.as_str().to_owned(),
+        winner: Contender { by: Some(origin.clone()), merged: false, commit_time: time, row },
+        loser: None,
+        incumbent_won: None,
+        at: Some(origin),
+        schema: change.schema.clone(),
+        time,
+        open: true,
+    }))
+}
