@@ -34,16 +34,24 @@ impl Worker {
     pub fn new(settings: &Settings) -> anyhow::Result<Self> {
         let folder = tempfile::Builder::new().prefix("sync-worker-test.").tempdir()?;
         let port = free_port()?;
-        std::fs::write(folder.path().join("worker.toml"), settings.toml(&folder.path().join("state"), port))?;
         let http = reqwest::Client::builder().timeout(Duration::from_secs(10)).build()?;
-        Ok(Self {
+        let worker = Self {
             folder,
             port,
             child: Mutex::new(None),
             environment: settings.environment.clone(),
             http,
             quiet: false,
-        })
+        };
+        worker.configure(settings)?;
+        Ok(worker)
+    }
+
+    /// Writes the configuration anew, for the next start.
+    pub fn configure(&self, settings: &Settings) -> anyhow::Result<()> {
+        let state = self.folder.path().join("state");
+        std::fs::write(self.folder.path().join("worker.toml"), settings.toml(&state, self.port))?;
+        Ok(())
     }
 
     pub fn folder(&self) -> &Path {

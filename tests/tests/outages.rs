@@ -1,7 +1,7 @@
 //! Source and target killed, paused and behind a network that swallows everything, under more than 1,000 rows a second:
 //! the worker goes on by itself within 5 s of the return, and nothing is lost, repeated or out of order.
 //!
-//! `SYNC_WORKER_OUTAGE_SECONDS=30 make test ONLY='-E binary(outages)'` makes the outages as long as in the guarantees.
+//! `SYNC_WORKER_OUTAGE_SECONDS=30 make test ONLY='binary(outages)'` makes the outages as long as in the guarantees.
 
 use sync_worker_tests::kind::{Direction, Kind};
 use sync_worker_tests::outage::{self, Fault, Side};

@@ -1,0 +1,190 @@
+//! `merge`: what each member adds to a counter is added, and columns that only one of them writes are as it wrote them.
+
+use anyhow::{Context, ensure};
+use rand::rngs::StdRng;
+use rand::{Rng, SeedableRng};
+use std::collections::{BTreeMap, BTreeSet};
+use std::ops::RangeInclusive;
+use std::time::Duration;
+use sync_worker_tests::kind::Kind;
+use sync_worker_tests::seed::seed;
+use sync_worker_tests::two_way::{Account, Accounts, Change, TwoWay};
+use tokio::task::JoinSet;
+
+// Documents among themselves have no columns that could be merged.
+each_pair_with_a_table![counters_and_disjoint_columns_lose_nothing];
+
+members! { counters_count_through_deletes_and_inserts:
+    postgres_and_postgres of Postgres Postgres,
+    postgres_and_mysql of Postgres Mysql,
+    mysql_and_mysql of Mysql Mysql,
+    postgres_and_mongodb of Postgres Mongodb,
+    mysql_and_mongodb of Mysql Mongodb,
+    all_three of Postgres Mysql Mongodb,
+}
+
+const MERGE: &str = "seed = \"a\"\nstrategy = \"merge\"\n";
+
+/// Members that merge, with rows of 0 under these keys.
+async fn merging(kinds: &[Kind], label: &str, ids: impl Iterator<Item = i64>) -> anyhow::Result<TwoWay> {
+    let table = ("account".to_owned(), "delta = [\"counter\"]\n".to_owned());
+    let mut group = TwoWay::with(kinds, label, MERGE, &[table]).await?;
+    let rows: Vec<Account> = ids.map(|id| Account { id, ..Account::default() }).collect();
+    group.members[0].accounts().await?.insert_all(&rows).await?;
+    group.start().await?;
+    group.settle().await?;
+    Ok(group)
+}
+
+/// Through a kill.
+async fn counters_and_disjoint_columns_lose_nothing(kinds: &[Kind]) -> anyhow::Result<()> {
+    const KEYS: usize = 5;
+    let mut pair = merging(kinds, "delta", 1..=5).await?;
+    let mut writers = JoinSet::new();
+    for (place, member) in pair.members.iter().enumerate() {
+        let mut accounts = member.accounts().await?;
+        writers.spawn(async move {
+            let (mut last, mut sums) = ([0; KEYS], [0; KEYS]);
+            for number in 1..=600_i32 {
+                let key = number as usize * 7 % KEYS;
+                // Up, down, and back through zero.
+                let step = [3, -2, 1, -4, 2][number as usize % 5] * if place == 0 { 1 } else { -1 };
+                let change = match place {
+                    0 => Change { a: Some(number), ..Change::adding(step) },
+                    _ => Change { b: Some(number), ..Change::adding(step) },
+                };
+                accounts.change(key as i64 + 1, &change).await?.context("a row is gone that nobody deletes")?;
+                last[key] = i64::from(number);
+                sums[key] += step;
+            }
+            anyhow::Ok((place, last, sums))
+        });
+    }
+    pair.worker.kill().await?;
+    pair.worker.start()?;
+    let mut expected = vec![[0; 3]; KEYS];
+    while let Some(done) = writers.join_next().await {
+        let (place, last, sums) = done??;
+        for (key, row) in expected.iter_mut().enumerate() {
+            row[place] = last[key];
+            row[2] += sums[key];
+        }
+    }
+    pair.equal().await?;
+    let rows = pair.members[0].accounts().await?.all().await?;
+    let found: Vec<[i64; 3]> = rows.iter().map(|row| [row.a.into(), row.b.into(), row.counter]).collect();
+    ensure!(found == expected, "{found:?} instead of {expected:?}");
+    pair.finish().await
+}
+
+/// Keys that everybody counts up and down and nobody deletes.
+const COUNTED: RangeInclusive<i64> = 1..=4;
+
+/// Keys that everybody adds to, and that one member deletes and inserts again.
+const MORTAL: RangeInclusive<i64> = 101..=140;
+
+/// How often is added to a mortal key, by all members together.
+const ADDITIONS: u32 = 30;
+
+/// Between two writes of a member to mortal keys, so that the worker writes in between.
+const PACE: Duration = Duration::from_millis(5);
+
+/// What a member's application has done.
+#[derive(Default)]
+struct Done {
+    sums: BTreeMap<i64, i64>,
+    /// Additions to mortal keys, each by its key and its number.
+    added: BTreeSet<(i64, u32)>,
+    /// Those that a delete has seen.
+    deleted: BTreeSet<(i64, u32)>,
+}
+
+/// The numbers of the additions that a counter is made of: each is a power of four of its own, so that one which is
+/// there twice shows.
+fn made_of(counter: i64) -> anyhow::Result<Vec<u32>> {
+    let numbers: Vec<u32> = (0..ADDITIONS).filter(|&number| (counter >> (2 * number)) & 1 == 1).collect();
+    let sum: i64 = numbers.iter().map(|&number| 1_i64 << (2 * number)).sum();
+    ensure!(sum == counter, "{counter:#x} is no sum of additions that were each made once");
+    Ok(numbers)
+}
+
+async fn count(mut accounts: Accounts, place: usize, members: usize, mut rng: StdRng) -> anyhow::Result<Done> {
+    let (mut done, mut lives) = (Done::default(), 0);
+    let mut pace = tokio::time::interval(PACE);
+    for number in (u32::try_from(place)?..ADDITIONS).step_by(members) {
+        for id in MORTAL {
+            pace.tick().await;
+            let (counted, step) = (rng.random_range(COUNTED), if rng.random() { 1 } else { -1 });
+            accounts.change(counted, &Change::adding(step)).await?.context("a row is gone that nobody deletes")?;
+            *done.sums.entry(counted).or_default() += step;
+            if place == 0 && rng.random_range(0..3) == 0 {
+                match accounts.delete(id).await? {
+                    Some(row) => done.deleted.extend(made_of(row.counter)?.into_iter().map(|number| (id, number))),
+                    None => {
+                        // Rows of two lives look different, whatever was added to them.
+                        lives += 1;
+                        accounts.insert(&Account { id, a: lives, ..Account::default() }).await?;
+                    }
+                }
+            } else if accounts.change(id, &Change::adding(1 << (2 * number))).await?.is_some() {
+                done.added.insert((id, number));
+            }
+        }
+    }
+    Ok(done)
+}
+
+/// Where keys are only counted the sum is exact. Of the others each addition is a part of the sum in the end, or was
+/// seen by a delete, or is a part of a row that has lost; and none is there twice.
+async fn counters_count_through_deletes_and_inserts(kinds: &[Kind]) -> anyhow::Result<()> {
+    let seed = seed()?;
+    let mut group = merging(kinds, "mortal", COUNTED.chain(MORTAL)).await?;
+    let mut applications = JoinSet::new();
+    for (place, member) in group.members.iter().enumerate() {
+        let rng = StdRng::seed_from_u64(seed ^ (place as u64) << 32);
+        applications.spawn(count(member.accounts().await?, place, kinds.len(), rng));
+    }
+    group.worker.kill().await?;
+    group.worker.start()?;
+    let mut all = Done::default();
+    while let Some(done) = applications.join_next().await {
+        let Done { sums, added, deleted } = done??;
+        sums.into_iter().for_each(|(id, sum)| *all.sums.entry(id).or_default() += sum);
+        all.added.extend(added);
+        all.deleted.extend(deleted);
+    }
+    group.equal().await?;
+    let conflicts = group.conflicts().await?;
+    group.none_drifted(&conflicts).await?;
+    let mut lost = BTreeSet::new();
+    for conflict in conflicts.iter().filter(|conflict| conflict["column"].is_null()) {
+        let row = (conflict["key"]["id"].as_i64(), conflict["loser"]["row"]["counter"].as_i64());
+        if let (Some(id), Some(counter)) = row
+            && MORTAL.contains(&id)
+        {
+            lost.extend(made_of(counter)?.into_iter().map(|number| (id, number)));
+        }
+    }
+    let mut held = BTreeSet::new();
+    for Account { id, counter, .. } in group.members[0].accounts().await?.all().await? {
+        if MORTAL.contains(&id) {
+            held.extend(made_of(counter)?.into_iter().map(|number| (id, number)));
+        } else {
+            let sum = all.sums.get(&id).copied().unwrap_or_default();
+            ensure!(counter == sum, "key {id} counts {counter} instead of {sum}");
+        }
+    }
+    let Done { added, deleted, .. } = &all;
+    println!(
+        "{} additions: {} held, {} seen by deletes, {} in rows that lost",
+        added.len(),
+        held.len(),
+        deleted.len(),
+        lost.len()
+    );
+    ensure!(held.is_subset(added), "what is held was never added: {:?}", held.difference(added));
+    let traced = |one: &(i64, u32)| held.contains(one) || deleted.contains(one) || lost.contains(one);
+    let vanished: Vec<_> = added.iter().filter(|one| !traced(one)).collect();
+    ensure!(vanished.is_empty(), "additions have vanished without a trace, by key and number: {vanished:?}");
+    group.finish().await
+}
