@@ -129,6 +129,7 @@ fn two_way() -> Vec<(&'static str, Record)> {
         strategy,
         on_delete,
         merge,
+        timestamp_column: None,
         document: Default::default(),
     };
     let merge = Merge { delta: vec!["price".to_owned()] };
@@ -264,6 +265,7 @@ proptest! {
             strategy: Rule::ALL[strategy],
             on_delete: OnDelete::ALL[on_delete],
             merge: delta.map(|delta| Merge { delta }),
+            timestamp_column: mysql.then(|| "changed".to_owned()),
         });
         let two_way = TwoWay { members: members.into_iter().map(member).collect(), tables: tables.collect() };
         let record = Record::of_nobody(-1, Body::Configuration(Arc::new(two_way)));
@@ -273,7 +275,7 @@ proptest! {
 
     /// Whatever a damaged or hostile file holds, decoding ends with a record or an error.
     #[test]
-    fn foreign_bytes_never_panic(bytes: Vec<u8>, shape in 0usize..23, at: prop::sample::Index, byte: u8) {
+    fn foreign_bytes_never_panic(bytes: Vec<u8>, shape in 0usize..24, at: prop::sample::Index, byte: u8) {
         let known = || Some(schema(Engine::Postgres));
         let read = |bytes: Vec<u8>| drop(Decoder::default().decode(&bytes.into(), |_| known()));
         read(bytes.clone());

@@ -205,8 +205,14 @@ async fn lost_schemas_of_a_configuration_are_taken_from_it() {
     let folder = tempfile::tempdir().unwrap();
     let schema = Arc::new(schema(Engine::Postgres, 0));
     let (strategy, on_delete) = (Strategy::Timestamp, OnDelete::ByStrategy);
-    let tables =
-        vec![TableRules { schema: schema.clone(), strategy, on_delete, merge: None, document: Default::default() }];
+    let tables = vec![TableRules {
+        schema: schema.clone(),
+        strategy,
+        on_delete,
+        merge: None,
+        timestamp_column: None,
+        document: Default::default(),
+    }];
     let mut builder = RowBuilder::default();
     schema.columns.iter().for_each(|_| builder.push(Cell::Present(Value::Int(1))));
     let change = Change { schema, op: Op::Create, before: None, after: Some(builder.finish()) };

@@ -71,6 +71,9 @@ pub struct TableRules {
     pub strategy: Strategy,
     pub on_delete: OnDelete,
     pub merge: Option<Merge>,
+    /// The column of the logical table whose time stands for that of a row's commit, where a row has one: what its writer
+    /// calls the last change, by whatever clock.
+    pub timestamp_column: Option<String>,
     /// How its rows are documents, at members of MongoDB.
     pub document: DocumentMapping,
 }

@@ -52,13 +52,21 @@ pub struct Resolution {
     pub strategy: Strategy,
     pub on_delete: OnDelete,
     pub merge: Option<Merge>,
+    /// The column whose time stands for that of a row's commit.
+    pub timestamp_column: Option<String>,
     /// Columns that may be of types that do not hold all of each other's values.
     pub lossy: Vec<String>,
 }
 
 impl Default for Resolution {
     fn default() -> Self {
-        Self { strategy: Strategy::Timestamp, on_delete: OnDelete::ByStrategy, merge: None, lossy: Vec::new() }
+        Self {
+            strategy: Strategy::Timestamp,
+            on_delete: OnDelete::ByStrategy,
+            merge: None,
+            timestamp_column: None,
+            lossy: Vec::new(),
+        }
     }
 }
 

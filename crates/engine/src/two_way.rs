@@ -55,11 +55,22 @@ pub fn rules(plan: &Plan, two_way: &TwoWayPlan, tables: &Tables) -> Result<TwoWa
             );
             return Err(EngineError::Configuration(text));
         }
+        if let Some(name) = &resolution.timestamp_column {
+            let kind = schema.column(name).map(|at| &schema.columns[at].kind);
+            if !matches!(kind, Some(ColumnType::Timestamp { .. } | ColumnType::TimestampTz { .. })) {
+                let text = format!(
+                    "table {}: timestamp_column names {name}, which is no column of date and time that the members share",
+                    table.name
+                );
+                return Err(EngineError::Configuration(text));
+            }
+        }
         Ok(TableRules {
             schema,
             strategy: resolution.strategy,
             on_delete: resolution.on_delete,
             merge: resolution.merge.clone(),
+            timestamp_column: resolution.timestamp_column.clone(),
             document: table.document.clone(),
         })
     });

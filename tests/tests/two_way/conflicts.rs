@@ -246,3 +246,33 @@ async fn a_drifted_row_is_recorded_and_corrected() -> anyhow::Result<()> {
     }
     Ok(())
 }
+
+/// A column that applications set with each write decides in place of the commits' clocks.
+#[tokio::test]
+async fn the_column_that_says_when_a_row_was_changed_decides() -> anyhow::Result<()> {
+    let table = ("account".to_owned(), "timestamp_column = \"changed\"\n".to_owned());
+    let mut pair = TwoWay::with(&[Kind::Postgres, Kind::Mysql], "changed", "seed = \"a\"\n", &[table]).await?;
+    for (member, kind) in pair.members.iter().zip(["timestamp(6)", "datetime(6)"]) {
+        member.database.execute(&format!("ALTER TABLE account ADD COLUMN changed {kind}")).await?;
+    }
+    let rows = "INSERT INTO account (id, writer, a, b, counter) VALUES (1, '', 0, 0, 0), (2, '', 0, 0, 0)";
+    pair.members[0].database.execute(rows).await?;
+    pair.start().await?;
+    pair.settle().await?;
+    pair.worker.pause(true).await?;
+    let [a, b] = [0, 1].map(|at| &pair.members[at].database);
+    a.execute("UPDATE account SET writer = 'later', changed = '2030-01-01 00:00:00' WHERE id = 1").await?;
+    b.execute("UPDATE account SET writer = 'earlier', changed = '2020-01-01 00:00:00' WHERE id = 1").await?;
+    // A row without the time, and a delete, have that of their commit.
+    a.execute("UPDATE account SET writer = 'future', changed = '2999-01-01 00:00:00' WHERE id = 2").await?;
+    b.execute("DELETE FROM account WHERE id = 2").await?;
+    pair.worker.pause(false).await?;
+    pair.equal().await?;
+    let rows = pair.members[1].database.connect().await?.rows("SELECT writer FROM account ORDER BY id").await?;
+    let writers: Vec<String> = rows.into_iter().flatten().flatten().collect();
+    ensure!(writers == ["later", "future"], "{writers:?}");
+    let conflicts = pair.conflicts().await?;
+    let times: Vec<&str> = conflicts.iter().filter_map(|conflict| conflict["winner"]["commit_time"].as_str()).collect();
+    ensure!(conflicts.len() == 2 && times.iter().any(|time| time.starts_with("2030-01-01")), "{conflicts:#?}");
+    pair.finish().await
+}

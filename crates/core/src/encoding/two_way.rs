@@ -40,6 +40,16 @@ pub fn encode_two_way(two_way: &TwoWay, out: &mut BytesMut) {
         }
         put_mapping(out, &table.document);
     }
+    // Records from before there were any end here.
+    let columns =
+        || two_way.tables.iter().enumerate().filter_map(|(at, table)| Some((at, table.timestamp_column.as_ref()?)));
+    if columns().next().is_some() {
+        put_varint(out, columns().count() as u64);
+        for (at, column) in columns() {
+            put_varint(out, at as u64);
+            put_text(out, column);
+        }
+    }
 }
 
 pub fn decode_two_way(mut bytes: &[u8]) -> Result<TwoWay, Damaged> {
@@ -57,7 +67,15 @@ pub fn decode_two_way(mut bytes: &[u8]) -> Result<TwoWay, Damaged> {
             OnDelete::ALL.get(usize::from(take_byte(&mut bytes)?)).ok_or(Damaged("unknown rule for deletes"))?;
         let merge = if take_flag(&mut bytes)? { Some(take_merge(&mut bytes)?) } else { None };
         let document = take_mapping(&mut bytes)?;
-        tables.push(TableRules { schema, strategy: *strategy, on_delete: *on_delete, merge, document });
+        let (strategy, on_delete, timestamp_column) = (*strategy, *on_delete, None);
+        tables.push(TableRules { schema, strategy, on_delete, merge, timestamp_column, document });
+    }
+    if !bytes.is_empty() {
+        for _ in 0..take_varint(&mut bytes)? {
+            let at = usize::try_from(take_varint(&mut bytes)?).unwrap_or(usize::MAX);
+            let table = tables.get_mut(at).ok_or(Damaged("a column of a table that is not there"))?;
+            table.timestamp_column = Some(take_text(&mut bytes)?.to_owned());
+        }
     }
     super::ended(bytes)?;
     Ok(TwoWay { members, tables })

@@ -28,6 +28,7 @@ use sync_worker_core::schema::{Schema, SchemaId};
 use sync_worker_core::sink::Write;
 use sync_worker_core::store::Name;
 use sync_worker_core::types::Engine;
+use sync_worker_core::value::{Cell, Value};
 
 /// Keys of a table that may go back and forth before all of it is paused (invariant 9).
 const MOST_STOPPED: usize = 1_000;
@@ -278,9 +279,14 @@ impl Stage {
         let table = change.table();
         let configured = self.configured.as_mut().ok_or(EngineError::Stopped("a change before the configuration"))?;
         let origin = configured.name(member);
+        let time_at = configured.table(table).and_then(|rules| {
+            let column = rules.timestamp_column.as_ref()?;
+            rules.schema.column(column)
+        });
         let version = |key: Key, row: Option<Row>, read: bool| {
             let key = RowKey { table: table.clone(), key };
-            Arc::new(Version { read, ..version(at, key, Origin::Member(member), commit_time, row) })
+            let told = row.as_ref().zip(time_at).and_then(|(row, at)| time_of(row, at));
+            Arc::new(Version { read, ..version(at, key, Origin::Member(member), told.unwrap_or(commit_time), row) })
         };
         let Configured { resolver, flips, stopped, .. } = configured;
         let mut unfit = None;
@@ -369,6 +375,14 @@ fn version(at: Offset, key: RowKey, origin: Origin, commit_time: i64, row: Optio
     };
     let (image, row) = (Image::of(row.as_ref()), row.map(|row| row.detached()));
     Version { id: VersionId::Record(at), key, origin, by, commit_time, row, image, read: false }
+}
+
+/// The time in a row's column.
+fn time_of(row: &Row, column: usize) -> Option<i64> {
+    match row.cells().nth(column)? {
+        Ok(Cell::Present(Value::Timestamp(time) | Value::TimestampTz(time))) => Some(time),
+        Ok(_) | Err(_) => None,
+    }
 }
 
 fn known(rules: &TwoWay, origin: &DatabaseName) -> Result<Member, EngineError> {

@@ -44,7 +44,8 @@ pub struct Version {
     /// Whose priority and name it has before a strategy: of the members that it was merged from, the one that comes first.
     /// None for a person's.
     pub by: Option<Member>,
-    /// Microseconds since 1970-01-01 UTC by the clock of its origin; of a merged version the latest.
+    /// Microseconds since 1970-01-01 UTC by the clock of its origin, or as the table's `timestamp_column` says; of a merged
+    /// version the latest.
     pub commit_time: i64,
     /// The logical row; None for a delete.
     pub row: Option<Row>,

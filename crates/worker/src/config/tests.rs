@@ -388,7 +388,7 @@ const MEMBERS: &str = "members = [\"shop\", \"crm\"]\n";
 fn a_two_way_pipeline_is_read() {
     let text = two_way(&format!("{MEMBERS}seed = \"shop\"\nstrategy = \"merge\"\ncontested = \"priority\""));
     let text = text.replace("kind = \"mysql\"", "kind = \"mysql\"\npriority = -3");
-    let own = "on_delete = \"update_wins\"\ndelta = [\"balance\", \"visits\"]\nlossy = [\"price\"]";
+    let own = "on_delete = \"update_wins\"\ndelta = [\"balance\", \"visits\"]\ntimestamp_column = \"changed\"\nlossy = [\"price\"]";
     let other = "[[pipelines.customers.tables]]\nname = \"address\"\nstrategy = \"first_write\"";
     let plan = read(&format!("{text}{own}\n{other}"), &[]).unwrap().pipelines.remove(0);
     let shown = |names: &[DatabaseName]| names.iter().map(DatabaseName::to_string).collect::<Vec<_>>().join(" ");
@@ -401,6 +401,7 @@ fn a_two_way_pipeline_is_read() {
         strategy: Strategy::Priority,
         on_delete: OnDelete::UpdateWins,
         merge: Some(Merge { delta: vec!["balance".to_owned(), "visits".to_owned()] }),
+        timestamp_column: Some("changed".to_owned()),
         lossy: vec!["price".to_owned()],
     };
     let first_write = Resolution { strategy: Strategy::FirstWrite, ..Resolution::default() };

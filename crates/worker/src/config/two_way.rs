@@ -29,7 +29,7 @@ pub const FIELDS: [Field; 5] = [
         takes: "`\"timestamp\"`, `\"first_write\"`, `\"priority\"`, `\"merge\"`, `\"reject\"` or `\"manual\"`",
         default: "\"timestamp\"",
         about: "Which of two versions stays when members have written a row without having seen each other's write. \
-                `timestamp`: the last write by commit time; `first_write`: the first; `priority`: that of the member with \
+                `timestamp`: the last write by commit time, or by `timestamp_column`; `first_write`: the first; `priority`: that of the member with \
                 the highest priority; `merge`: columns that only one of them has changed are all kept, and `contested` \
                 decides about the others; `reject`: the one that the members have already; `manual`: the same, and a \
                 person may decide otherwise with `sync-worker conflicts decide`. Ties go to the higher priority, then to \
@@ -50,7 +50,7 @@ pub const FIELDS: [Field; 5] = [
 ];
 
 /// Of a table, beside those of every table.
-pub const TABLE: [Field; 5] = [
+pub const TABLE: [Field; 6] = [
     Field { name: "strategy", takes: "as above", default: "", about: "For this table, in place of the pipeline's." },
     Field { name: "contested", takes: "as above", default: "", about: "For this table, in place of the pipeline's." },
     Field { name: "on_delete", takes: "as above", default: "", about: "For this table, in place of the pipeline's." },
@@ -59,6 +59,13 @@ pub const TABLE: [Field; 5] = [
         takes: "list of columns",
         default: "",
         about: "With `merge`: numbers, as counters and balances are, to which is added what each member has added to them.",
+    },
+    Field {
+        name: "timestamp_column",
+        takes: "name of a column",
+        default: "",
+        about: "A column of date and time that stands for the time of commit, as one that applications set with each write \
+                does. A row that has NULL there, and a delete, has the time of its commit.",
     },
     Field {
         name: "lossy",
@@ -189,6 +196,7 @@ pub fn resolution(table: &Section<'_>, defaults: &Defaults) -> Resolution {
         strategy: strategy.unwrap_or(contested),
         on_delete: on_delete(table).unwrap_or(defaults.on_delete),
         merge: strategy.is_none().then_some(Merge { delta }),
+        timestamp_column: table.text("timestamp_column").map(|column| column.value),
         lossy: columns(table, "lossy"),
     }
 }
