@@ -25,7 +25,9 @@ OPTIONS = $(if $(CYCLES),--cycles '$(CYCLES)') $(if $(DIRECTION),--direction '$(
 	$(if $(SEED),--seed '$(SEED)') $(if $(IMAGES),--images '$(IMAGES)') $(if $(KEEP),--keep) $(if $(LONG),--long)
 # Servers start only after the build, which can take minutes.
 BUILD = cargo build --release --workspace --bins
-PROGRAM = cargo run --release --quiet --package sync-worker-tests --bin $@ -- $(OPTIONS)
+# Not by `cargo run`, which chooses features by package and would build all of it once more.
+PROGRAMS = $(CARGO_TARGET_DIR)/release
+PROGRAM = '$(PROGRAMS)/$@' $(OPTIONS)
 
 .PHONY: help test lint demo demo-mongodb demo-two-way convergence kill-test log-crash-test bench dist tools
 
@@ -49,11 +51,11 @@ demo: ## a PostgreSQL and a MySQL database kept in sync, to look at; KEEP=1 leav
 
 demo-mongodb: ## the same over PostgreSQL -> MongoDB -> MySQL; a mongod of the PATH or of SYNC_WORKER_TEST_MONGODB, else the stand-in
 	$(BUILD)
-	$(SERVERS) run -- cargo run --release --quiet --package sync-worker-tests --bin demo -- --mongodb $(OPTIONS)
+	$(SERVERS) run -- '$(PROGRAMS)/demo' --mongodb $(OPTIONS)
 
 demo-two-way: ## three databases, all written to, kept equal: conflicts, a kill -9, the ledger
 	$(BUILD)
-	$(SERVERS) run -- cargo run --release --quiet --package sync-worker-tests --bin demo -- --two-way $(OPTIONS)
+	$(SERVERS) run -- '$(PROGRAMS)/demo' --two-way $(OPTIONS)
 
 convergence: ## random writes at all members of two-way pipelines through kills, cuts, refusals and hidden writes; SEED, LONG, WRITES, DIRECTION
 	$(BUILD)
