@@ -7,6 +7,12 @@ use crate::row::Row;
 use crate::value::{Cell, Damaged, Value, is_plain};
 use xxhash_rust::xxh3::xxh3_128;
 
+/// The reason in a parked row whose version was not written because the row there is another one.
+pub const DIFFERS: &str = "differs";
+
+/// The reason of a retry that comes to the same.
+pub const DIFFERS_STILL: &str = "the row there is none that this version may be written over";
+
 /// What a member holds under a key: no row, or a row that has this digest.
 ///
 /// The digest covers the values of the logical row, so that equal rows have equal images whichever engine they come from,

@@ -6,6 +6,9 @@
 //! At the tail the records are read before they are durable: their flush and the target's statements take their time side
 //! by side, and the sink waits for the flush before it commits (invariant 2).
 
+mod resume;
+mod two_way;
+
 use crate::assemble::{Assembler, Batch, BatchLimits};
 use crate::breaker::Breaker;
 use crate::capture::PARTITION;
@@ -15,26 +18,24 @@ use crate::letters::{self, Asked, Command};
 use crate::metrics::ApplyMetrics;
 use crate::preflight::Owed;
 use crate::projected;
-use crate::resolve::applier::{Checkpoints, TwoWayParts};
-use crate::resolve::stage::Stage;
+use crate::resolve::applier::TwoWayParts;
 use crate::retry::{ParkingLot, RetryPolicy};
-use crate::sequence::Sequence;
-use crate::status::{Entry, PausedTable, State};
+use crate::status::{Entry, State};
+use resume::Resuming;
 use std::sync::Arc;
 use std::time::Duration;
 use sync_worker_core::bus::{Ahead, Bus, Subscription};
 use sync_worker_core::change::Op;
 use sync_worker_core::database::{Database, Scope};
 use sync_worker_core::error::{Error, Result};
-use sync_worker_core::ledger::{FLIP_FLOP, ResolverCheckpoint, UNFIT};
-use sync_worker_core::name::DatabaseName;
 use sync_worker_core::record::{Delivered, Offset};
-use sync_worker_core::sink::{Applied, Marker, Progress, Sink, Write, WriteBatch};
+use sync_worker_core::sink::{Applied, Marker, Sink, Write, WriteBatch};
 use sync_worker_core::store::{Deferred, Name, RetryQueue, TargetId};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
+use two_way::{Resolving, prove};
 
 /// Bytes of records in one read of the bus, and reads held ready: what an applier holds in memory beside its batch.
 const READ_BYTES: usize = 256 << 10;
@@ -48,10 +49,6 @@ const PATIENCE_PER_ROW: Duration = Duration::from_millis(2);
 /// A truncate may have to be a delete of every row, which takes as long as it takes; a sink notices by itself that its
 /// server has gone.
 const PATIENCE_FOR_TRUNCATE: Duration = Duration::from_secs(24 * 3600);
-
-/// How long the proof may take that what is written comes back as an echo, and how often it is tried.
-const PROOF: Duration = Duration::from_secs(60);
-const PROOF_AGAIN: Duration = Duration::from_secs(3);
 
 /// Retries taken from the queue at a time.
 const RETRIES_AT_A_TIME: usize = 100;
@@ -175,125 +172,6 @@ impl Apply {
         held.pace = Some(session.assembler.pace_after(outcome.is_err()));
         outcome
     }
-
-    /// The stream of records after the marker. A marker of another log, below or above what the log holds, or over
-    /// another record than the one that stands there, is a GAP (invariant 8).
-    async fn resume(&self, marker: &Marker) -> Result<Resuming> {
-        let (target, pipeline) = (&self.id.database, &self.id.pipeline);
-        let gap = |what: String| {
-            EngineError::Gap(format!(
-                "{target} in pipeline {pipeline}: {what}; take a new snapshot into an empty marker"
-            ))
-        };
-        if marker.log != self.bus.identity() {
-            return Err(gap(format!("its marker belongs to log {}, not to {}", marker.log, self.bus.identity())).into());
-        }
-        let bounds = self.bus.bounds(PARTITION).await?;
-        if let Some(two_way) = &self.two_way {
-            if let Some(offset) = marker.offset.filter(|offset| *offset >= bounds.next) {
-                return Err(
-                    gap(format!("its marker is at offset {offset}, but the log ends at {}", bounds.next)).into()
-                );
-            }
-            if let Some(offset) = marker.offset.filter(|offset| *offset >= bounds.first) {
-                self.first(offset, marker, &gap).await?;
-            }
-            let (log, store) = (self.bus.identity(), two_way.resolvers.clone());
-            let (checkpoints, resumed) = Checkpoints::resume(&self.id, store, marker.offset, log, bounds).await?;
-            let ahead = self.bus.subscribe_ahead(PARTITION, resumed.from).await?;
-            let resolving = Resolving { parts: two_way.clone(), checkpoints };
-            return Ok(Resuming { ahead, sequence: resumed.sequence, resolving: Some((resumed.stage, resolving)) });
-        }
-        let mut sequence = Sequence::default();
-        let Some(offset) = marker.offset else {
-            if bounds.first > Offset(0) {
-                return Err(
-                    gap(format!("the log begins at offset {}, after changes it has not seen", bounds.first)).into()
-                );
-            }
-            let ahead = self.bus.subscribe_ahead(PARTITION, bounds.first).await?;
-            return Ok(Resuming { ahead, sequence, resolving: None });
-        };
-        if offset < bounds.first || offset >= bounds.next {
-            let range = format!("{} to {}", bounds.first, bounds.next);
-            return Err(gap(format!("its marker is at offset {offset}, but the log holds {range}")).into());
-        }
-        let (ahead, there) = self.first(offset, marker, &gap).await?;
-        let Some(first) = there.first() else { return Err(EngineError::Stopped("the log is gone").into()) };
-        sequence.resume_after(&first.record);
-        // What came with the first record is read again, in order.
-        let ahead = match there.len() {
-            1 => ahead,
-            _ => self.bus.subscribe_ahead(PARTITION, offset.next()).await?,
-        };
-        Ok(Resuming { ahead, sequence, resolving: None })
-    }
-
-    /// The record at the marker's offset, and what came with it: it must be the one that the target has applied.
-    async fn first(
-        &self,
-        offset: Offset,
-        marker: &Marker,
-        gap: &(impl Fn(String) -> EngineError + Sync),
-    ) -> Result<(Ahead, Vec<Delivered>)> {
-        let mut ahead = self.bus.subscribe_ahead(PARTITION, offset).await?;
-        let there = ahead.subscription.next(1).await?;
-        let Some(first) = there.first().filter(|first| first.offset == offset) else {
-            return Err(gap(format!("the log has no record at its marker's offset {offset}")).into());
-        };
-        if first.digest() != marker.digest {
-            return Err(
-                gap(format!("the record at its marker's offset {offset} is another one than it applied")).into()
-            );
-        }
-        Ok((ahead, there))
-    }
-}
-
-/// Where a session goes on.
-struct Resuming {
-    ahead: Ahead,
-    sequence: Sequence,
-    /// Two-way.
-    resolving: Option<(Stage, Resolving)>,
-}
-
-/// Shows that what is written to the target comes back as an echo and not as changes (invariant 4): the take-over is such
-/// a write. It is made again now and then, since a capture that has just begun has not seen the first.
-async fn prove(
-    sink: &mut dyn Sink,
-    log: &str,
-    id: &TargetId,
-    mut echoes: watch::Receiver<u64>,
-    asked: &mut u64,
-) -> Result<Progress> {
-    let before = *echoes.borrow_and_update();
-    let until = Instant::now() + PROOF;
-    loop {
-        *asked += 1;
-        let progress = timed("the target", PATIENCE, sink.take_over(log)).await?;
-        let seen = tokio::time::timeout(PROOF_AGAIN, echoes.wait_for(|echoes| *echoes > before)).await;
-        match seen {
-            Ok(Ok(_)) => return Ok(progress),
-            Ok(Err(_)) => return Err(EngineError::Stopped("the target's capture has ended").into()),
-            Err(_) if Instant::now() < until => {}
-            Err(_) => {
-                let text = format!(
-                    "what pipeline {} writes to {} does not come back in its change stream within {} s, so it would be taken for changes: see whether its capture runs (sync-worker status), and whether filters or the publication leave the tables sync_worker.progress and sync_worker.parked out",
-                    id.pipeline,
-                    id.database,
-                    PROOF.as_secs()
-                );
-                return Err(EngineError::Configuration(text).into());
-            }
-        }
-    }
-}
-
-/// What a two-way session has beside a one-way one.
-struct Resolving {
-    parts: TwoWayParts,
-    checkpoints: Checkpoints,
 }
 
 /// What this task knows of the target's epoch.
@@ -406,66 +284,6 @@ impl Session {
             None => apply.bus.retain(PARTITION, &format!("apply:{}", apply.id.database), offset).await?,
         }
         self.show(apply, offset, &commit_times).await
-    }
-
-    /// Two-way: puts conflicts on record and the resolver's state aside. What rests on records that could still be lost
-    /// waits for them.
-    async fn keep_up(&mut self, apply: &Apply) -> Result<()> {
-        let Some(resolving) = &mut self.resolving else { return Ok(()) };
-        let Some(stage) = self.assembler.stage() else { return Ok(()) };
-        apply.metrics.under_way.set(i64::try_from(stage.entries()).unwrap_or(i64::MAX));
-        if stage.pauses_changed() {
-            let paused = stage.paused().iter().map(|(table, paused)| PausedTable {
-                table: table.to_string(),
-                offset: paused.offset.0,
-                reason: paused.reason.clone(),
-            });
-            let paused: Vec<PausedTable> = paused.collect();
-            for PausedTable { table, offset, reason } in &paused {
-                tracing::error!(pipeline = %apply.id.pipeline, database = %apply.id.database, table, offset, reason, "the table is paused; mend it, then `sync-worker resume`");
-            }
-            apply.metrics.paused.set(i64::try_from(paused.len()).unwrap_or(i64::MAX));
-            apply.status.update(|status| status.paused = paused);
-        }
-        for (table, reason) in stage.take_unfit() {
-            tracing::warn!(pipeline = %apply.id.pipeline, database = %apply.id.database, %table, reason, "a row has no place at the other members; it is on record");
-        }
-        for decided in stage.take_decided() {
-            // Nobody may have asked in this life.
-            drop(resolving.parts.decided.send(decided));
-        }
-        let (conflicts, echoed) = (stage.take_conflicts(), stage.echoed);
-        let due = resolving.checkpoints.is_due(stage);
-        if !conflicts.is_empty() {
-            if let Some(last) = conflicts.last() {
-                self.lot.flushed(last.offset).await?;
-            }
-            for conflict in &conflicts {
-                if conflict.kind == FLIP_FLOP {
-                    let (table, offset) = (&conflict.table, conflict.offset.0);
-                    tracing::error!(pipeline = %apply.id.pipeline, database = %apply.id.database, %table, offset, "members undo each other's writes of a row; its key stands still until `sync-worker conflicts decide`");
-                }
-                if let Some(at) = conflict.at.as_ref().filter(|_| conflict.kind != UNFIT) {
-                    let (table, offset) = (&conflict.table, conflict.offset.0);
-                    tracing::warn!(pipeline = %apply.id.pipeline, database = %apply.id.database, %table, %at, offset, kind = conflict.kind, "a row is none that its member's stream explains; it is on record and corrected");
-                }
-            }
-            let new = resolving.parts.ledger.record(conflicts.clone()).await?;
-            // Every applier comes to the same conflicts, and once more after a restart; who records them counts them.
-            for conflict in conflicts.iter().rev().take(new) {
-                let winner = conflict.winner.by.as_ref().filter(|_| !conflict.winner.merged);
-                let merged = if conflict.winner.merged { "merged" } else { "" };
-                let winner = winner.map_or(merged, DatabaseName::as_str);
-                apply.metrics.conflict(&conflict.kind, &conflict.strategy, winner);
-            }
-        }
-        if due && let Some((offset, state)) = self.assembler.state() {
-            self.lot.flushed(offset).await?;
-            let log = apply.bus.identity().to_owned();
-            let checkpoint = ResolverCheckpoint { offset, rests_on: self.marker.offset, log, state };
-            resolving.checkpoints.save(apply.bus.as_ref(), checkpoint, echoed).await?;
-        }
-        Ok(())
     }
 
     async fn show(&mut self, apply: &Apply, offset: Offset, commit_times: &[i64]) -> Result<()> {

@@ -258,7 +258,12 @@ impl Assembler {
         let (mut writes, mut superseded) = (Vec::with_capacity(newest.len()), Vec::new());
         for (name, write) in newest {
             match write {
-                Some(write) => writes.push(write),
+                Some((write, mut over)) => {
+                    if let Some(stage) = &mut self.stage {
+                        stage.hand_out(&name, &write, &mut over);
+                    }
+                    writes.push((write, over));
+                }
                 None => superseded.push(name),
             }
         }

@@ -19,7 +19,7 @@ use sync_worker_core::value::{Damaged, put_varint, take_varint};
 
 const FORMAT: u8 = 2;
 
-/// Without paused tables, and keys that go back and forth.
+/// Without paused tables, keys that go back and forth, and what a member may be met with.
 const FORMAT_1: u8 = 1;
 
 /// The stage and the positions taken of each origin; None before the first configuration.
@@ -81,7 +81,7 @@ pub fn decode(mut bytes: &[u8], stage: &mut Stage) -> Result<Sequence, Damaged> 
             stopped.insert(take_key(bytes)?);
         }
     }
-    let resolver = take_resolver(bytes, rules.members.len(), resolver_rules(&rules))?;
+    let resolver = take_resolver(bytes, format, rules.members.len(), resolver_rules(&rules))?;
     ended(bytes)?;
     let configured = stage.configured.insert(Configured::with(rules, &stage.target, resolver));
     (configured.paused, configured.flips, configured.stopped) = (paused, flips, stopped);
@@ -118,6 +118,8 @@ fn put_resolver(out: &mut BytesMut, resolver: &Resolver) {
                     }
                 }
             }
+            put_varint(out, way.near.len() as u64);
+            way.near.iter().for_each(|image| put_bytes(out, &image.to_bytes()));
         }
     }
     put_varint(out, resolver.parked.len() as u64);
@@ -137,6 +139,7 @@ fn put_resolver(out: &mut BytesMut, resolver: &Resolver) {
 
 fn take_resolver(
     bytes: &mut &[u8],
+    format: u8,
     members: usize,
     rules: HashMap<TableName, Arc<Rules>>,
 ) -> Result<Resolver, Damaged> {
@@ -160,7 +163,11 @@ fn take_resolver(
             let to = sent.get_mut(usize::from(member.0)).ok_or(Damaged("a member that is not there"))?;
             to.push((offset, version.key.clone()));
             let over = Images::of(list, flags & 2 != 0);
-            under_way.push(UnderWay { member, sent: offset, over, unsure: flags & 1 != 0 });
+            let mut near = Vec::new();
+            for _ in 0..if format == FORMAT_1 { 0 } else { take_varint(bytes)? } {
+                near.push(Image::from_bytes(take_bytes(bytes)?)?);
+            }
+            under_way.push(UnderWay { member, sent: offset, over, near, unsure: flags & 1 != 0 });
         }
         resolver.entries.insert(version.key.clone(), Entry { version, under_way });
     }

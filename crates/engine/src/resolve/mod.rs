@@ -115,6 +115,9 @@ impl Branch {
     ];
 }
 
+/// States of a key that its member may be met with.
+const MOST_NEAR: usize = 8;
+
 /// How much is kept in memory for one key, and of keys with conflicts (invariant 9).
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
@@ -413,11 +416,11 @@ impl Resolver {
                 under_way.extend(way.map(|way| UnderWay { unsure: true, ..way }));
                 continue;
             };
-            let mut over = way.map(|way| way.over).unwrap_or_default();
+            let (mut over, near) = way.map(|way| (way.over, way.near)).unwrap_or_default();
             over.push(expected, self.limits.images);
             send.push((member, Expectation::Over(over.as_slice().to_vec())));
             self.sent[usize::from(member.0)].push_back((at, version.key.clone()));
-            under_way.push(UnderWay { member, sent: at, over, unsure: false });
+            under_way.push(UnderWay { member, sent: at, over, near, unsure: false });
         }
         // Nothing is sent to these: the version is their own, and nobody else's was under way to them for sure.
         under_way.extend(older.into_iter().map(|way| UnderWay { unsure: true, ..way }));
@@ -426,6 +429,22 @@ impl Resolver {
         }
         self.entries.insert(version.key.clone(), Entry { version: version.clone(), under_way });
         out.sends.push(Send { version, to: send });
+    }
+
+    /// Notes what a member holds, or may hold, of a key with a send under way to it.
+    pub fn stands(&mut self, member: Member, key: &RowKey, image: Image) {
+        let Some(way) = self.entries.get_mut(key).and_then(|entry| entry.of_mut(member)) else { return };
+        way.near.retain(|known| *known != image);
+        if way.near.len() >= MOST_NEAR {
+            way.near.remove(0);
+        }
+        way.near.push(image);
+    }
+
+    /// What [`Resolver::stands`] has noted, the oldest first.
+    pub fn near(&self, member: Member, key: &RowKey) -> &[Image] {
+        let way = self.entries.get(key).and_then(|entry| entry.of(member));
+        way.map_or(&[], |way| &way.near)
     }
 
     /// Sends what is held to one member again, over what it may be written over already and perhaps one more image.

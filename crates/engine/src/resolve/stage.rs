@@ -210,6 +210,19 @@ impl Stage {
         self.outcome(at, commit_time, out)
     }
 
+    /// A write goes to the target: adds to what it may be written over the states in which the key may be met there.
+    pub fn hand_out(&mut self, name: &Name, write: &Write, over: &mut Vec<Expected>) {
+        let Some(Configured { resolver, own: Some(own), .. }) = &mut self.configured else { return };
+        let key = RowKey { table: name.0.clone(), key: name.1.clone() };
+        for image in resolver.near(*own, &key) {
+            let expected = Expected::Image(*image);
+            if !over.contains(&expected) {
+                over.push(expected);
+            }
+        }
+        resolver.stands(*own, &key, Image::of(write.change.after.as_ref()));
+    }
+
     fn configured(&mut self) -> Result<&mut Configured, EngineError> {
         let pipeline = &self.pipeline;
         self.configured.as_mut().ok_or_else(|| {
@@ -288,7 +301,8 @@ impl Stage {
             let told = row.as_ref().zip(time_at).and_then(|(row, at)| time_of(row, at));
             Arc::new(Version { read, ..version(at, key, Origin::Member(member), told.unwrap_or(commit_time), row) })
         };
-        let Configured { resolver, flips, stopped, .. } = configured;
+        let Configured { resolver, flips, stopped, own, .. } = configured;
+        let own = *own;
         let mut unfit = None;
         intake::read(&origin, change, normalizer, &mut self.room, |said| match said {
             Said::Read { key, row } => resolver.read(at, &version(key, Some(row), true), out),
@@ -301,6 +315,9 @@ impl Stage {
                 let undone = flips.saw(&version.key, member, before_image, version.image, commit_time);
                 let event = Event { version, before, before_image };
                 resolver.event(at, &event, out);
+                if Some(member) == own {
+                    resolver.stands(member, &event.version.key, event.version.image);
+                }
                 if let Some(other) = undone {
                     stopped.insert(event.version.key.clone());
                     resolver.flip_flop(at, &event, other, out);
@@ -344,13 +361,20 @@ impl Stage {
 
     /// Keeps what concerns this target, and all conflicts. A table that has left the pipeline since has neither.
     fn outcome(&mut self, at: Offset, commit_time: i64, out: Outcome) -> Result<(), EngineError> {
-        let Some(configured) = &self.configured else { return Ok(()) };
+        let Some(configured) = &mut self.configured else { return Ok(()) };
         for send in out.sends {
             let Some((_, expectation)) = send.to.into_iter().find(|(member, _)| Some(*member) == configured.own) else {
                 continue;
             };
             let version = send.version;
-            let Some(rules) = configured.table(&version.key.table).filter(|_| self.done < Some(at)) else { continue };
+            if self.done >= Some(at) {
+                // An earlier life has handed it out, or a newer one.
+                if let (Some(own), Expectation::Over(_)) = (configured.own, &expectation) {
+                    configured.resolver.stands(own, &version.key, version.image);
+                }
+                continue;
+            }
+            let Some(rules) = configured.table(&version.key.table) else { continue };
             match expectation {
                 Expectation::Keep => self.tasks.push(Task::Keep((version.key.table.clone(), version.key.key.clone()))),
                 Expectation::Over(over) => {

@@ -85,6 +85,10 @@ pub struct UnderWay {
     /// The record that caused the send.
     pub sent: Offset,
     pub over: Images,
+    /// Of `over`, what the applier of that member knows to be there or to have been there last: what it has handed out
+    /// itself, and the member's own writes. A key that is written all the time has more states under way than `over`
+    /// keeps; only these can be met. No decision rests on them (invariant 6): other appliers have none.
+    pub near: Vec<Image>,
     /// A write of the member has won since. Whether the send was written over an equal image all the same shows in its echo.
     pub unsure: bool,
 }

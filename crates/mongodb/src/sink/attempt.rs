@@ -6,7 +6,7 @@
 use crate::client::{Client, first_of};
 use crate::error::Error;
 use crate::sink::failure::{Fault, is_overtaken, sort};
-use crate::sink::guard::{DIFFERS, Look, REPEATS};
+use crate::sink::guard::{Look, REPEATS};
 use crate::sink::marker::Bookkeeping;
 use crate::sink::operation::{self, Do, Operation, Refused};
 use crate::sink::target::{Content, Target};
@@ -17,6 +17,7 @@ use std::sync::Arc;
 use sync_worker_core::change::Op;
 use sync_worker_core::collapse::{Effect, Refusals, Step, Version, collapse};
 use sync_worker_core::error::ErrorClass;
+use sync_worker_core::guard::DIFFERS;
 use sync_worker_core::name::TableName;
 use sync_worker_core::row::{Key, Row};
 use sync_worker_core::schema::{Schema, SchemaId};

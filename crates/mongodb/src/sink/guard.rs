@@ -25,7 +25,7 @@ use sync_worker_core::document::Document;
 use sync_worker_core::document::mapping::OtherFields;
 use sync_worker_core::document::projection::Projection;
 use sync_worker_core::error::ErrorClass;
-use sync_worker_core::guard::{Image, Verdict, judge};
+use sync_worker_core::guard::{DIFFERS_STILL, Image, Verdict, judge};
 use sync_worker_core::logical::{Normalizer, Unfit};
 use sync_worker_core::row::{Key, Row, RowBuilder};
 use sync_worker_core::schema::{Schema, SchemaId};
@@ -35,12 +35,6 @@ use sync_worker_core::value::Damaged;
 
 /// How often a batch is made again for documents that came up right after they were looked for.
 pub const REPEATS: u32 = 5;
-
-/// The reason in the parked row of a version that was left alone.
-pub const DIFFERS: &str = "differs";
-
-/// The reason of a version that was tried again.
-const DIFFERS_STILL: &str = "the row there is none that this version may be written over";
 
 /// Keys of one command, and about how long it may get.
 const KEYS: usize = 1000;

@@ -7,7 +7,7 @@
 use crate::error::Error;
 use crate::sink::MysqlSink;
 use crate::sink::failure::{DUPLICATE, Failure, met_in, sort};
-use crate::sink::guard::{DIFFERS, Judged};
+use crate::sink::guard::Judged;
 use crate::sink::progress::commit;
 use crate::sink::script::{Answer, Outcome, Script, Statement, What};
 use crate::sink::statement::{FILL_USES, OVERLAP_USES, TableWriter, by_effect, update_of_row};
@@ -19,6 +19,7 @@ use std::sync::Arc;
 use sync_worker_core::change::Op;
 use sync_worker_core::collapse::{Effect, Refusals, Step, TableSet, Version, collapse};
 use sync_worker_core::error::ErrorClass;
+use sync_worker_core::guard::DIFFERS;
 use sync_worker_core::name::TableName;
 use sync_worker_core::row::Key;
 use sync_worker_core::schema::Schema;

@@ -24,7 +24,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use sync_worker_core::change::{Change, Op};
 use sync_worker_core::error::ErrorClass;
-use sync_worker_core::guard::{Image, Verdict, judge};
+use sync_worker_core::guard::{DIFFERS_STILL, Image, Verdict, judge};
 use sync_worker_core::logical::{Normalizer, Unfit};
 use sync_worker_core::name::TableName;
 use sync_worker_core::row::{Key, Row, RowBuilder};
@@ -35,12 +35,6 @@ use sync_worker_core::value::{Cell, Damaged};
 
 /// How often a batch is made again for rows that came up right after they were looked for.
 pub const REPEATS: u32 = 5;
-
-/// The reason in the parked row of a version that was left alone.
-pub const DIFFERS: &str = "differs";
-
-/// The reason of a version that was tried again.
-const DIFFERS_STILL: &str = "the row there is none that this version may be written over";
 
 /// Keys of one statement, and about how long it may get.
 const KEYS: usize = 1000;

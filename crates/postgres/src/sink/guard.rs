@@ -28,7 +28,7 @@ use sync_worker_core::change::{Change, Op};
 use sync_worker_core::collapse::{Step, collapse};
 use sync_worker_core::convert::Refusal;
 use sync_worker_core::error::{ErrorClass, Result};
-use sync_worker_core::guard::{Image, Verdict, judge};
+use sync_worker_core::guard::{DIFFERS, DIFFERS_STILL, Image, Verdict, judge};
 use sync_worker_core::logical::Normalizer;
 use sync_worker_core::row::RowBuilder;
 use sync_worker_core::schema::{Column, Schema, SchemaId};
@@ -39,9 +39,6 @@ use tokio_postgres::Statement;
 
 /// Attempts before the batch is left to a new session: each one looks at the rows anew.
 const ATTEMPTS: usize = 8;
-
-/// What a retry gets as its reason where an application has written the row since.
-const DIFFERS: &str = "the row there is none that this version may be written over";
 
 /// How the rows of a table are read for a comparison.
 pub struct Look {
@@ -302,7 +299,7 @@ impl Session {
                     passed.places.push(index);
                 }
                 Verdict::Differs if batch.retry => {
-                    let (class, reason) = (ErrorClass::Dependency, DIFFERS.to_owned());
+                    let (class, reason) = (ErrorClass::Dependency, DIFFERS_STILL.to_owned());
                     passed.refused.push(Refused { write: index, class, reason });
                 }
                 Verdict::Differs => passed.differing.push((index, found)),
@@ -356,7 +353,7 @@ impl Session {
             if let Some(refused) = refused.next_if(|refused| refused.write == index) {
                 parked.push(table, &key, write.offset, &refused.reason, None).map_err(too_large)?;
             } else if let Some((_, seen)) = differing.next_if(|(differing, _)| *differing == index) {
-                parked.push(table, &key, write.offset, "differs", Some(*seen)).map_err(too_large)?;
+                parked.push(table, &key, write.offset, DIFFERS, Some(*seen)).map_err(too_large)?;
             } else if write.parked {
                 gone.push_key(table, &key).map_err(too_large)?;
             }

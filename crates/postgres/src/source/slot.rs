@@ -193,10 +193,11 @@ impl Membership {
     }
 }
 
-/// The oids of the publication's tables.
+/// The oids of the publication's tables; not of those of which it leaves rows or columns out (PostgreSQL 15 and later).
 pub async fn published(client: &Client, name: &str) -> Result<Vec<u32>, Error> {
     let sql = format!(
-        "SELECT r.prrelid FROM pg_publication_rel r JOIN pg_publication p ON p.oid = r.prpubid WHERE p.pubname = {}",
+        "SELECT r.prrelid FROM pg_publication_rel r JOIN pg_publication p ON p.oid = r.prpubid WHERE p.pubname = {} \
+         AND to_jsonb(r) ->> 'prqual' IS NULL AND to_jsonb(r) ->> 'prattrs' IS NULL",
         literal(name)
     );
     let rows = client.rows("a look at the publication", &sql).await?;

@@ -102,17 +102,22 @@ async fn a_table_that_was_made_again_is_a_gap() -> Result<()> {
 
 #[tokio::test]
 async fn a_table_that_was_taken_out_of_the_publication_is_a_gap() -> Result<()> {
-    let (fixture, checkpoint) = stopped().await?;
-    let name = fixture.database.value("SELECT quote_ident(pubname) FROM pg_publication").await?;
-    fixture.execute(&format!("ALTER PUBLICATION {name} DROP TABLE t; INSERT INTO t VALUES (2, 'b')")).await?;
-    gap(fixture.open(Some(&checkpoint)).await, "taken out");
+    for change in ["DROP TABLE t", "SET TABLE t WHERE (id > 5)", "SET TABLE t (id)"] {
+        let (fixture, checkpoint) = stopped().await?;
+        let name = fixture.database.value("SELECT quote_ident(pubname) FROM pg_publication").await?;
+        fixture.execute(&format!("ALTER PUBLICATION {name} {change}; INSERT INTO t VALUES (2, 'b')")).await?;
+        gap(fixture.open(Some(&checkpoint)).await, "taken out");
+    }
     Ok(())
 }
 
 #[tokio::test]
 async fn a_publication_that_is_altered_while_it_streams_is_a_gap() -> Result<()> {
-    let changes =
-        ["ALTER PUBLICATION {} DROP TABLE t", "ALTER PUBLICATION {} DROP TABLE t; ALTER PUBLICATION {} ADD TABLE t"];
+    let changes = [
+        "ALTER PUBLICATION {} DROP TABLE t",
+        "ALTER PUBLICATION {} DROP TABLE t; ALTER PUBLICATION {} ADD TABLE t",
+        "ALTER PUBLICATION {} SET TABLE t WHERE (id > 5)",
+    ];
     for sql in changes {
         let mut fixture = Fixture::new(&format!("{TABLE}; CREATE TABLE u (id int PRIMARY KEY)"), &["t", "u"]).await?;
         let mut config = Config::new(fixture.database.url.clone());

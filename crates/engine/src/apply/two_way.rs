@@ -1,0 +1,118 @@
+//! What a two-way session does beside a one-way one: the proof of the echo, the ledger, checkpoints.
+
+use super::{Apply, PATIENCE, Session};
+use crate::failure::{EngineError, timed};
+use crate::resolve::applier::{Checkpoints, TwoWayParts};
+use crate::status::PausedTable;
+use std::time::Duration;
+use sync_worker_core::error::Result;
+use sync_worker_core::ledger::{FLIP_FLOP, ResolverCheckpoint, UNFIT};
+use sync_worker_core::name::DatabaseName;
+use sync_worker_core::sink::{Progress, Sink};
+use sync_worker_core::store::TargetId;
+use tokio::sync::watch;
+use tokio::time::Instant;
+
+/// How long the proof may take that what is written comes back as an echo, and how often it is tried.
+const PROOF: Duration = Duration::from_secs(60);
+const PROOF_AGAIN: Duration = Duration::from_secs(3);
+
+/// What a two-way session has beside a one-way one.
+pub(super) struct Resolving {
+    pub(super) parts: TwoWayParts,
+    pub(super) checkpoints: Checkpoints,
+}
+
+/// Shows that what is written to the target comes back as an echo and not as changes (invariant 4): the take-over is such
+/// a write. It is made again now and then, since a capture that has just begun has not seen the first.
+pub(super) async fn prove(
+    sink: &mut dyn Sink,
+    log: &str,
+    id: &TargetId,
+    mut echoes: watch::Receiver<u64>,
+    asked: &mut u64,
+) -> Result<Progress> {
+    let before = *echoes.borrow_and_update();
+    let until = Instant::now() + PROOF;
+    loop {
+        *asked += 1;
+        let progress = timed("the target", PATIENCE, sink.take_over(log)).await?;
+        let seen = tokio::time::timeout(PROOF_AGAIN, echoes.wait_for(|echoes| *echoes > before)).await;
+        match seen {
+            Ok(Ok(_)) => return Ok(progress),
+            Ok(Err(_)) => return Err(EngineError::Stopped("the target's capture has ended").into()),
+            Err(_) if Instant::now() < until => {}
+            Err(_) => {
+                let text = format!(
+                    "what pipeline {} writes to {} does not come back in its change stream within {} s, so it would be taken for changes: see whether its capture runs (sync-worker status), and whether filters or the publication leave the tables sync_worker.progress and sync_worker.parked out",
+                    id.pipeline,
+                    id.database,
+                    PROOF.as_secs()
+                );
+                return Err(EngineError::Configuration(text).into());
+            }
+        }
+    }
+}
+
+impl Session {
+    /// Two-way: puts conflicts on record and the resolver's state aside. What rests on records that could still be lost
+    /// waits for them.
+    pub(super) async fn keep_up(&mut self, apply: &Apply) -> Result<()> {
+        let Some(resolving) = &mut self.resolving else { return Ok(()) };
+        let Some(stage) = self.assembler.stage() else { return Ok(()) };
+        apply.metrics.under_way.set(i64::try_from(stage.entries()).unwrap_or(i64::MAX));
+        if stage.pauses_changed() {
+            let paused = stage.paused().iter().map(|(table, paused)| PausedTable {
+                table: table.to_string(),
+                offset: paused.offset.0,
+                reason: paused.reason.clone(),
+            });
+            let paused: Vec<PausedTable> = paused.collect();
+            for PausedTable { table, offset, reason } in &paused {
+                tracing::error!(pipeline = %apply.id.pipeline, database = %apply.id.database, table, offset, reason, "the table is paused; mend it, then `sync-worker resume`");
+            }
+            apply.metrics.paused.set(i64::try_from(paused.len()).unwrap_or(i64::MAX));
+            apply.status.update(|status| status.paused = paused);
+        }
+        for (table, reason) in stage.take_unfit() {
+            tracing::warn!(pipeline = %apply.id.pipeline, database = %apply.id.database, %table, reason, "a row has no place at the other members; it is on record");
+        }
+        for decided in stage.take_decided() {
+            // Nobody may have asked in this life.
+            drop(resolving.parts.decided.send(decided));
+        }
+        let (conflicts, echoed) = (stage.take_conflicts(), stage.echoed);
+        let due = resolving.checkpoints.is_due(stage);
+        if !conflicts.is_empty() {
+            if let Some(last) = conflicts.last() {
+                self.lot.flushed(last.offset).await?;
+            }
+            for conflict in &conflicts {
+                if conflict.kind == FLIP_FLOP {
+                    let (table, offset) = (&conflict.table, conflict.offset.0);
+                    tracing::error!(pipeline = %apply.id.pipeline, database = %apply.id.database, %table, offset, "members undo each other's writes of a row; its key stands still until `sync-worker conflicts decide`");
+                }
+                if let Some(at) = conflict.at.as_ref().filter(|_| conflict.kind != UNFIT) {
+                    let (table, offset) = (&conflict.table, conflict.offset.0);
+                    tracing::warn!(pipeline = %apply.id.pipeline, database = %apply.id.database, %table, %at, offset, kind = conflict.kind, "a row is none that its member's stream explains; it is on record and corrected");
+                }
+            }
+            let new = resolving.parts.ledger.record(conflicts.clone()).await?;
+            // Every applier comes to the same conflicts, and once more after a restart; who records them counts them.
+            for conflict in conflicts.iter().rev().take(new) {
+                let winner = conflict.winner.by.as_ref().filter(|_| !conflict.winner.merged);
+                let merged = if conflict.winner.merged { "merged" } else { "" };
+                let winner = winner.map_or(merged, DatabaseName::as_str);
+                apply.metrics.conflict(&conflict.kind, &conflict.strategy, winner);
+            }
+        }
+        if due && let Some((offset, state)) = self.assembler.state() {
+            self.lot.flushed(offset).await?;
+            let log = apply.bus.identity().to_owned();
+            let checkpoint = ResolverCheckpoint { offset, rests_on: self.marker.offset, log, state };
+            resolving.checkpoints.save(apply.bus.as_ref(), checkpoint, echoed).await?;
+        }
+        Ok(())
+    }
+}
