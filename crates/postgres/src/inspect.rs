@@ -260,9 +260,9 @@ impl Look<'_> {
 
     /// Triggers that fire for what is written here and may alter it.
     fn triggers(&mut self, table: &Table) {
-        let fires = |enabled: char| match self.config.session_replication_role {
-            SessionReplicationRole::Origin => matches!(enabled, 'O' | 'A'),
-            SessionReplicationRole::Auto | SessionReplicationRole::Replica => matches!(enabled, 'R' | 'A'),
+        let fires = |enabled: char| match self.as_origin {
+            true => matches!(enabled, 'O' | 'A'),
+            false => matches!(enabled, 'R' | 'A'),
         };
         let firing: Vec<&str> = table
             .triggers

@@ -15,6 +15,8 @@ pub enum Said {
     Read { key: Key, row: Row },
     /// A row was written over another one; `before` is None where there was none, and where it is not known in full.
     Written { key: Key, before: Option<Row>, before_image: Image, after: Option<Row> },
+    /// A repair has found no row under the key. As a snapshot row, it never beats a change.
+    Gone { key: Key },
     /// A row that the logical table has no place for, because of this column.
     Unfit { column: String, reason: String },
 }
@@ -80,8 +82,11 @@ pub fn read(
         (Op::Update | Op::Delete, Some(before)) => match normalizer.row(before, builder, scratch) {
             Ok(row) if !row.is_partial()? => old = Some(Old { key: schema.key_of(&row)?.detached(), row: Some(row) }),
             Ok(_) if change.op == Op::Update => return Err(partial()),
-            // A repair knows no more of what is gone than its key.
-            Ok(row) => old = Some(Old { key: schema.key_of(&row)?.detached(), row: None }),
+            // A stream has whole rows, and a repair knows no more of what is gone than its key.
+            Ok(row) => {
+                say(Said::Gone { key: schema.key_of(&row)?.detached() });
+                return Ok(());
+            }
             Err(Unfit::Refused(..)) => match normalizer.key(before, builder, scratch) {
                 Ok(key) => old = Some(Old { key: key.detached(), row: None }),
                 // Nobody else has ever had it.
@@ -205,6 +210,7 @@ mod tests {
                         assert_eq!(before.is_some(), over == "a row");
                         format!("{} over {over}", after.map_or("gone".to_owned(), |row| value(&row)))
                     }
+                    Said::Gone { .. } => "gone".to_owned(),
                     Said::Unfit { column, .. } => format!("unfit {column}"),
                 });
             })
@@ -228,6 +234,10 @@ mod tests {
         assert_eq!(says(Op::Update, Some(&one), Some(&text)), ["unfit v"]);
         assert_eq!(says(Op::Update, Some(&text), Some(&two)), ["Present(Int(2)) over unknown"]);
         assert_eq!(says(Op::Delete, Some(&text), None), ["gone over unknown"]);
+        let mut builder = RowBuilder::default();
+        builder.push(Cell::Present(Value::Int(7)));
+        builder.push(Cell::Unchanged);
+        assert_eq!(says(Op::Delete, Some(&builder.finish()), None), ["gone"]);
     }
 
     #[test]

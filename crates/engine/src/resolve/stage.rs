@@ -179,7 +179,9 @@ impl Stage {
             Body::Change(change) => self.change(at, &origin, commit_time, &change, &mut out)?,
             Body::Resume(table) => {
                 let configured = self.configured()?;
-                configured.stopped.retain(|key| key.table != table);
+                for key in configured.stopped.extract_if(.., |key| key.table == table) {
+                    configured.flips.forget(&key);
+                }
                 self.pauses_changed |= configured.paused.remove(&table).is_some();
             }
             Body::Marker(echo) => {
@@ -246,6 +248,10 @@ impl Stage {
             )));
         }
         configured.resolver.set_rules(resolver_rules(rules));
+        let stays = |name: &TableName| rules.tables.iter().any(|table| table.schema.table == *name);
+        configured.paused.retain(|name, _| stays(name));
+        configured.stopped.retain(|key| stays(&key.table));
+        self.pauses_changed = true;
         configured.rules = rules.clone();
         configured.normalizers.clear();
         Ok(())
@@ -321,6 +327,12 @@ impl Stage {
                 if let Some(other) = undone {
                     stopped.insert(event.version.key.clone());
                     resolver.flip_flop(at, &event, other, out);
+                }
+            }
+            Said::Gone { key } => {
+                let version = version(key, None, false);
+                if !resolver.entries().contains_key(&version.key) && !stopped.contains(&version.key) {
+                    resolver.event(at, &Event { version, before: None, before_image: Image::UNKNOWN }, out);
                 }
             }
             Said::Unfit { column, reason } => unfit = Some((column, reason)),

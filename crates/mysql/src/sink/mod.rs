@@ -169,8 +169,8 @@ impl MysqlSink {
 #[async_trait]
 impl Sink for MysqlSink {
     async fn take_over(&mut self, log: &str) -> CoreResult<Progress> {
-        self.rows.end_others(&mut self.client).await?;
         own_tables::create(&mut self.client).await?;
+        self.rows.end_others(&mut self.client).await?;
         match self.rows.take_over(&mut self.client, log).await {
             Ok(progress) => Ok(progress),
             Err(error) => Err(self.give_up(error).await.into()),

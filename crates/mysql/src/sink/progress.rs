@@ -20,12 +20,15 @@ pub struct ProgressRows {
     mine: String,
     /// The same columns' values, with commas between them.
     values: String,
-    /// What the one session that writes for the applier holds with `GET_LOCK`, as an expression.
+    /// What the session that writes for the applier holds with `GET_LOCK`, as an expression: so it can be found.
     lock: String,
 }
 
 /// How long a session that is ended may take to let go.
-const LET_GO_SECONDS: u32 = 10;
+const LET_GO_SECONDS: u32 = 4;
+
+/// A row is locked and somebody does not want to wait for it: `ER_LOCK_NOWAIT`.
+const LOCKED: u16 = 3572;
 
 impl ProgressRows {
     pub fn new(scope: &Scope, database: &DatabaseName) -> Self {
@@ -41,11 +44,20 @@ impl ProgressRows {
         }
     }
 
-    /// Ends the session that has written for the applier so far: one whose worker is gone and whose connection has not noticed
-    /// that would keep the marker locked for as long as the server believes in it. Whoever it is has lost the target to us.
+    /// Ends a session that keeps the marker locked: one whose worker is gone and whose connection has not noticed would do so
+    /// for as long as the server believes in it. One that does not is left alone: it may live, and finds out by its next
+    /// batch that the target is ours.
     pub async fn end_others(&self, client: &mut Client) -> Result<(), Error> {
         let doing = "a look for another session of the applier";
         let lock = &self.lock;
+        let probe = format!("SELECT epoch FROM sync_worker.progress WHERE {} FOR UPDATE NOWAIT", self.mine);
+        let is_locked = match client.run(doing, &probe).await {
+            Err(error) if error.code() == Some(LOCKED) => true,
+            outcome => {
+                outcome?;
+                false
+            }
+        };
         let Client { conn, liveness, .. } = &mut *client;
         let query = format!("SELECT IF(GET_LOCK({lock},0),NULL,IS_USED_LOCK({lock}))");
         let other: Option<Option<u64>> = match liveness.watch(doing, conn.query_first(query)).await {
@@ -53,13 +65,13 @@ impl ProgressRows {
             Err(Error::Server { .. }) => None,
             other => other?,
         };
-        let Some(other) = other.flatten() else { return Ok(()) };
+        let Some(other) = other.flatten().filter(|_| is_locked) else { return Ok(()) };
         match client.run(doing, &format!("KILL {other}")).await {
-            // It has gone by itself; or it is somebody else's, and the marker's lock tells whether it is in the way.
-            Ok(()) | Err(Error::Server { .. }) => {}
-            Err(error) => return Err(error),
+            Ok(()) => client.run(doing, &format!("DO GET_LOCK({lock},{LET_GO_SECONDS})")).await,
+            // It has gone by itself; or it is somebody else's, and the marker's lock tells how long it is in the way.
+            Err(Error::Server { .. }) => Ok(()),
+            Err(error) => Err(error),
         }
-        client.run(doing, &format!("DO GET_LOCK({lock},{LET_GO_SECONDS})")).await
     }
 
     /// Moves the epoch on under the row's lock and reads what stands there.

@@ -6,7 +6,9 @@ use mysql_async::Conn;
 use mysql_async::prelude::Queryable;
 use sync_worker_core::bus::Flush;
 use sync_worker_core::error::{ErrorClass, Result};
-use sync_worker_core::sink::{Parking, Refused, Sink, WriteBatch};
+use sync_worker_core::name::DatabaseName;
+use sync_worker_core::record::Offset;
+use sync_worker_core::sink::{Marker, Parking, Refused, Sink, WriteBatch};
 use sync_worker_mysql::sink::MysqlSink;
 use tokio::sync::Mutex;
 
@@ -59,10 +61,13 @@ async fn a_marker_held_by_a_vanished_worker_is_freed() {
     };
     let t = schema("t", &[("k", INT), ("a", INT)]);
     let batch = f.batch(vec![create(&t, &[int(1), int(1)]), create(&t, &[int(2), NULL])]);
-    let mut sink = f.another_sink().await;
+    // Not the applier of the fixture's own sink, which lives.
+    let other = DatabaseName::new("other");
+    let mut sink = MysqlSink::connect(&f.config, &other, &f.scope).await.unwrap();
     let marker = sink.take_over("log").await.unwrap().marker;
-    let batch = WriteBatch { expected: marker.clone(), ..batch };
-    let successor = Successor(Mutex::new(f.another_sink().await));
+    let next = Marker { offset: Some(Offset(2)), writes: marker.writes + 1, ..marker.clone() };
+    let batch = WriteBatch { expected: marker.clone(), marker: next, ..batch };
+    let successor = Successor(Mutex::new(MysqlSink::connect(&f.config, &other, &f.scope).await.unwrap()));
     let error = sink.apply(&batch, &successor).await.unwrap_err();
     assert_eq!(error.class(), ErrorClass::Transient, "{error}");
     assert!(f.rows("t").await.is_empty());

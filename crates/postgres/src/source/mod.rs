@@ -86,8 +86,9 @@ const BEHIND: i64 = 500_000;
 /// Bytes that a pause has to bring for another one: about as many packets as make a reader busy.
 const STILL_BUSY: usize = 2 << 10;
 
-/// After so many there is no pause: there is more where that came from.
-const PLENTY: usize = 32 << 10;
+/// After so many there is no pause: there is more where that came from. Less than a full socket has, a Unix socket with small
+/// packets included, or the server would wait for the reader.
+const PLENTY: usize = 12 << 10;
 
 impl Pace {
     fn new() -> Self {
@@ -105,6 +106,8 @@ impl Pace {
                 (self.fills, self.since) = (0, now);
             }
         }
+        // Only a transaction that comes tells, and none comes while it is quiet.
+        self.behind &= self.busy;
         let pause = if self.behind { PAUSE_BEHIND } else { PAUSE };
         self.until = (self.busy && read < PLENTY).then(|| now + pause);
     }
@@ -176,6 +179,8 @@ impl PostgresSource {
     }
 
     async fn fill(&mut self) -> Result<(), Error> {
+        // A reader for whom there is always more has to let others have a turn.
+        tokio::task::coop::consume_budget().await;
         if let Some(until) = self.pace.until {
             tokio::time::sleep_until(until).await;
             self.pace.until = None;
