@@ -10,7 +10,7 @@ use sync_worker_core::ledger::{Conflict, Contender, Ledger, Wanted};
 use sync_worker_core::name::{DatabaseName, PipelineName, TableName};
 use sync_worker_core::position::{Checkpoint, Epoch};
 use sync_worker_core::record::{Offset, Partition};
-use sync_worker_core::row::RowBuilder;
+use sync_worker_core::row::{Row, RowBuilder};
 use sync_worker_core::schema::{Column, Schema};
 use sync_worker_core::store::{CaptureId, Deferred, RetryQueue, Store, StoredCheckpoint, TargetId};
 use sync_worker_core::types::{ColumnType, Engine};
@@ -233,14 +233,8 @@ async fn a_newer_format_is_left_alone() {
     assert!(matches!(error, Error::Newer { found: 99, .. }), "{error}");
 }
 
-#[tokio::test]
-async fn a_store_of_the_first_format_is_brought_up_to_date() {
-    let folder = tempfile::tempdir().unwrap();
-    let target = TargetId {
-        pipeline: PipelineName::new("customers"),
-        database: DatabaseName::new("crm"),
-        partition: Partition(0),
-    };
+/// A table, and a row of it.
+fn customer() -> (Arc<Schema>, Row) {
     let column = Column {
         name: "id".to_owned(),
         kind: ColumnType::Int { bits: 64, unsigned: false },
@@ -251,7 +245,18 @@ async fn a_store_of_the_first_format_is_brought_up_to_date() {
     let schema = Arc::new(Schema::new(TableName::new("customer"), Engine::Postgres, vec![column], vec![0]));
     let mut builder = RowBuilder::default();
     builder.push(Cell::Present(Value::Int(1)));
-    let row = builder.finish();
+    (schema, builder.finish())
+}
+
+#[tokio::test]
+async fn a_store_of_the_first_format_is_brought_up_to_date() {
+    let folder = tempfile::tempdir().unwrap();
+    let target = TargetId {
+        pipeline: PipelineName::new("customers"),
+        database: DatabaseName::new("crm"),
+        partition: Partition(0),
+    };
+    let (schema, row) = customer();
     let deferred = Deferred {
         target: target.clone(),
         key: schema.key_of(&row).unwrap(),
@@ -282,17 +287,7 @@ async fn a_store_of_the_first_format_is_brought_up_to_date() {
 async fn a_store_of_the_second_format_is_brought_up_to_date() {
     let folder = tempfile::tempdir().unwrap();
     let pipeline = PipelineName::new("customers");
-    let column = Column {
-        name: "id".to_owned(),
-        kind: ColumnType::Int { bits: 64, unsigned: false },
-        type_name: "bigint".to_owned(),
-        nullable: false,
-        generated: false,
-    };
-    let schema = Arc::new(Schema::new(TableName::new("customer"), Engine::Postgres, vec![column], vec![0]));
-    let mut builder = RowBuilder::default();
-    builder.push(Cell::Present(Value::Int(1)));
-    let row = builder.finish();
+    let (schema, row) = customer();
     let contender = |by: &str, row| Contender { by: Some(DatabaseName::new(by)), merged: false, commit_time: 1, row };
     let conflict = |offset, incumbent_won| Conflict {
         pipeline: pipeline.clone(),

@@ -272,7 +272,7 @@ impl Stage {
             return Ok(());
         }
         let taken = match self.normalizer(&change.schema) {
-            Ok(normalizer) => self.read(at, member, commit_time, change, &normalizer, out),
+            Ok(normalizer) => self.read(at, (origin, member), commit_time, change, &normalizer, out),
             Err(untaken) => Err(untaken),
         };
         match taken {
@@ -289,7 +289,7 @@ impl Stage {
     fn read(
         &mut self,
         at: Offset,
-        member: Member,
+        (origin, member): (&DatabaseName, Member),
         commit_time: i64,
         change: &Change,
         normalizer: &Normalizer,
@@ -297,7 +297,6 @@ impl Stage {
     ) -> Result<(), Untaken> {
         let table = change.table();
         let configured = self.configured.as_mut().ok_or(EngineError::Stopped("a change before the configuration"))?;
-        let origin = configured.name(member);
         let time_at = configured.table(table).and_then(|rules| {
             let column = rules.timestamp_column.as_ref()?;
             rules.schema.column(column)
@@ -310,7 +309,7 @@ impl Stage {
         let Configured { resolver, flips, stopped, own, .. } = configured;
         let own = *own;
         let mut unfit = None;
-        intake::read(&origin, change, normalizer, &mut self.room, |said| match said {
+        intake::read(origin, change, normalizer, &mut self.room, |said| match said {
             Said::Read { key, row } => resolver.read(at, &version(key, Some(row), true), out),
             Said::Written { key, before, before_image, after } => {
                 let version = version(key, after, false);
@@ -345,6 +344,7 @@ impl Stage {
         if let Some((column, reason)) = unfit {
             let strategy = configured.table(table).map_or(Strategy::Manual, |rules| rules.strategy);
             self.unfit.push((table.clone(), format!("column {column}: {reason}")));
+            let origin = origin.clone();
             let entry = entry::unfit(&self.pipeline, self.partition, at, commit_time, origin, change, column, strategy);
             self.conflicts.extend(entry?);
         }
