@@ -1,7 +1,5 @@
 //! Plain decimal numbers as text, compared and measured without arithmetic.
 
-use std::fmt;
-
 /// The digits of a plain decimal number, `-12.340`, without the zeros that say nothing.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Digits<'a> {
@@ -46,6 +44,11 @@ impl<'a> Digits<'a> {
         highest_digit < i64::from(precision) - scale && lowest_digit >= -scale
     }
 
+    /// One form for equal numbers: sign, point and the digits that say something.
+    pub(crate) fn canonical(&self) -> [&'a str; 4] {
+        [if self.negative { "-" } else { "" }, self.whole, ".", self.fraction]
+    }
+
     /// The number where it is whole and has at most 38 digits.
     pub(crate) fn integer(&self) -> Option<i128> {
         if !self.fraction.is_empty() || self.whole.len() > 38 {
@@ -53,13 +56,6 @@ impl<'a> Digits<'a> {
         }
         let magnitude = self.whole.bytes().fold(0i128, |number, digit| number * 10 + i128::from(digit - b'0'));
         Some(if self.negative { -magnitude } else { magnitude })
-    }
-}
-
-impl fmt::Display for Digits<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let sign = if self.negative { "-" } else { "" };
-        write!(f, "{sign}{}.{}", self.whole, self.fraction)
     }
 }
 

@@ -64,7 +64,8 @@ fn canonical(row: &[u8]) -> Result<Option<Vec<u8>>, Damaged> {
     if plain {
         return Ok(None);
     }
-    let (mut out, mut rest) = (Vec::with_capacity(row.len()), row);
+    // A length that took one byte takes eight.
+    let (mut out, mut rest) = (Vec::with_capacity(2 * row.len()), row);
     while let Some(&tag) = rest.first() {
         let from = rest;
         Cell::skip(&mut rest)?;
@@ -76,11 +77,11 @@ fn canonical(row: &[u8]) -> Result<Option<Vec<u8>>, Damaged> {
         out.push(tag);
         match Cell::decode(&mut &*cell)? {
             Cell::Present(Value::Decimal(text)) => match Digits::parse(text) {
-                Some(digits) => put(&mut out, &digits.to_string()),
-                None => put(&mut out, text),
+                Some(digits) => put(&mut out, &digits.canonical()),
+                None => put(&mut out, &[text]),
             },
             Cell::Present(Value::Json(text)) => {
-                put(&mut out, &json::canonical(text).unwrap_or_else(|| text.to_owned()))
+                put(&mut out, &[&json::canonical(text).unwrap_or_else(|| text.to_owned())]);
             }
             Cell::Present(Value::Float32(float)) => {
                 out.extend_from_slice(&if float.is_nan() { f32::NAN } else { float + 0.0 }.to_be_bytes());
@@ -94,9 +95,10 @@ fn canonical(row: &[u8]) -> Result<Option<Vec<u8>>, Damaged> {
     Ok(Some(out))
 }
 
-fn put(out: &mut Vec<u8>, text: &str) {
-    out.extend_from_slice(&(text.len() as u64).to_be_bytes());
-    out.extend_from_slice(text.as_bytes());
+fn put(out: &mut Vec<u8>, parts: &[&str]) {
+    let length: usize = parts.iter().map(|part| part.len()).sum();
+    out.extend_from_slice(&(length as u64).to_be_bytes());
+    parts.iter().for_each(|part| out.extend_from_slice(part.as_bytes()));
 }
 
 /// One of the states that a version may be written over.
@@ -117,9 +119,14 @@ pub enum Verdict {
     Differs,
 }
 
-/// The guard: writing is compare-and-set.
-pub fn judge(found: Image, wanted: Image, over: &[Image]) -> Verdict {
-    if found == wanted {
+/// The guard: writing is compare-and-set. `wanted` is the row that is to be there, None for no row.
+pub fn judge(found: Image, wanted: Option<&Row>, over: &[Image]) -> Verdict {
+    let as_wanted = match (found, wanted) {
+        (Image::Absent, wanted) => wanted.is_none(),
+        (Image::Row(_), None) => false,
+        (Image::Row(_), Some(_)) => found == Image::of(wanted),
+    };
+    if as_wanted {
         Verdict::AsWanted
     } else if over.contains(&found) {
         Verdict::Write
@@ -161,10 +168,16 @@ mod tests {
 
     #[test]
     fn only_an_expected_row_is_written_over() {
-        let [held, wanted, fresh] = [1, 2, 3].map(|number| image(&[Value::Int(number)]));
-        assert_eq!(judge(held, wanted, &[Image::Absent, held]), Verdict::Write);
-        assert_eq!(judge(fresh, wanted, &[Image::Absent, held]), Verdict::Differs);
-        assert_eq!(judge(wanted, wanted, &[]), Verdict::AsWanted);
-        assert_eq!(judge(Image::Absent, Image::Absent, &[held]), Verdict::AsWanted);
+        let rows @ [held, wanted, fresh] = [1, 2, 3].map(|number| image(&[Value::Int(number)]));
+        let mut builder = RowBuilder::default();
+        builder.push(Cell::Present(Value::Int(2)));
+        let row = builder.finish();
+        assert_eq!(judge(held, Some(&row), &[Image::Absent, held]), Verdict::Write);
+        assert_eq!(judge(fresh, Some(&row), &[Image::Absent, held]), Verdict::Differs);
+        assert_eq!(judge(wanted, Some(&row), &[]), Verdict::AsWanted);
+        assert_eq!(judge(Image::Absent, Some(&row), &[Image::Absent]), Verdict::Write);
+        assert_eq!(judge(Image::Absent, Some(&row), &rows), Verdict::Differs);
+        assert_eq!(judge(Image::Absent, None, &[held]), Verdict::AsWanted);
+        assert_eq!(judge(held, None, &[held]), Verdict::Write);
     }
 }

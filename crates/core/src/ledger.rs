@@ -83,6 +83,17 @@ pub struct Wanted {
     pub limit: usize,
 }
 
+/// The open entries that an act of a person settles.
+#[derive(Clone, Debug)]
+pub enum Settled {
+    /// All of a key but [`UNFIT`] ones, whose row may be another one with a key of the same bytes: that is their member's own.
+    Key(Key),
+    /// The [`UNFIT`] ones of a key.
+    Unfit(Key),
+    /// Every [`FLIP_FLOP`] of the table.
+    FlipFlops,
+}
+
 #[async_trait]
 pub trait Ledger: Send + Sync {
     /// Adds entries, all or none, leaving those that are there already as they are. Durable when it returns. How many
@@ -94,8 +105,15 @@ pub trait Ledger: Send + Sync {
 
     async fn conflict(&self, pipeline: &PipelineName, id: i64) -> Result<Option<Recorded>>;
 
-    /// Closes the open entries of a key: `by` has decided. How many there were.
-    async fn close(&self, pipeline: &PipelineName, table: &TableName, key: &Key, by: &str, time: i64) -> Result<usize>;
+    /// Closes open entries of a table: `by` has decided. How many there were.
+    async fn close(
+        &self,
+        pipeline: &PipelineName,
+        table: &TableName,
+        settled: &Settled,
+        by: &str,
+        time: i64,
+    ) -> Result<usize>;
 }
 
 /// The state of a resolver after a record.

@@ -52,7 +52,7 @@ pub enum Cell<'a> {
 #[error("damaged row image: {0}")]
 pub struct Damaged(pub &'static str);
 
-const UNCHANGED: u8 = 0;
+pub(crate) const UNCHANGED: u8 = 0;
 const NULL: u8 = 1;
 const FALSE: u8 = 2;
 const TRUE: u8 = 3;
@@ -222,6 +222,11 @@ pub fn put_varint(out: &mut BytesMut, mut value: u64) {
 
 /// Reads an unsigned LEB128 number from the front of `bytes` and moves past it.
 pub fn take_varint(bytes: &mut &[u8]) -> Result<u64, Damaged> {
+    // Most are lengths and small numbers.
+    if let [byte @ ..0x80, rest @ ..] = bytes {
+        *bytes = rest;
+        return Ok(u64::from(*byte));
+    }
     let mut value = 0u64;
     for (index, &byte) in bytes.iter().enumerate().take(10) {
         if index == 9 && byte > 1 {

@@ -3,12 +3,13 @@
 use crate::failure::EngineError;
 use crate::metrics::ApplyMetrics;
 use crate::resolve::checkpoint;
-use crate::resolve::stage::{Stage, Task};
+use crate::resolve::key::{RowKey, RowMap};
+use crate::resolve::stage::{Asked, Stage, Task};
+use crate::resolve::version::Expectations;
 use crate::sequence::{Sequence, Verdict};
-use std::collections::HashMap;
+use hashbrown::HashTable;
 use std::time::Duration;
 use sync_worker_core::change::Op;
-use sync_worker_core::guard::Expected;
 use sync_worker_core::name::DatabaseName;
 use sync_worker_core::record::{Body, Delivered, Offset, Record};
 use sync_worker_core::sink::Write;
@@ -45,7 +46,7 @@ pub struct Batch {
     pub writes: Vec<Write>,
     /// Two-way: for each write what it may be written over, and keys whose parked version has been superseded. Each key
     /// occurs once.
-    pub over: Vec<Vec<Expected>>,
+    pub over: Vec<Expectations>,
     pub keep: Vec<Name>,
     /// The last record that the batch covers, and its digest.
     pub offset: Offset,
@@ -68,9 +69,10 @@ pub struct Assembler {
     waiting_bytes: usize,
     /// Members whose transaction is still open: records of several stand between each other.
     open: Vec<DatabaseName>,
-    over: Vec<Vec<Expected>>,
+    /// Two-way: one for each of the writes.
+    asked: Vec<Asked>,
     /// Behind how many of the writes.
-    keep: Vec<(usize, Name)>,
+    keep: Vec<(usize, RowKey)>,
     writes: Vec<Write>,
     commit_times: Vec<i64>,
     /// Bytes of the rows in `writes`.
@@ -103,7 +105,7 @@ impl Assembler {
             waiting: Vec::new(),
             waiting_bytes: 0,
             open: Vec::new(),
-            over: Vec::new(),
+            asked: Vec::new(),
             keep: Vec::new(),
             writes: Vec::new(),
             commit_times: Vec::new(),
@@ -183,12 +185,12 @@ impl Assembler {
         }
         for task in stage.take_tasks() {
             match task {
-                Task::Write(write, over) => {
+                Task::Write(write, asked) => {
                     self.bytes += write.change.size();
                     self.writes.push(write);
-                    self.over.push(over);
+                    self.asked.push(asked);
                 }
-                Task::Keep(name) => self.keep.push((self.writes.len(), name)),
+                Task::Keep(key) => self.keep.push((self.writes.len(), key)),
             }
         }
         Ok(Some(between))
@@ -210,6 +212,7 @@ impl Assembler {
     pub fn is_full(&self) -> bool {
         self.complete >= self.limits.batch_rows.min(self.pace)
             || self.complete_bytes >= self.limits.batch_bytes
+            || self.stage.as_ref().is_some_and(|stage| stage.conflicts() >= self.limits.batch_rows)
             || self.open_is_over_limit()
     }
 
@@ -236,40 +239,44 @@ impl Assembler {
     }
 
     /// Two-way, of each key the newest only: what it may be written over says all that older ones would have left.
-    fn newest(&mut self, writes: Vec<Write>) -> (Vec<Write>, Vec<Vec<Expected>>, Vec<Name>) {
+    fn newest(&mut self, writes: Vec<Write>) -> (Vec<Write>, Vec<Expectations>, Vec<Name>) {
         if self.stage.is_none() {
             return (writes, Vec::new(), Vec::new());
         }
-        let rest = self.over.split_off(writes.len());
-        let over = std::mem::replace(&mut self.over, rest);
+        let rest = self.asked.split_off(writes.len());
+        let asked = std::mem::replace(&mut self.asked, rest);
         let kept = self.keep.iter().take_while(|(behind, _)| *behind <= writes.len()).count();
-        let mut keep = self.keep.drain(..kept).collect::<Vec<_>>().into_iter().peekable();
+        let keep = self.keep.drain(..kept).collect::<Vec<_>>().into_iter();
         self.keep.iter_mut().for_each(|(behind, _)| *behind -= writes.len());
-        let mut newest: HashMap<Name, Option<(Write, Vec<Expected>)>> = HashMap::with_capacity(writes.len());
-        for (place, (write, over)) in writes.into_iter().zip(over).enumerate() {
-            while let Some((_, name)) = keep.next_if(|(behind, _)| *behind <= place) {
-                newest.insert(name, None);
-            }
-            // The stage has made it of a key.
-            let Ok(Some(key)) = write.change.key() else { continue };
-            newest.insert((write.change.table().clone(), key), Some((write, over)));
+        // The last write of each key, and behind which writes a key was superseded last.
+        let mut newest: HashTable<usize> = HashTable::with_capacity(writes.len());
+        let hash = |place: &usize| asked[*place].key.hash();
+        for (place, one) in asked.iter().enumerate() {
+            *newest.entry(one.key.hash(), |other| asked[*other].key == one.key, hash).or_insert(place).get_mut() =
+                place;
         }
-        newest.extend(keep.map(|(_, name)| (name, None)));
-        let (mut writes, mut superseded) = (Vec::with_capacity(newest.len()), Vec::new());
-        for (name, write) in newest {
-            match write {
-                Some((write, mut over)) => {
-                    if let Some(stage) = &mut self.stage {
-                        stage.hand_out(&name, &write, &mut over);
-                    }
-                    writes.push((write, over));
-                }
-                None => superseded.push(name),
+        let mut superseded = RowMap::default();
+        superseded.extend(keep.map(|(behind, key)| (key, behind)));
+        let lasts = |place: usize, one: &Asked| {
+            let is_kept = || superseded.get(&one.key).is_some_and(|behind| *behind > place);
+            newest.find(one.key.hash(), |last| *last == place).is_some() && (superseded.is_empty() || !is_kept())
+        };
+        let lasts: Vec<bool> = asked.iter().enumerate().map(|(place, one)| lasts(place, one)).collect();
+        let (mut taken, mut over) = (Vec::with_capacity(newest.len()), Vec::with_capacity(newest.len()));
+        for ((write, mut one), lasts) in writes.into_iter().zip(asked).zip(lasts) {
+            if !lasts {
+                continue;
             }
+            if !superseded.is_empty() {
+                superseded.remove(&one.key);
+            }
+            if let Some(stage) = &mut self.stage {
+                stage.hand_out(&mut one);
+            }
+            taken.push(write);
+            over.push(one.over);
         }
-        writes.sort_by_key(|(write, _)| write.offset);
-        let (writes, over) = writes.into_iter().unzip();
-        (writes, over, superseded)
+        (taken, over, superseded.into_keys().map(|key| (key.table, key.key)).collect())
     }
 
     /// Learns from how long the target took for a batch of `rows` rows.

@@ -7,9 +7,9 @@ use serde_json::{Map, Value as Json};
 use std::time::Duration;
 use sync_worker_core::change::{Change, Op};
 use sync_worker_core::guard::Image;
-use sync_worker_core::ledger::{Conflict, Recorded, UNFIT};
+use sync_worker_core::ledger::{Conflict, Recorded, Settled, UNFIT};
 use sync_worker_core::logical::key_only;
-use sync_worker_core::name::DatabaseName;
+use sync_worker_core::name::{DatabaseName, TableName};
 use sync_worker_core::record::{Body, Decision, Offset, Record};
 use sync_worker_core::row::{Row, RowBuilder};
 use sync_worker_core::types::ColumnType;
@@ -70,9 +70,8 @@ impl Pipeline {
         };
         match tokio::time::timeout(PATIENCE, outcome).await {
             Ok(Some(true)) => {
-                let (table, key) = (&conflict.table, &conflict.key);
-                let closed = self.ledger.close(&self.plan.name, table, key, "person", now_micros()).await;
-                closed.map(drop).map_err(|error| failed(error.to_string()))
+                let settled = Settled::Key(conflict.key.clone());
+                self.close(&conflict.table, &settled).await
             }
             Ok(Some(false)) => Err(failed(format!(
                 "the row has changed since conflict {id}: look at it again (sync-worker conflicts list) and decide on the newest entry"
@@ -91,14 +90,21 @@ impl Pipeline {
         let at = conflict.at.as_ref().map_or("its member", DatabaseName::as_str);
         match choice {
             Choice::Winner => {
-                let (table, key) = (&conflict.table, &conflict.key);
-                let closed = self.ledger.close(&self.plan.name, table, key, "person", now_micros()).await;
-                closed.map(drop).map_err(|error| Refusal::Failed(error.to_string()))
+                let settled = Settled::Unfit(conflict.key.clone());
+                self.close(&conflict.table, &settled).await
             }
             Choice::Loser | Choice::Row(_) => Err(Refusal::Failed(format!(
                 "the row has no place at the other members: write one that fits at {at}, or close the entry with --winner"
             ))),
         }
+    }
+}
+
+impl Pipeline {
+    /// A person has settled these entries.
+    pub(crate) async fn close(&self, table: &TableName, settled: &Settled) -> Result<(), Refusal> {
+        let closed = self.ledger.close(&self.plan.name, table, settled, "person", now_micros()).await;
+        closed.map(drop).map_err(|error| Refusal::Failed(error.to_string()))
     }
 }
 

@@ -23,7 +23,7 @@ use sync_worker_core::bus::Bus;
 use sync_worker_core::database::{Database, Scope, TableAt};
 use sync_worker_core::document::mapping::DocumentMapping;
 use sync_worker_core::error::Result;
-use sync_worker_core::ledger::{Ledger, Recorded, ResolverStore, Wanted};
+use sync_worker_core::ledger::{Ledger, Recorded, ResolverStore, Settled, Wanted};
 use sync_worker_core::name::{DatabaseName, InstallationId, PipelineName, TableName};
 use sync_worker_core::record::{Body, Offset, Record};
 use sync_worker_core::row::Key;
@@ -291,9 +291,11 @@ impl Pipeline {
         if self.plan.two_way.is_none() || !self.plan.tables.iter().any(|one| one.name == table) {
             return Err(failed(format!("{} is no two-way pipeline with a table {table}", self.plan.name)));
         }
-        let record = Record::of_nobody(now_micros(), Body::Resume(table));
+        let record = Record::of_nobody(now_micros(), Body::Resume(table.clone()));
         let receipt = self.bus.publish(PARTITION, vec![record]).await.map_err(|error| failed(error.to_string()))?;
-        receipt.await.map(drop).map_err(|error| failed(error.to_string()))
+        receipt.await.map_err(|error| failed(error.to_string()))?;
+        // Their keys go on with the table; the entries would wait for a decision that nobody needs.
+        self.close(&table, &Settled::FlipFlops).await
     }
 
     /// The versions that a target has not taken: `dead` ones, or those that still wait for a retry.

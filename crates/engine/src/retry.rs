@@ -9,6 +9,7 @@
 
 use crate::clock::now_micros;
 use crate::failure::{EngineError, timed};
+use crate::resolve::version::Expectations;
 use crate::version::{History, merged, stay};
 use async_trait::async_trait;
 use rand::Rng;
@@ -206,16 +207,16 @@ impl ParkingLot {
 
     /// The same two-way: what a write may be written over takes the place of what an older one left. Of the keys that keep
     /// what they have, returns those whose parked rows go.
-    pub fn prepare_guarded(
-        &self,
-        writes: &mut [Write],
-        over: Vec<Vec<Expected>>,
-        keep: Vec<Name>,
-    ) -> Result<Vec<Name>> {
+    pub fn prepare_guarded(&self, writes: &mut [Write], over: Vec<Expectations>, keep: Vec<Name>) -> Result<Vec<Name>> {
         for (write, over) in writes.iter_mut().zip(over) {
-            let key = write.change.key().map_err(EngineError::Damaged)?;
-            let key = key.ok_or(Damaged("a guarded write without a key")).map_err(EngineError::Damaged)?;
-            let parked = self.parked.get(&(write.change.table().clone(), key));
+            let parked = match self.parked.is_empty() {
+                true => None,
+                false => {
+                    let key = write.change.key().map_err(EngineError::Damaged)?;
+                    let key = key.ok_or(Damaged("a guarded write without a key")).map_err(EngineError::Damaged)?;
+                    self.parked.get(&(write.change.table().clone(), key))
+                }
+            };
             write.parked = parked.is_some();
             let image = |expected| match expected {
                 Expected::Image(image) => Some(image),

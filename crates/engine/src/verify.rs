@@ -85,7 +85,7 @@ pub async fn verify(
     if documents(source) == documents(target) {
         let mut reports = Vec::new();
         for table in &plan.tables {
-            let mut comparison = Comparison::new(table.name.clone(), here.as_mut(), there.as_mut(), settings).await?;
+            let mut comparison = Comparison::new(plan, &table.name, here.as_mut(), there.as_mut(), settings).await?;
             reports.push(comparison.run(progress).await?);
         }
         return Ok(reports);
@@ -109,7 +109,7 @@ async fn between(
         documents.see(&table.name, rows.schema(&table.name).await?.as_ref(), table.document.clone())?;
         let (here, there): (&mut dyn TableReader, &mut dyn TableReader) =
             if from_documents { (&mut documents, rows.as_mut()) } else { (rows.as_mut(), &mut documents) };
-        let mut report = Comparison::new(table.name.clone(), here, there, settings).await?.run(progress).await?;
+        let mut report = Comparison::new(plan, &table.name, here, there, settings).await?.run(progress).await?;
         // No row is equal to a document whose key no row can have.
         let (unheld, more) = documents.unheld(&table.name).await?;
         report.more += more;
@@ -140,13 +140,18 @@ struct Comparison<'a> {
 
 impl<'a> Comparison<'a> {
     async fn new(
-        table: TableName,
+        plan: &Plan,
+        table: &TableName,
         here: &'a mut dyn TableReader,
         there: &'a mut dyn TableReader,
         settings: &'a VerifySettings,
     ) -> Result<Self> {
+        let table = table.clone();
         let (from, to) = (here.schema(&table).await?, there.schema(&table).await?);
-        if let Some(column) = from.columns.iter().find(|column| to.column(&column.name).is_none()) {
+        // Of a two-way table, a member's columns that others lack are its own.
+        if plan.two_way.is_none()
+            && let Some(column) = from.columns.iter().find(|column| to.column(&column.name).is_none())
+        {
             let text = format!("table {table}: the target has no column {}", column.name);
             return Err(EngineError::Configuration(text).into());
         }

@@ -10,7 +10,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use rusqlite::{Connection, Params, params};
 use sync_worker_core::error::Result;
-use sync_worker_core::ledger::{Conflict, Contender, Ledger, Recorded, Wanted};
+use sync_worker_core::ledger::{Conflict, Contender, FLIP_FLOP, Ledger, Recorded, Settled, UNFIT, Wanted};
 use sync_worker_core::name::{DatabaseName, PipelineName, TableName};
 use sync_worker_core::record::{Offset, Partition};
 use sync_worker_core::row::{Key, Row};
@@ -59,10 +59,34 @@ impl Ledger for SqliteStore {
         Ok(found.await?)
     }
 
-    async fn close(&self, pipeline: &PipelineName, table: &TableName, key: &Key, by: &str, time: i64) -> Result<usize> {
-        let (pipeline, table, key, by) = (pipeline.clone(), table.clone(), key.clone(), by.to_owned());
+    async fn close(
+        &self,
+        pipeline: &PipelineName,
+        table: &TableName,
+        settled: &Settled,
+        by: &str,
+        time: i64,
+    ) -> Result<usize> {
+        let (pipeline, table, settled, by) = (pipeline.clone(), table.clone(), settled.clone(), by.to_owned());
         let closed = self.writer.call("closing conflicts", move |session| {
-            close(session, params![pipeline.as_str(), table.as_str(), &key.as_bytes()[..]], &by, time)
+            let of = (pipeline.as_str(), table.as_str());
+            match &settled {
+                Settled::Key(key) => close(
+                    session,
+                    "row_key = ?3 AND kind <> ?4",
+                    params![of.0, of.1, &key.as_bytes()[..], UNFIT],
+                    &by,
+                    time,
+                ),
+                Settled::Unfit(key) => close(
+                    session,
+                    "row_key = ?3 AND kind = ?4",
+                    params![of.0, of.1, &key.as_bytes()[..], UNFIT],
+                    &by,
+                    time,
+                ),
+                Settled::FlipFlops => close(session, "kind = ?3", params![of.0, of.1, FLIP_FLOP], &by, time),
+            }
         });
         Ok(closed.await?)
     }
@@ -249,12 +273,12 @@ fn record(session: &Session, id: i64, conflict: &Conflict) -> Result<bool, Fault
     Ok(inserted > 0)
 }
 
-/// Closes the open entries of a key: pipeline, table and the key's bytes.
-fn close(session: &Session, name: impl Params, by: &str, at: i64) -> Result<usize, Fault> {
+/// Closes the open entries for which the condition holds; the first two parameters are pipeline and table.
+fn close(session: &Session, condition: &str, of: impl Params, by: &str, at: i64) -> Result<usize, Fault> {
     let sql =
-        format!("SELECT {COLUMNS} FROM conflict WHERE pipeline = ?1 AND table_name = ?2 AND row_key = ?3 AND open = 1");
+        format!("SELECT {COLUMNS} FROM conflict WHERE pipeline = ?1 AND table_name = ?2 AND open = 1 AND {condition}");
     let mut open = session.connection.prepare_cached(&sql)?;
-    let mut rows = open.query(name)?;
+    let mut rows = open.query(of)?;
     let mut closed = Vec::new();
     while let Some(row) = rows.next()? {
         let stored = Stored { open: false, decided: Some((by, at)), ..Stored::of(row)? };

@@ -39,18 +39,22 @@ pub(crate) fn is_damaged(path: &Path) -> std::io::Result<bool> {
     let mut commit_ignored = false;
     while filled(&mut file, &mut frame)? {
         let own = salts_of(&frame[8..16]);
-        // What an earlier round of the log has left behind has other salts.
+        // What an earlier round of the log has left behind has other salts. So has a frame of this round whose salts were
+        // damaged, which the checksum still stands for: it does not cover them.
         let alive = *salts.get_or_insert(own) == own;
-        if let Some(checksums) = &mut running
-            && (!alive || !checksums.covers(&frame))
-        {
+        let before = running.clone();
+        let covered = running.as_mut().is_some_and(|checksums| checksums.covers(&frame));
+        if !(alive && covered) {
             running = None;
         }
-        if running.is_none() && alive {
+        // Nothing else of a frame says that a commit ends in it.
+        let size = before.filter(|_| alive && !covered).and_then(|checksums| checksums.size_of(&frame));
+        let size = size.unwrap_or(u32::from_be_bytes(word(&frame, 4)));
+        if running.is_none() && (alive || covered) {
             if commit_ignored {
                 return Ok(true);
             }
-            commit_ignored = word(&frame, 4) != [0; 4];
+            commit_ignored = size != 0;
         }
     }
     Ok(false)
@@ -75,6 +79,7 @@ fn salts_of(bytes: &[u8]) -> [[u8; 4]; 2] {
 }
 
 /// The checksum that runs through the whole log.
+#[derive(Clone)]
 struct Running {
     big_endian: bool,
     sums: [u32; 2],
@@ -93,6 +98,30 @@ impl Running {
         self.add(&frame[..8]);
         self.add(&frame[FRAME_HEADER..]);
         self.stands_at(&frame[16..24])
+    }
+
+    /// The size of the database that makes the frame whole, if one does: what stands there may be all that is damaged.
+    fn size_of(&self, frame: &[u8]) -> Option<u32> {
+        let with = |size: u32| {
+            let mut running = self.clone();
+            let size = if self.big_endian { size.to_be_bytes() } else { size.to_le_bytes() };
+            running.add(&[word(frame, 0), size].concat());
+            running.add(&frame[FRAME_HEADER..]);
+            running.sums
+        };
+        // Both sums are linear in it, modulo 2^32, and of their two factors one at least is odd, so has an inverse.
+        let ([one, two], stored) = (with(0), [word(frame, 16), word(frame, 20)].map(u32::from_be_bytes));
+        let factors = [with(1)[0].wrapping_sub(one), with(1)[1].wrapping_sub(two)];
+        let found = |at: usize| {
+            let inverse = (0..5).fold(factors[at], |inverse, _| {
+                inverse.wrapping_mul(2u32.wrapping_sub(factors[at].wrapping_mul(inverse)))
+            });
+            stored[at].wrapping_sub([one, two][at]).wrapping_mul(inverse)
+        };
+        let size = found(factors.iter().position(|factor| factor % 2 == 1)?);
+        // As the checksum reads it, which may be the other way round.
+        let size = (with(size) == stored).then_some(size)?;
+        Some(if self.big_endian { size } else { size.swap_bytes() })
     }
 
     fn add(&mut self, bytes: &[u8]) {

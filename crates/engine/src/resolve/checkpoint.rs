@@ -1,12 +1,14 @@
 //! The state of a stage as bytes: what a resolver that was stopped goes on from.
 
 use super::flips::{Flips, Last};
+use super::key::RowKey;
 use super::rules::Rules;
 use super::stage::{Configured, Paused, Stage, resolver_rules};
-use super::version::{Entry, Images, Member, Origin, RowKey, UnderWay, Version, VersionId};
+use super::version::{Entry, Images, Member, Origin, UnderWay, Version, VersionId};
 use super::{Limits, Resolver};
 use crate::sequence::Sequence;
 use bytes::{BufMut, Bytes, BytesMut};
+use smallvec::SmallVec;
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
 use sync_worker_core::encoding::{decode_two_way, encode_two_way, ended, put_bytes, take_byte, take_bytes, take_text};
@@ -17,9 +19,12 @@ use sync_worker_core::row::{Key, Row};
 use sync_worker_core::rules::TwoWay;
 use sync_worker_core::value::{Damaged, put_varint, take_varint};
 
-const FORMAT: u8 = 2;
+const FORMAT: u8 = 3;
 
-/// Without paused tables, keys that go back and forth, and what a member may be met with.
+/// Without the tables that went on again.
+const FORMAT_2: u8 = 2;
+
+/// Without paused tables, too, keys that go back and forth, and what a member may be met with.
 const FORMAT_1: u8 = 1;
 
 /// The stage and the positions taken of each origin; None before the first configuration.
@@ -42,6 +47,11 @@ pub fn encode(stage: &Stage, sequence: &Sequence) -> Option<Bytes> {
         put_varint(&mut out, paused.offset.0);
         put_bytes(&mut out, paused.reason.as_bytes());
     }
+    put_varint(&mut out, configured.resumed.len() as u64);
+    for (table, resumed) in &configured.resumed {
+        put_bytes(&mut out, table.as_str().as_bytes());
+        put_varint(&mut out, resumed.0);
+    }
     let watched: Vec<&Last> = configured.flips.all().collect();
     put_varint(&mut out, watched.len() as u64);
     for last in watched {
@@ -57,7 +67,7 @@ pub fn encode(stage: &Stage, sequence: &Sequence) -> Option<Bytes> {
 pub fn decode(mut bytes: &[u8], stage: &mut Stage) -> Result<Sequence, Damaged> {
     let bytes = &mut bytes;
     let format = take_byte(bytes)?;
-    if ![FORMAT, FORMAT_1].contains(&format) {
+    if ![FORMAT, FORMAT_2, FORMAT_1].contains(&format) {
         return Err(Damaged("a resolver's state of another format"));
     }
     let rules = Arc::new(decode_two_way(take_bytes(bytes)?)?);
@@ -67,12 +77,16 @@ pub fn decode(mut bytes: &[u8], stage: &mut Stage) -> Result<Sequence, Damaged> 
         let position = take_text(bytes)?.parse().map_err(|_| Damaged("a strange position"))?;
         sequence.resume_at(origin, position);
     }
-    let (mut paused, mut flips, mut stopped) = (BTreeMap::new(), Flips::default(), BTreeSet::new());
+    let (mut paused, mut resumed) = (BTreeMap::new(), BTreeMap::new());
+    let (mut flips, mut stopped) = (Flips::default(), BTreeSet::new());
     if format != FORMAT_1 {
         for _ in 0..take_varint(bytes)? {
             let table = TableName::new(take_text(bytes)?);
             let offset = Offset(take_varint(bytes)?);
             paused.insert(table, Paused { offset, reason: take_text(bytes)?.to_owned() });
+        }
+        for _ in 0..if format == FORMAT_2 { 0 } else { take_varint(bytes)? } {
+            resumed.insert(TableName::new(take_text(bytes)?), Offset(take_varint(bytes)?));
         }
         for _ in 0..take_varint(bytes)? {
             flips.put(take_last(bytes)?);
@@ -84,21 +98,22 @@ pub fn decode(mut bytes: &[u8], stage: &mut Stage) -> Result<Sequence, Damaged> 
     let resolver = take_resolver(bytes, format, rules.members.len(), resolver_rules(&rules))?;
     ended(bytes)?;
     let configured = stage.configured.insert(Configured::with(rules, &stage.target, resolver));
-    (configured.paused, configured.flips, configured.stopped) = (paused, flips, stopped);
+    (configured.paused, configured.resumed) = (paused, resumed);
+    (configured.flips, configured.stopped) = (flips, stopped);
     Ok(sequence)
 }
 
 /// The configuration that a state was made under.
 pub fn rules(mut bytes: &[u8]) -> Result<TwoWay, Damaged> {
     match take_byte(&mut bytes)? {
-        FORMAT | FORMAT_1 => decode_two_way(take_bytes(&mut bytes)?),
+        FORMAT | FORMAT_2 | FORMAT_1 => decode_two_way(take_bytes(&mut bytes)?),
         _ => Err(Damaged("a resolver's state of another format")),
     }
 }
 
 fn put_resolver(out: &mut BytesMut, resolver: &Resolver) {
     put_varint(out, resolver.entries.len() as u64);
-    for entry in resolver.entries.values() {
+    for entry in resolver.entries.iter() {
         put_version(out, &entry.version);
         put_varint(out, entry.under_way.len() as u64);
         for way in &entry.under_way {
@@ -122,8 +137,8 @@ fn put_resolver(out: &mut BytesMut, resolver: &Resolver) {
             way.near.iter().for_each(|image| put_bytes(out, &image.to_bytes()));
         }
     }
-    put_varint(out, resolver.parked.len() as u64);
-    for ((member, key), offset) in &resolver.parked {
+    put_varint(out, resolver.parked().count() as u64);
+    for (member, key, offset) in resolver.parked() {
         out.put_u8(member.0);
         put_key(out, key);
         put_varint(out, offset.0);
@@ -144,10 +159,10 @@ fn take_resolver(
     rules: HashMap<TableName, Arc<Rules>>,
 ) -> Result<Resolver, Damaged> {
     let mut resolver = Resolver::new(members, rules, Limits::default());
-    let mut sent: Vec<Vec<(Offset, RowKey)>> = vec![Vec::new(); members];
+    let mut sent: Vec<Vec<(Offset, u64)>> = vec![Vec::new(); members];
     for _ in 0..take_varint(bytes)? {
         let version = Arc::new(take_version(bytes)?);
-        let mut under_way = Vec::new();
+        let mut under_way = SmallVec::new();
         for _ in 0..take_varint(bytes)? {
             let member = Member(take_byte(bytes)?);
             let offset = Offset(take_varint(bytes)?);
@@ -161,24 +176,25 @@ fn take_resolver(
                 });
             }
             let to = sent.get_mut(usize::from(member.0)).ok_or(Damaged("a member that is not there"))?;
-            to.push((offset, version.key.clone()));
+            to.push((offset, version.key.hash()));
             let over = Images::of(list, flags & 2 != 0);
-            let mut near = Vec::new();
+            let mut near = SmallVec::new();
             for _ in 0..if format == FORMAT_1 { 0 } else { take_varint(bytes)? } {
                 near.push(Image::from_bytes(take_bytes(bytes)?)?);
             }
             under_way.push(UnderWay { member, sent: offset, over, near, unsure: flags & 1 != 0 });
         }
-        resolver.entries.insert(version.key.clone(), Entry { version, under_way });
+        resolver.entries.put(Entry::new(version, under_way));
     }
     for list in &mut sent {
         list.sort_by_key(|(offset, _)| *offset);
     }
     resolver.sent = sent.into_iter().map(VecDeque::from).collect();
     for _ in 0..take_varint(bytes)? {
-        let member = Member(take_byte(bytes)?);
+        let member = usize::from(take_byte(bytes)?);
         let key = take_key(bytes)?;
-        resolver.parked.insert((member, key), Offset(take_varint(bytes)?));
+        let of = resolver.parked.get_mut(member).ok_or(Damaged("a member that is not there"))?;
+        of.insert(key, Offset(take_varint(bytes)?));
     }
     for _ in 0..take_varint(bytes)? {
         let key = take_key(bytes)?;
@@ -259,5 +275,5 @@ fn put_key(out: &mut BytesMut, key: &RowKey) {
 
 fn take_key(bytes: &mut &[u8]) -> Result<RowKey, Damaged> {
     let table = TableName::new(take_text(bytes)?);
-    Ok(RowKey { table, key: Key::from_bytes(Bytes::copy_from_slice(take_bytes(bytes)?)) })
+    Ok(RowKey::new(table, Key::from_bytes(Bytes::copy_from_slice(take_bytes(bytes)?))))
 }

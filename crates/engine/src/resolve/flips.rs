@@ -1,7 +1,8 @@
 //! Keys that go back and forth between two states: two members whose applications, jobs or triggers undo each other's
 //! writes would do so for ever, as fast as the pipeline carries them.
 
-use super::version::{Member, RowKey};
+use super::key::RowKey;
+use super::version::Member;
 use sync_worker_core::guard::Image;
 
 /// So many times one member undoes what another has just done, within so many microseconds of commit time.
@@ -92,7 +93,7 @@ mod tests {
     const SECOND: i64 = 1_000_000;
 
     fn key() -> RowKey {
-        RowKey { table: "t".into(), key: Key::from_bytes(bytes::Bytes::from_static(b"k")) }
+        RowKey::new("t".into(), Key::from_bytes(bytes::Bytes::from_static(b"k")))
     }
 
     fn image(number: u8) -> Image {

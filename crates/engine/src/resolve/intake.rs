@@ -8,7 +8,8 @@ use sync_worker_core::name::DatabaseName;
 use sync_worker_core::row::{Key, Row, RowBuilder};
 use sync_worker_core::value::Damaged;
 
-/// One thing that a change says. A changed key says two: a delete and an insert.
+/// One thing that a change says. A changed key says two: a delete and an insert. Keys, and rows that are written, are in
+/// memory of their own.
 #[derive(Debug)]
 pub enum Said {
     /// A row of a snapshot.
@@ -80,7 +81,7 @@ pub fn read(
         (Op::Create | Op::Read | Op::Truncate, _) | (Op::Delete, None) => {}
         (Op::Update, None) => return Err(partial()),
         (Op::Update | Op::Delete, Some(before)) => match normalizer.row(before, builder, scratch) {
-            Ok(row) if !row.is_partial()? => old = Some(Old { key: schema.key_of(&row)?.detached(), row: Some(row) }),
+            Ok(row) if !row.is_partial()? => old = Some(Old { key: schema.key_of(&row)?, row: Some(row) }),
             Ok(_) if change.op == Op::Update => return Err(partial()),
             // A stream has whole rows, and a repair knows no more of what is gone than its key.
             Ok(row) => {
@@ -88,7 +89,7 @@ pub fn read(
                 return Ok(());
             }
             Err(Unfit::Refused(..)) => match normalizer.key(before, builder, scratch) {
-                Ok(key) => old = Some(Old { key: key.detached(), row: None }),
+                Ok(key) => old = Some(Old { key, row: None }),
                 // Nobody else has ever had it.
                 Err(Unfit::Refused(..)) => {}
                 Err(Unfit::Damaged(damaged)) => return Err(damaged.into()),
@@ -101,13 +102,13 @@ pub fn read(
         match normalizer.row(after, builder, scratch) {
             Ok(row) => {
                 let row = match old.as_ref().and_then(|old| old.row.as_ref()) {
-                    Some(before) => row.over(before)?,
-                    None => row,
+                    Some(before) if row.is_partial()? => row.over(before)?,
+                    Some(_) | None => row.detached(),
                 };
                 if row.is_partial()? {
                     return Err(partial());
                 }
-                new = Some((schema.key_of(&row)?.detached(), row));
+                new = Some((schema.key_of(&row)?, row));
             }
             Err(Unfit::Refused(column, refusal)) => {
                 say(Said::Unfit { column, reason: refusal.to_string() });
@@ -130,7 +131,7 @@ pub fn read(
             over = (old.row, before_image);
         } else {
             // A changed key is a delete and an insert.
-            say(Said::Written { key: old.key, before: old.row, before_image, after: None });
+            say(Said::Written { key: old.key.detached(), before: old.row, before_image, after: None });
         }
     }
     match new {

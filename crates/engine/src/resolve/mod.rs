@@ -9,27 +9,36 @@
 pub mod applier;
 pub mod checkpoint;
 pub mod conflict;
+pub mod entries;
 pub mod entry;
 pub mod flips;
 pub mod intake;
+pub mod key;
 pub mod rules;
 pub mod stage;
 pub mod version;
 
 use conflict::{Conflict, Kind};
+use entries::Entries;
+use hashbrown::hash_table;
+use key::{RowKey, RowMap};
 use rules::{Rules, Winner, merge};
-use std::collections::{HashMap, HashSet, VecDeque};
+use smallvec::{SmallVec, smallvec};
+use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use sync_worker_core::guard::{Expected, Image};
 use sync_worker_core::name::TableName;
 use sync_worker_core::record::Offset;
-use version::{Entry, Event, Expectation, Member, Origin, RowKey, Send, UnderWay, Version};
+use version::{Entry, Event, Expectation, Expectations, Images, Member, Origin, Send, UnderWay, Version};
 
 /// Why a member has not taken a version.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Reason {
     /// Its row was none of the expected ones.
     Differs,
+    /// The same, and what its own stream says about the key was not taken while the version was under way: the row may be
+    /// a write that nobody has seen.
+    Unseen,
     /// It refused the version, which waits in the retry queue.
     Refused,
 }
@@ -90,10 +99,12 @@ pub enum Branch {
     Dropped,
     Refused,
     Differs,
+    /// The row that differs may be a write that was not taken: it stays.
+    Unseen,
 }
 
 impl Branch {
-    pub const ALL: [Branch; 18] = [
+    pub const ALL: [Branch; 19] = [
         Branch::Unopposed,
         Branch::Seen,
         Branch::BeatsRead,
@@ -112,11 +123,9 @@ impl Branch {
         Branch::Dropped,
         Branch::Refused,
         Branch::Differs,
+        Branch::Unseen,
     ];
 }
-
-/// States of a key that its member may be met with.
-const MOST_NEAR: usize = 8;
 
 /// How much is kept in memory for one key, and of keys with conflicts (invariant 9).
 #[derive(Clone, Copy, Debug)]
@@ -133,17 +142,44 @@ impl Default for Limits {
     }
 }
 
+/// Where a version goes that was accepted.
+#[derive(Clone, Copy)]
+struct To {
+    /// The member that has it from itself.
+    origin: Option<Member>,
+    /// What every other one may be written over.
+    over: Expected,
+    /// What becomes of it at its origin.
+    own: Own,
+}
+
+#[derive(Clone, Copy)]
+enum Own {
+    Nothing,
+    /// It has the version, or something newer of its own, whatever waits there.
+    Keep,
+    /// The version is not the origin's own, which has this one.
+    Over(Expected),
+}
+
+fn merges(rules: &HashMap<TableName, Arc<Rules>>) -> bool {
+    rules.values().any(|rules| rules.merge.is_some())
+}
+
 pub struct Resolver {
     members: Vec<Member>,
     rules: HashMap<TableName, Arc<Rules>>,
     limits: Limits,
-    entries: HashMap<RowKey, Entry>,
-    /// The sends that a member has not taken, as its own stream has shown.
-    parked: HashMap<(Member, RowKey), Offset>,
-    /// Per member, the sends under way to it, the oldest first. One that was replaced since is still there.
-    sent: Vec<VecDeque<(Offset, RowKey)>>,
+    /// Some table's rows are merged column by column.
+    merges: bool,
+    entries: Entries,
+    /// Per member, the sends that it has not taken, as its own stream has shown.
+    parked: Vec<RowMap<Offset>>,
+    /// Per member, the hashes of the keys of sends under way to it, the oldest first. One that was replaced since is still
+    /// there.
+    sent: Vec<VecDeque<(Offset, u64)>>,
     /// The image of the last accepted version of keys that have a conflict on record.
-    disputed: HashMap<RowKey, Image>,
+    disputed: RowMap<Image>,
     /// The same keys, the oldest first.
     disputed_order: VecDeque<RowKey>,
     hits: [u64; Branch::ALL.len()],
@@ -154,12 +190,13 @@ impl Resolver {
         let members: Vec<_> = (0..members).filter_map(|member| u8::try_from(member).ok()).map(Member).collect();
         Self {
             sent: vec![VecDeque::new(); members.len()],
+            parked: vec![RowMap::default(); members.len()],
             members,
+            merges: merges(&rules),
             rules,
             limits,
-            entries: HashMap::new(),
-            parked: HashMap::new(),
-            disputed: HashMap::new(),
+            entries: Entries::default(),
+            disputed: RowMap::default(),
             disputed_order: VecDeque::new(),
             hits: [0; Branch::ALL.len()],
         }
@@ -167,16 +204,19 @@ impl Resolver {
 
     /// Replaces the rules of all tables, from the next record on.
     pub fn set_rules(&mut self, rules: HashMap<TableName, Arc<Rules>>) {
+        self.merges = merges(&rules);
         self.rules = rules;
     }
 
     /// Keys of which something is under way.
-    pub fn entries(&self) -> &HashMap<RowKey, Entry> {
+    pub fn entries(&self) -> &Entries {
         &self.entries
     }
 
-    pub fn parked(&self) -> &HashMap<(Member, RowKey), Offset> {
-        &self.parked
+    /// Members, the keys whose version they have not taken, and the records of those.
+    pub fn parked(&self) -> impl Iterator<Item = (Member, &RowKey, Offset)> {
+        let members = self.members.iter().zip(&self.parked);
+        members.flat_map(|(member, keys)| keys.iter().map(|(key, sent)| (*member, key, *sent)))
     }
 
     pub fn hits(&self, branch: Branch) -> u64 {
@@ -200,7 +240,7 @@ impl Resolver {
                 // What an older send has left at the origin meanwhile, and the event was made over, the others need not have.
                 let over = entry.map_or(before, |entry| Expected::Image(entry.version.image));
                 self.hit(Branch::Unopposed);
-                let to = self.others(origin, over);
+                let to = To { origin: Some(origin), over, own: Own::Nothing };
                 return self.accept(at, event.version.clone(), to, out);
             }
         };
@@ -244,6 +284,9 @@ impl Resolver {
     /// event added to a counter is added, for equal images prove nothing. False where the rows stand against each other as
     /// a whole.
     fn merged(&mut self, at: Offset, event: &Event, origin: Member, out: &mut Outcome) -> bool {
+        if !self.merges {
+            return false;
+        }
         let Some(entry) = self.entries.get(&event.version.key) else { return false };
         let Some(rules) = self.rules.get(&event.version.key.table) else { return false };
         let (Some(delta), false) = (&rules.merge, entry.version.read) else { return false };
@@ -255,7 +298,7 @@ impl Resolver {
         };
         if entry.of(origin).is_none() && merged.version.image == event.version.image {
             self.hit(Branch::MergedToEvent);
-            let to = self.others(origin, Expected::Image(held.image));
+            let to = To { origin: Some(origin), over: Expected::Image(held.image), own: Own::Nothing };
             self.accept(at, event.version.clone(), to, out);
             return true;
         }
@@ -277,8 +320,8 @@ impl Resolver {
             };
             self.dispute(&held, conflict, out);
         }
-        let mut to = self.others(origin, Expected::Image(held.image));
-        to.push((origin, Some(Expected::Image(event.version.image))));
+        let own = Own::Over(Expected::Image(event.version.image));
+        let to = To { origin: Some(origin), over: Expected::Image(held.image), own };
         self.accept(at, Arc::new(merged.version), to, out);
         true
     }
@@ -286,11 +329,11 @@ impl Resolver {
     /// A snapshot row never beats a change event and is never a conflict.
     pub fn read(&mut self, at: Offset, version: &Arc<Version>, out: &mut Outcome) {
         let Origin::Member(origin) = version.origin else { return };
-        if self.entries.contains_key(&version.key) {
+        if self.entries.get(&version.key).is_some() {
             return self.hit(Branch::ReadDropped);
         }
         self.hit(Branch::ReadTaken);
-        let to = self.others(origin, Expected::Image(Image::Absent));
+        let to = To { origin: Some(origin), over: Expected::Image(Image::Absent), own: Own::Nothing };
         self.accept(at, version.clone(), to, out);
     }
 
@@ -299,37 +342,60 @@ impl Resolver {
             return self.hit(Branch::DecisionOutdated);
         }
         self.hit(Branch::DecisionTaken);
-        let to = self.members.iter().map(|member| (*member, Some(Expected::Image(decision.seen)))).collect();
+        let to = To { origin: None, over: Expected::Image(decision.seen), own: Own::Nothing };
         self.accept(at, decision.version.clone(), to, out);
     }
 
     /// The member has all that was sent to it up to the echo's offset, apart from what is parked.
     pub fn echo(&mut self, at: Offset, echo: &Echo, out: &mut Outcome) {
         let member = echo.member;
-        let mut dropped = HashSet::new();
+        let place = usize::from(member.0);
+        let mut dropped = RowMap::default();
         let mut candidates = Vec::new();
         for (key, written) in &echo.unparked {
-            let sent = self.parked.remove(&(member, key.clone()));
+            let sent = self.parked[place].remove(key);
             if let (Some(sent), false) = (sent, *written) {
-                dropped.insert((key, sent));
+                dropped.insert(key.clone(), sent);
             }
             candidates.push(key.clone());
         }
-        let mut differs = HashSet::new();
+        let mut reasons = RowMap::default();
         for (key, sent, reason) in &echo.parked {
-            self.parked.insert((member, key.clone()), *sent);
-            if *reason == Reason::Differs {
-                differs.insert(key);
-            }
+            self.parked[place].insert(key.clone(), *sent);
+            reasons.insert(key.clone(), *reason);
             candidates.push(key.clone());
         }
-        let sent = &mut self.sent[usize::from(member.0)];
-        while let Some((_, key)) = sent.pop_front_if(|(sent, _)| *sent <= echo.offset) {
-            candidates.push(key);
+        while let Some((_, hash)) = self.sent[place].pop_front_if(|(sent, _)| *sent <= echo.offset) {
+            self.have_arrived(member, echo.offset, hash);
+            let rest =
+                self.entries.all_of(hash).filter(|entry| entry.of(member).is_some_and(|way| way.sent <= echo.offset));
+            candidates.extend(rest.map(|entry| entry.version.key.clone()));
         }
         for key in candidates {
-            self.arrived(at, echo, &key, &dropped, differs.contains(&key), out);
+            self.arrived(at, echo, &key, &dropped, reasons.get(&key).copied(), out);
         }
+    }
+
+    /// What the member has of keys with this hash, without anything more to say about it: most of what is ever sent.
+    fn have_arrived(&mut self, member: Member, up_to: Offset, hash: u64) {
+        let parked = &self.parked[usize::from(member.0)];
+        let has = |entry: &Entry| {
+            let arrived = |way: &UnderWay| {
+                let is_parked = || !parked.is_empty() && parked.get(&entry.version.key) == Some(&way.sent);
+                way.sent <= up_to && !way.unsure && !is_parked()
+            };
+            entry.of(member).is_some_and(arrived)
+        };
+        let mut hits = 0;
+        while let Some(mut found) = self.entries.find(hash, has) {
+            let under_way = &mut found.get_mut().under_way;
+            under_way.retain(|way| way.member != member);
+            if under_way.is_empty() {
+                found.remove();
+            }
+            hits += 1;
+        }
+        self.hits[Branch::Arrived as usize] += hits;
     }
 
     fn arrived(
@@ -337,8 +403,8 @@ impl Resolver {
         at: Offset,
         echo: &Echo,
         key: &RowKey,
-        dropped: &HashSet<(&RowKey, Offset)>,
-        differs: bool,
+        dropped: &RowMap<Offset>,
+        parked: Option<Reason>,
         out: &mut Outcome,
     ) {
         let member = echo.member;
@@ -347,14 +413,20 @@ impl Resolver {
             return;
         };
         let way = &mut entry.under_way[index];
-        let taken = self.parked.get(&(member, key.clone())) != Some(&way.sent);
+        let taken = self.parked[usize::from(member.0)].get(key) != Some(&way.sent);
         if !taken {
             // A write of the member has won since: the parked version has been superseded, its row goes with the next batch.
             if way.unsure {
                 return;
             }
-            if !differs {
-                return self.hit(Branch::Refused);
+            match parked {
+                Some(Reason::Differs) => {}
+                Some(Reason::Unseen) => {
+                    let version = entry.version.clone();
+                    self.leave(member, index, &version, out);
+                    return self.hit(Branch::Unseen);
+                }
+                Some(Reason::Refused) | None => return self.hit(Branch::Refused),
             }
             // No write of the member has explained the difference: those come before the echo.
             let (version, seen) = (entry.version.clone(), Expected::Seen(way.sent));
@@ -372,7 +444,7 @@ impl Resolver {
             self.dispute(&version, conflict, out);
             return self.send_again(at, &version, member, Some(seen), out);
         }
-        if way.unsure && !dropped.contains(&(key, way.sent)) {
+        if way.unsure && dropped.get(key) != Some(&way.sent) {
             // The row had gone back to an image that the send could be written over, so it was.
             way.unsure = false;
             let version = entry.version.clone();
@@ -387,64 +459,88 @@ impl Resolver {
         self.hit(branch);
     }
 
+    /// Nothing is under way to the member any more: what it has is its own.
+    fn leave(&mut self, member: Member, way: usize, version: &Arc<Version>, out: &mut Outcome) {
+        if let Some(entry) = self.entries.get_mut(&version.key) {
+            entry.under_way.swap_remove(way);
+            if entry.under_way.is_empty() {
+                self.entries.remove(&version.key);
+            }
+        }
+        out.sends.push(Send { version: version.clone(), to: smallvec![(member, Expectation::Keep)] });
+    }
+
     /// Sends a version to everyone else over `over`; its origin keeps what it has.
     fn accept_over(&mut self, at: Offset, version: &Arc<Version>, origin: Member, over: Expected, out: &mut Outcome) {
-        let mut to = self.others(origin, over);
-        to.push((origin, None));
+        let to = To { origin: Some(origin), over, own: Own::Keep };
         self.accept(at, version.clone(), to, out);
     }
 
-    fn others(&self, origin: Member, over: Expected) -> Vec<(Member, Option<Expected>)> {
-        self.members.iter().filter(|member| **member != origin).map(|member| (*member, Some(over))).collect()
-    }
-
     /// Sends a version to each member over the image expected there, or over any that older sends under way to it may have
-    /// found or left. None: the member has it, or something newer of its own.
-    fn accept(&mut self, at: Offset, version: Arc<Version>, to: Vec<(Member, Option<Expected>)>, out: &mut Outcome) {
-        let mut older = Vec::new();
-        if let Some(old) = self.entries.remove(&version.key) {
-            older = old.under_way;
-            let left = Expected::Image(old.version.image);
-            older.iter_mut().filter(|way| !way.unsure).for_each(|way| way.over.push(left, self.limits.images));
-        }
-        let mut under_way = Vec::with_capacity(to.len());
-        let mut send = Vec::with_capacity(to.len());
-        for (member, expected) in to {
-            let way = older.iter().position(|way| way.member == member).map(|index| older.swap_remove(index));
-            let Some(expected) = expected else {
-                send.push((member, Expectation::Keep));
-                under_way.extend(way.map(|way| UnderWay { unsure: true, ..way }));
-                continue;
+    /// found or left.
+    fn accept(&mut self, at: Offset, version: Arc<Version>, to: To, out: &mut Outcome) {
+        let Self { members, entries, limits, sent, .. } = self;
+        let hash = version.key.hash();
+        let mut send = SmallVec::new();
+        let entry = match entries.place(&version.key) {
+            hash_table::Entry::Vacant(place) => place.insert(Entry::new(version.clone(), SmallVec::new())).into_mut(),
+            hash_table::Entry::Occupied(place) => {
+                let entry = place.into_mut();
+                let left = Expected::Image(entry.version.image);
+                for way in entry.under_way.iter_mut().filter(|way| !way.unsure) {
+                    way.over.push(left, limits.images);
+                    // Where nothing is sent, the version is the member's own, and nobody else's was under way to it for sure.
+                    way.unsure = true;
+                }
+                entry.version = version.clone();
+                entry
+            }
+        };
+        let mut put = |entry: &mut Entry, member: Member, expected: Expected| {
+            sent[usize::from(member.0)].push_back((at, hash));
+            let over = match entry.of_mut(member) {
+                Some(way) => {
+                    way.over.push(expected, limits.images);
+                    (way.sent, way.unsure) = (at, false);
+                    way.over.to_list()
+                }
+                None => {
+                    let over = Images::one(expected);
+                    entry.under_way.push(UnderWay { member, sent: at, over, near: SmallVec::new(), unsure: false });
+                    smallvec![expected]
+                }
             };
-            let (mut over, near) = way.map(|way| (way.over, way.near)).unwrap_or_default();
-            over.push(expected, self.limits.images);
-            send.push((member, Expectation::Over(over.as_slice().to_vec())));
-            self.sent[usize::from(member.0)].push_back((at, version.key.clone()));
-            under_way.push(UnderWay { member, sent: at, over, near, unsure: false });
+            send.push((member, Expectation::Over(over)));
+        };
+        members.iter().filter(|member| Some(**member) != to.origin).for_each(|member| put(entry, *member, to.over));
+        match (to.origin, to.own) {
+            (Some(origin), Own::Over(expected)) => put(entry, origin, expected),
+            (Some(origin), Own::Keep) => send.push((origin, Expectation::Keep)),
+            (_, Own::Nothing) | (None, _) => {}
         }
-        // Nothing is sent to these: the version is their own, and nobody else's was under way to them for sure.
-        under_way.extend(older.into_iter().map(|way| UnderWay { unsure: true, ..way }));
         if let Some(image) = self.disputed.get_mut(&version.key) {
             *image = version.image;
         }
-        self.entries.insert(version.key.clone(), Entry { version: version.clone(), under_way });
         out.sends.push(Send { version, to: send });
     }
 
     /// Notes what a member holds, or may hold, of a key with a send under way to it.
     pub fn stands(&mut self, member: Member, key: &RowKey, image: Image) {
-        let Some(way) = self.entries.get_mut(key).and_then(|entry| entry.of_mut(member)) else { return };
-        way.near.retain(|known| *known != image);
-        if way.near.len() >= MOST_NEAR {
-            way.near.remove(0);
+        if let Some(way) = self.entries.get_mut(key).and_then(|entry| entry.of_mut(member)) {
+            way.stands(image);
         }
-        way.near.push(image);
     }
 
-    /// What [`Resolver::stands`] has noted, the oldest first.
-    pub fn near(&self, member: Member, key: &RowKey) -> &[Image] {
-        let way = self.entries.get(key).and_then(|entry| entry.of(member));
-        way.map_or(&[], |way| &way.near)
+    /// The same of what is now handed out to it: adds to `over` in which states the key may be met there until then.
+    pub fn hand_out(&mut self, member: Member, key: &RowKey, image: Image, over: &mut Expectations) {
+        let Some(way) = self.entries.get_mut(key).and_then(|entry| entry.of_mut(member)) else { return };
+        for near in &way.near {
+            let expected = Expected::Image(*near);
+            if !over.contains(&expected) {
+                over.push(expected);
+            }
+        }
+        way.stands(image);
     }
 
     /// Sends what is held to one member again, over what it may be written over already and perhaps one more image.
@@ -461,9 +557,9 @@ impl Resolver {
             way.over.push(over, self.limits.images);
         }
         way.sent = at;
-        let over = way.over.as_slice().to_vec();
-        self.sent[usize::from(member.0)].push_back((at, version.key.clone()));
-        out.sends.push(Send { version: version.clone(), to: vec![(member, Expectation::Over(over))] });
+        let over = way.over.to_list();
+        self.sent[usize::from(member.0)].push_back((at, version.key.hash()));
+        out.sends.push(Send { version: version.clone(), to: smallvec![(member, Expectation::Over(over))] });
     }
 
     /// Puts on record that members undo each other's writes, of which the event is one: what is held stands against the
@@ -520,7 +616,7 @@ mod tests {
     /// A change of the one key, `at` being its commit time, too.
     fn event(at: u64, by: u8, before: Option<i64>, after: i64) -> Event {
         let (before, row) = (before.map(row), Some(row(after)));
-        let key = RowKey { table: "t".into(), key: Key::from_bytes(bytes::Bytes::from_static(b"k")) };
+        let key = RowKey::new("t".into(), Key::from_bytes(bytes::Bytes::from_static(b"k")));
         let image = Image::of(row.as_ref());
         let (id, origin, commit_time) = (VersionId::Record(Offset(at)), Origin::Member(Member(by)), at.cast_signed());
         let version = Version { id, key, origin, by: Some(Member(by)), commit_time, row, image, read: false };
@@ -558,7 +654,7 @@ mod tests {
             out.sends.clear();
             resolver.event(Offset(7), &event(7, 1, Some(2), 4), &mut out);
             let to = out.sends.iter().flat_map(|send| &send.to).find(|(member, _)| *member == Member(0));
-            assert_eq!(to.map(|(_, expectation)| expectation), Some(&Expectation::Over(vec![image(3)])));
+            assert_eq!(to.map(|(_, expectation)| expectation), Some(&Expectation::Over(smallvec![image(3)])));
         }
     }
 }

@@ -245,7 +245,7 @@ pub fn rows<'a>(held: &'a Version, event: &'a Event) -> Option<[&'a Row; 3]> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::resolve::version::RowKey;
+    use crate::resolve::key::RowKey;
     use std::sync::Arc;
     use sync_worker_core::row::Key;
 
@@ -282,7 +282,7 @@ mod tests {
         let row = builder.finish();
         Version {
             id: VersionId::Record(Offset(u64::from(origin))),
-            key: RowKey { table: "t".into(), key: Key::from_bytes(row.as_bytes().clone()) },
+            key: RowKey::new("t".into(), Key::from_bytes(row.as_bytes().clone())),
             origin: Origin::Member(Member(origin)),
             by: Some(Member(origin)),
             commit_time: 0,

@@ -8,8 +8,9 @@
 use super::entry;
 use super::flips::Flips;
 use super::intake::{self, Said, Untaken};
+use super::key::RowKey;
 use super::rules::{Rules, ranks};
-use super::version::{Event, Expectation, Member, Origin, RowKey, Version, VersionId};
+use super::version::{Event, Expectation, Expectations, Member, Origin, Version, VersionId};
 use super::{Decision, Echo, Limits, Outcome, Reason, Resolver};
 use crate::decide::Decided;
 use crate::failure::EngineError;
@@ -17,7 +18,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 use sync_worker_core::change::{Change, Op};
 use sync_worker_core::echo;
-use sync_worker_core::guard::{Expected, Image};
+use sync_worker_core::guard::Image;
 use sync_worker_core::ledger::Conflict;
 use sync_worker_core::logical::{Normalizer, key_only};
 use sync_worker_core::name::{DatabaseName, PipelineName, TableName};
@@ -26,7 +27,6 @@ use sync_worker_core::row::{Key, Row};
 use sync_worker_core::rules::{Strategy, TableRules, TwoWay};
 use sync_worker_core::schema::{Schema, SchemaId};
 use sync_worker_core::sink::Write;
-use sync_worker_core::store::Name;
 use sync_worker_core::types::Engine;
 use sync_worker_core::value::{Cell, Value};
 
@@ -36,10 +36,20 @@ const MOST_STOPPED: usize = 1_000;
 /// What a target has to do about a key.
 #[derive(Debug)]
 pub enum Task {
-    /// Write a version over one of these; [`Write::over`] is filled in when the batch is made.
-    Write(Write, Vec<Expected>),
+    /// [`Write::over`] is filled in when the batch is made.
+    Write(Write, Asked),
     /// It has the version or something newer: what waits there has been superseded.
-    Keep(Name),
+    Keep(RowKey),
+}
+
+/// What is asked for with a write.
+#[derive(Debug)]
+pub struct Asked {
+    pub key: RowKey,
+    /// The version's own.
+    pub image: Image,
+    /// What it may be written over.
+    pub over: Expectations,
 }
 
 pub struct Stage {
@@ -59,6 +69,8 @@ pub struct Stage {
     /// Tables have been paused, or go on.
     pauses_changed: bool,
     room: intake::Room,
+    /// Empty, for the next record.
+    out: Outcome,
 }
 
 /// Since when nothing of a table is taken, and why. It goes on at a person's word.
@@ -73,6 +85,8 @@ pub(super) struct Configured {
     pub rules: Arc<TwoWay>,
     pub resolver: Resolver,
     pub paused: BTreeMap<TableName, Paused>,
+    /// Where tables went on that had been paused, or of which keys had stood still.
+    pub resumed: BTreeMap<TableName, Offset>,
     pub flips: Flips,
     /// Keys that go back and forth: nothing is taken of them until a person decides.
     pub stopped: BTreeSet<RowKey>,
@@ -88,12 +102,27 @@ impl Configured {
 
     pub fn with(rules: Arc<TwoWay>, target: &DatabaseName, resolver: Resolver) -> Self {
         let own = member(&rules, target);
-        let (paused, flips, stopped) = (BTreeMap::new(), Flips::default(), BTreeSet::new());
-        Self { rules, resolver, paused, flips, stopped, own, normalizers: HashMap::new() }
+        Self {
+            rules,
+            resolver,
+            paused: BTreeMap::new(),
+            resumed: BTreeMap::new(),
+            flips: Flips::default(),
+            stopped: BTreeSet::new(),
+            own,
+            normalizers: HashMap::new(),
+        }
     }
 
     fn table(&self, name: &TableName) -> Option<&TableRules> {
         self.rules.tables.iter().find(|table| table.schema.table == *name)
+    }
+
+    /// Whether changes of the key were left out since this version was sent.
+    fn is_blind(&self, key: &RowKey, sent: Offset) -> bool {
+        self.paused.contains_key(&key.table)
+            || self.stopped.contains(key)
+            || self.resumed.get(&key.table).is_some_and(|resumed| sent < *resumed)
     }
 
     fn name(&self, member: Member) -> DatabaseName {
@@ -134,12 +163,18 @@ impl Stage {
             unfit: Vec::new(),
             pauses_changed: true,
             room: intake::Room::default(),
+            out: Outcome::default(),
         }
     }
 
     /// Keys of which something is under way to somebody.
     pub fn entries(&self) -> usize {
         self.configured.as_ref().map_or(0, |configured| configured.resolver.entries().len())
+    }
+
+    /// Entries for the ledger that are held in memory.
+    pub fn conflicts(&self) -> usize {
+        self.conflicts.len()
     }
 
     pub fn take_tasks(&mut self) -> Vec<Task> {
@@ -172,17 +207,23 @@ impl Stage {
     /// Takes a record that is no duplicate.
     pub fn take(&mut self, at: Offset, record: Record) -> Result<(), EngineError> {
         let Record { origin, commit_time, body, .. } = record;
-        let mut out = Outcome::default();
+        let mut out = std::mem::take(&mut self.out);
         match body {
             Body::Configuration(rules) => return self.configure(&rules),
             Body::Schema(_) | Body::Commit => return Ok(()),
             Body::Change(change) => self.change(at, &origin, commit_time, &change, &mut out)?,
             Body::Resume(table) => {
                 let configured = self.configured()?;
+                let paused = configured.paused.remove(&table).is_some();
+                let mut went_on = paused;
                 for key in configured.stopped.extract_if(.., |key| key.table == table) {
                     configured.flips.forget(&key);
+                    went_on = true;
                 }
-                self.pauses_changed |= configured.paused.remove(&table).is_some();
+                if went_on {
+                    configured.resumed.insert(table, at);
+                }
+                self.pauses_changed |= paused;
             }
             Body::Marker(echo) => {
                 if origin == self.target {
@@ -190,14 +231,20 @@ impl Stage {
                 }
                 let configured = self.configured()?;
                 let member = known(&configured.rules, &origin)?;
-                if let Some(echo) = resolver_echo(member, echo) {
+                if let Some(mut echo) = resolver_echo(member, echo) {
+                    for (key, sent, reason) in &mut echo.parked {
+                        if *reason == Reason::Differs && configured.is_blind(key, *sent) {
+                            *reason = Reason::Unseen;
+                        }
+                    }
                     configured.resolver.echo(at, &echo, &mut out);
                 }
             }
             Body::Decision(decision) => {
                 let key = decision.change.key()?.ok_or(sync_worker_core::value::Damaged("a decision without a key"))?;
-                let key = RowKey { table: decision.change.table().clone(), key };
-                let version = version(at, key, Origin::Person, commit_time, decision.change.after);
+                let key = RowKey::new(decision.change.table().clone(), key);
+                let row = decision.change.after.map(|row| row.detached());
+                let version = version(at, key, Origin::Person, commit_time, row);
                 let decision = Decision { version: Arc::new(version), seen: decision.seen };
                 if !self.paused().contains_key(&decision.version.key.table) {
                     let configured = self.configured()?;
@@ -213,16 +260,9 @@ impl Stage {
     }
 
     /// A write goes to the target: adds to what it may be written over the states in which the key may be met there.
-    pub fn hand_out(&mut self, name: &Name, write: &Write, over: &mut Vec<Expected>) {
+    pub fn hand_out(&mut self, asked: &mut Asked) {
         let Some(Configured { resolver, own: Some(own), .. }) = &mut self.configured else { return };
-        let key = RowKey { table: name.0.clone(), key: name.1.clone() };
-        for image in resolver.near(*own, &key) {
-            let expected = Expected::Image(*image);
-            if !over.contains(&expected) {
-                over.push(expected);
-            }
-        }
-        resolver.stands(*own, &key, Image::of(write.change.after.as_ref()));
+        resolver.hand_out(*own, &asked.key, asked.image, &mut asked.over);
     }
 
     fn configured(&mut self) -> Result<&mut Configured, EngineError> {
@@ -250,6 +290,7 @@ impl Stage {
         configured.resolver.set_rules(resolver_rules(rules));
         let stays = |name: &TableName| rules.tables.iter().any(|table| table.schema.table == *name);
         configured.paused.retain(|name, _| stays(name));
+        configured.resumed.retain(|name, _| stays(name));
         configured.stopped.retain(|key| stays(&key.table));
         self.pauses_changed = true;
         configured.rules = rules.clone();
@@ -302,7 +343,7 @@ impl Stage {
             rules.schema.column(column)
         });
         let version = |key: Key, row: Option<Row>, read: bool| {
-            let key = RowKey { table: table.clone(), key };
+            let key = RowKey::new(table.clone(), key);
             let told = row.as_ref().zip(time_at).and_then(|(row, at)| time_of(row, at));
             Arc::new(Version { read, ..version(at, key, Origin::Member(member), told.unwrap_or(commit_time), row) })
         };
@@ -314,7 +355,7 @@ impl Stage {
             Said::Written { key, before, before_image, after } => {
                 let version = version(key, after, false);
                 // A write that changes none of the shared columns must not win against one that does.
-                if version.image == before_image || stopped.contains(&version.key) {
+                if version.image == before_image || (!stopped.is_empty() && stopped.contains(&version.key)) {
                     return;
                 }
                 let undone = flips.saw(&version.key, member, before_image, version.image, commit_time);
@@ -330,7 +371,7 @@ impl Stage {
             }
             Said::Gone { key } => {
                 let version = version(key, None, false);
-                if !resolver.entries().contains_key(&version.key) && !stopped.contains(&version.key) {
+                if resolver.entries().get(&version.key).is_none() && !stopped.contains(&version.key) {
                     resolver.event(at, &Event { version, before: None, before_image: Image::UNKNOWN }, out);
                 }
             }
@@ -372,9 +413,9 @@ impl Stage {
     }
 
     /// Keeps what concerns this target, and all conflicts. A table that has left the pipeline since has neither.
-    fn outcome(&mut self, at: Offset, commit_time: i64, out: Outcome) -> Result<(), EngineError> {
+    fn outcome(&mut self, at: Offset, commit_time: i64, mut out: Outcome) -> Result<(), EngineError> {
         let Some(configured) = &mut self.configured else { return Ok(()) };
-        for send in out.sends {
+        for send in out.sends.drain(..) {
             let Some((_, expectation)) = send.to.into_iter().find(|(member, _)| Some(*member) == configured.own) else {
                 continue;
             };
@@ -388,28 +429,32 @@ impl Stage {
             }
             let Some(rules) = configured.table(&version.key.table) else { continue };
             match expectation {
-                Expectation::Keep => self.tasks.push(Task::Keep((version.key.table.clone(), version.key.key.clone()))),
+                Expectation::Keep => self.tasks.push(Task::Keep(version.key.clone())),
                 Expectation::Over(over) => {
                     let change = change_of(&version, rules.schema.clone())?;
-                    self.tasks.push(Task::Write(Write { change, offset: at, parked: false, over: None }, over));
+                    let write = Write { change, offset: at, parked: false, over: None };
+                    let asked = Asked { key: version.key.clone(), image: version.image, over };
+                    self.tasks.push(Task::Write(write, asked));
                 }
             }
         }
-        for conflict in out.conflicts {
+        for conflict in out.conflicts.drain(..) {
             let Some(rules) = configured.table(&conflict.winner.key.table) else { continue };
             let name = |member| configured.name(member);
             self.conflicts.push(entry::of(&self.pipeline, self.partition, rules, name, conflict, commit_time));
         }
+        self.out = out;
         Ok(())
     }
 }
 
+/// Of a row in memory of its own.
 fn version(at: Offset, key: RowKey, origin: Origin, commit_time: i64, row: Option<Row>) -> Version {
     let by = match origin {
         Origin::Member(member) => Some(member),
         Origin::Merge | Origin::Person => None,
     };
-    let (image, row) = (Image::of(row.as_ref()), row.map(|row| row.detached()));
+    let image = Image::of(row.as_ref());
     Version { id: VersionId::Record(at), key, origin, by, commit_time, row, image, read: false }
 }
 
@@ -440,7 +485,7 @@ fn change_of(version: &Version, schema: Arc<Schema>) -> Result<Change, EngineErr
 /// None where nothing has been sent yet.
 fn resolver_echo(member: Member, echo: echo::Echo) -> Option<Echo> {
     let offset = echo.offset?;
-    let key = |table: TableName, key: Key| RowKey { table, key: key.detached() };
+    let key = |table: TableName, key: Key| RowKey::new(table, key.detached());
     let parked = echo.parked.into_iter().map(|one| {
         let reason = if one.differs { Reason::Differs } else { Reason::Refused };
         (key(one.table, one.key), one.offset, reason)
@@ -448,3 +493,7 @@ fn resolver_echo(member: Member, echo: echo::Echo) -> Option<Echo> {
     let unparked = echo.unparked.into_iter().map(|one| (key(one.table, one.key), one.written));
     Some(Echo { member, offset, parked: parked.collect(), unparked: unparked.collect() })
 }
+
+#[cfg(test)]
+#[path = "stage_tests.rs"]
+mod tests;

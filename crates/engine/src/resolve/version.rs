@@ -1,21 +1,15 @@
 //! Versions of a row, and what is under way of them.
 
+use super::key::RowKey;
+use smallvec::{SmallVec, smallvec};
 use std::sync::Arc;
 use sync_worker_core::guard::{Expected, Image};
-use sync_worker_core::name::TableName;
 use sync_worker_core::record::Offset;
-use sync_worker_core::row::{Key, Row};
+use sync_worker_core::row::Row;
 
 /// A database of the pipeline, by its place among the members in the order of their names.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Member(pub u8);
-
-/// A row of a logical table, whichever member it is at.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct RowKey {
-    pub table: TableName,
-    pub key: Key,
-}
 
 /// Who made a version.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -63,19 +57,22 @@ pub struct Event {
     pub before_image: Image,
 }
 
+/// What a version may be written over: mostly one or two.
+pub type Expectations = SmallVec<[Expected; 2]>;
+
 /// What a member is to do about a version.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Expectation {
     /// It has the version, or something newer of its own: whatever waits there has been superseded.
     Keep,
-    Over(Vec<Expected>),
+    Over(Expectations),
 }
 
 /// A version on its way.
 #[derive(Clone, Debug)]
 pub struct Send {
     pub version: Arc<Version>,
-    pub to: Vec<(Member, Expectation)>,
+    pub to: SmallVec<[(Member, Expectation); 2]>,
 }
 
 /// A send whose echo has not been seen.
@@ -88,16 +85,30 @@ pub struct UnderWay {
     /// Of `over`, what the applier of that member knows to be there or to have been there last: what it has handed out
     /// itself, and the member's own writes. A key that is written all the time has more states under way than `over`
     /// keeps; only these can be met. No decision rests on them (invariant 6): other appliers have none.
-    pub near: Vec<Image>,
+    pub near: SmallVec<[Image; 1]>,
     /// A write of the member has won since. Whether the send was written over an equal image all the same shows in its echo.
     pub unsure: bool,
+}
+
+/// States of a key that its member may be met with.
+const MOST_NEAR: usize = 8;
+
+impl UnderWay {
+    /// The member holds this, or may.
+    pub fn stands(&mut self, image: Image) {
+        self.near.retain(|known| *known != image);
+        if self.near.len() >= MOST_NEAR {
+            self.near.remove(0);
+        }
+        self.near.push(image);
+    }
 }
 
 /// What a send may be written over, without repetitions and bounded (invariant 9): the first few, which old sends may have
 /// found, and the last ones.
 #[derive(Clone, Debug, Default)]
 pub struct Images {
-    list: Vec<Expected>,
+    list: Expectations,
     /// Some are missing: a row that differs may be one of those.
     pub cut: bool,
 }
@@ -106,15 +117,19 @@ const FIRST: usize = 4;
 
 impl Images {
     pub fn one(expected: Expected) -> Self {
-        Self { list: vec![expected], cut: false }
+        Self { list: smallvec![expected], cut: false }
     }
 
     pub fn of(list: Vec<Expected>, cut: bool) -> Self {
-        Self { list, cut }
+        Self { list: list.into(), cut }
     }
 
     pub fn as_slice(&self) -> &[Expected] {
         &self.list
+    }
+
+    pub fn to_list(&self) -> Expectations {
+        SmallVec::from_slice(&self.list)
     }
 
     pub fn push(&mut self, expected: Expected, limit: usize) {
@@ -133,10 +148,24 @@ impl Images {
 #[derive(Clone, Debug)]
 pub struct Entry {
     pub version: Arc<Version>,
-    pub under_way: Vec<UnderWay>,
+    pub under_way: SmallVec<[UnderWay; 1]>,
+    /// Of the version's key, here so that looking for another one need not touch the version.
+    hash: u64,
 }
 
 impl Entry {
+    pub fn new(version: Arc<Version>, under_way: SmallVec<[UnderWay; 1]>) -> Self {
+        Self { hash: version.key.hash(), version, under_way }
+    }
+
+    pub fn hash(&self) -> u64 {
+        self.hash
+    }
+
+    pub fn is_of(&self, key: &RowKey) -> bool {
+        self.hash == key.hash() && self.version.key == *key
+    }
+
     pub fn of(&self, member: Member) -> Option<&UnderWay> {
         self.under_way.iter().find(|way| way.member == member)
     }

@@ -218,7 +218,7 @@ impl Attempt<'_> {
         for (place, (write, found)) in batch.writes.iter().zip(&found).enumerate() {
             let over = write.over.as_ref().ok_or(Damaged("a write without its images among guarded ones"))?;
             let key = write.change.key()?.ok_or(Damaged("a guarded write without a key"))?;
-            match judge(found.image(), Image::of(write.change.after.as_ref()), over) {
+            match judge(found.image(), write.change.after.as_ref(), over) {
                 Verdict::AsWanted if write.parked => self.unpark.push((write.change.table().clone(), key)),
                 Verdict::AsWanted => {}
                 Verdict::Write => passed.push((place, write, found, key)),

@@ -242,8 +242,7 @@ fn judge_all(whole: &WriteBatch, found: &[Image]) -> Result<Judged, Damaged> {
     for (place, (write, &found)) in whole.writes.iter().zip(found).enumerate() {
         let over = write.over.as_ref().ok_or(Damaged("a write without its images among guarded ones"))?;
         let change = &write.change;
-        let wanted = Image::of(change.after.as_ref());
-        match judge(found, wanted, over) {
+        match judge(found, change.after.as_ref(), over) {
             Verdict::AsWanted if write.parked => {
                 let key = change.key()?.ok_or(Damaged("a guarded write without a key"))?;
                 judged.as_wanted.push((change.table().clone(), key));

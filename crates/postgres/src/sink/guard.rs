@@ -36,6 +36,7 @@ use sync_worker_core::sink::{Applied, Parking, Refused, Write, WriteBatch};
 use sync_worker_core::types::Engine;
 use sync_worker_core::value::{Cell, Damaged, Value};
 use tokio_postgres::Statement;
+use tokio_postgres::types::{FromSql, Type};
 
 /// Attempts before the batch is left to a new session: each one looks at the rows anew.
 const ATTEMPTS: usize = 8;
@@ -43,8 +44,24 @@ const ATTEMPTS: usize = 8;
 /// How the rows of a table are read for a comparison.
 pub struct Look {
     statement: Statement,
-    forms: Vec<Form>,
+    columns: Vec<Printed>,
     normalizer: Normalizer,
+}
+
+#[derive(Clone, Copy)]
+struct Printed {
+    form: Form,
+    /// As a record of this column.
+    in_record: bool,
+}
+
+/// Memory that is used again for each row.
+#[derive(Default)]
+struct Room {
+    builder: RowBuilder,
+    bytes: Vec<u8>,
+    text: String,
+    field: Vec<u8>,
 }
 
 impl Look {
@@ -53,36 +70,84 @@ impl Look {
         let there = |name: &str| table.column(name).map(|there| there.column.clone());
         let columns: Option<Vec<Column>> = plan.columns.iter().map(|column| there(&column.name)).collect();
         let columns = columns.ok_or(Damaged("a column that is not there"))?;
-        let forms = columns.iter().map(|column| Form::from(&column.kind)).collect();
+        let printed = columns.iter().zip(&plan.columns).map(|(column, planned)| Printed {
+            form: Form::from(&column.kind),
+            in_record: !statement::is_printed_alone(planned.element),
+        });
+        let printed = printed.collect();
         let here = Schema::new(logical.table.clone(), Engine::Postgres, columns, plan.key.clone());
         let normalizer = Normalizer::new(&here, logical.clone()).map_err(|(column, refusal)| {
             Error::Fatal(format!("target table {}: column {column} has no logical form: {refusal}", table.name))
         })?;
         let statement = session.client.prepare(&statement::look(plan)).await;
         let statement = statement.map_err(|error| Attempt::Failed(Failure::of(&error)))?;
-        Ok(Self { statement, forms, normalizer })
+        Ok(Self { statement, columns: printed, normalizer })
     }
 
-    /// The image of a row as the server prints it. One that has no logical form is like no other.
-    fn image(&self, record: &str) -> Image {
-        let strange = || Image::Row(xxhash_rust::xxh3::xxh3_128(record.as_bytes()).to_be_bytes());
-        let (mut builder, mut scratch, mut text) = (RowBuilder::default(), Vec::new(), Vec::new());
-        let Some(mut rest) = record.as_bytes().strip_prefix(b"(") else { return strange() };
-        for form in &self.forms {
-            match field(&mut rest, &mut text) {
-                None => return strange(),
-                Some(false) => builder.push(Cell::Present(Value::Null)),
-                Some(true) => {
-                    if codec::push(*form, &text, &mut scratch, &mut builder).is_err() {
-                        return strange();
-                    }
+    /// The image of a row as the server prints it: the columns behind its place. One that has no logical form is like no
+    /// other.
+    fn image(&self, row: &tokio_postgres::Row, room: &mut Room) -> Result<Image, Error> {
+        room.builder.abandon();
+        for (at, column) in self.columns.iter().enumerate() {
+            let text: Option<Text<'_>> = taken(row.try_get(at + 1))?;
+            let pushed = match text {
+                None => {
+                    room.builder.push(Cell::Present(Value::Null));
+                    Some(())
                 }
+                Some(Text(text)) if column.in_record => match record_of_one(text, &mut room.field) {
+                    None => None,
+                    Some(false) => {
+                        room.builder.push(Cell::Present(Value::Null));
+                        Some(())
+                    }
+                    Some(true) => codec::push(column.form, &room.field, &mut room.bytes, &mut room.builder).ok(),
+                },
+                Some(Text(text)) => codec::push(column.form, text, &mut room.bytes, &mut room.builder).ok(),
+            };
+            if pushed.is_none() {
+                room.builder.abandon();
+                return strange(row, self.columns.len());
             }
         }
-        let row = builder.finish();
-        let row = self.normalizer.row(&row, &mut builder, &mut String::new());
-        row.map_or_else(|_| strange(), |row| Image::of(Some(&row)))
+        let printed = room.builder.finish();
+        match self.normalizer.row(&printed, &mut room.builder, &mut room.text) {
+            Ok(logical) => Ok(Image::of(Some(&logical))),
+            Err(_) => strange(row, self.columns.len()),
+        }
     }
+}
+
+/// The image of a row that has no logical form.
+fn strange(row: &tokio_postgres::Row, columns: usize) -> Result<Image, Error> {
+    let mut digest = xxhash_rust::xxh3::Xxh3::new();
+    for at in 1..=columns {
+        let text: Option<Text<'_>> = taken(row.try_get(at))?;
+        let text = text.map(|Text(text)| text);
+        digest.update(&[u8::from(text.is_some())]);
+        digest.update(&text.map_or(0, <[u8]>::len).to_be_bytes());
+        digest.update(text.unwrap_or_default());
+    }
+    Ok(Image::Row(digest.digest128().to_be_bytes()))
+}
+
+/// A value as it is printed; whether it is UTF-8 shows where it is read.
+struct Text<'a>(&'a [u8]);
+
+impl<'a> FromSql<'a> for Text<'a> {
+    fn from_sql(_: &Type, raw: &'a [u8]) -> Result<Self, Box<dyn std::error::Error + Sync + Send>> {
+        Ok(Text(raw))
+    }
+
+    fn accepts(kind: &Type) -> bool {
+        *kind == Type::TEXT
+    }
+}
+
+/// Takes a printed record of one field apart. False for NULL; None for what is no such record.
+fn record_of_one(record: &[u8], text: &mut Vec<u8>) -> Option<bool> {
+    let mut rest = record.strip_prefix(b"(")?;
+    field(&mut rest, text)
 }
 
 /// Takes the next field of a printed record with the comma or parenthesis behind it. False for NULL; None where there is
@@ -266,26 +331,26 @@ impl Session {
         let mut pipeline = Pipeline::new(&self.client);
         pipeline.send(BEGIN).await;
         self.ledger()?.advance(&mut pipeline, &batch.expected, &batch.marker).await; // invariant 2
-        let mut found = self.found(pipeline, &asked).await?;
+        let mut found = self.found(pipeline, batch, &asked).await?;
         // An insert can be in the stream and not visible yet, and unlike a row that is there it can't be waited for by its
         // lock: what we would do to such a row, its member would take for having been done before it.
         let unseen = |place: &usize| {
             let over = batch.writes[*place].over.as_deref().unwrap_or_default();
-            !found.contains_key(place)
+            found[*place] == Image::Absent
                 && (batch.writes[*place].change.after.is_none() || !over.contains(&Image::Absent))
         };
         if asked.iter().any(|(_, (_, writes))| writes.iter().any(unseen)) {
             self.recent.clone().wait_visible(&self.client).await?;
-            found = self.found(Pipeline::new(&self.client), &asked).await?;
+            found = self.found(Pipeline::new(&self.client), batch, &asked).await?;
         }
         let mut passed = Passed { batch: without_writes(batch), places: Vec::new(), differing: Vec::new(), refused };
         for (index, write) in batch.writes.iter().enumerate() {
-            if passed.refused.iter().any(|refused| refused.write == index) {
+            if !passed.refused.is_empty() && passed.refused.iter().any(|refused| refused.write == index) {
                 continue;
             }
-            let found = found.get(&index).copied().unwrap_or(Image::Absent);
+            let found = found[index];
             let over = write.over.as_deref().unwrap_or_default();
-            match judge(found, Image::of(write.change.after.as_ref()), over) {
+            match judge(found, write.change.after.as_ref(), over) {
                 Verdict::AsWanted => {}
                 Verdict::Write => {
                     let op = match (found, &write.change.after) {
@@ -308,12 +373,13 @@ impl Session {
         Ok(passed)
     }
 
-    /// Reads and locks rows, behind what is in the pipeline already: the image of each write's row that is there.
+    /// Reads and locks rows, behind what is in the pipeline already: for each write what is there.
     async fn found<'a>(
         &'a self,
         mut pipeline: Pipeline<'a>,
+        batch: &WriteBatch,
         asked: &'a Asked,
-    ) -> Result<HashMap<usize, Image>, Attempt> {
+    ) -> Result<Vec<Image>, Attempt> {
         let first = pipeline.len();
         for (schema, (arrays, _)) in asked {
             let look = self.looks.get(schema).ok_or(Damaged("a row without a schema"))?;
@@ -323,15 +389,15 @@ impl Session {
         if let Some((_, failure)) = first_failure(&mut replies) {
             return Err(failure.into());
         }
-        let mut found = HashMap::new();
+        let (mut found, mut room) = (vec![Image::Absent; batch.writes.len()], Room::default());
         for ((schema, (_, writes)), reply) in asked.iter().zip(replies.into_iter().skip(first)) {
             let look = self.looks.get(schema).ok_or(Damaged("a row without a schema"))?;
             let Ok(Reply::Rows(rows)) = reply else { continue };
             for row in rows {
-                let (place, record): (i64, &str) = (taken(row.try_get(0))?, taken(row.try_get(1))?);
+                let place: i64 = taken(row.try_get(0))?;
                 let place = usize::try_from(place - 1).ok().and_then(|place| writes.get(place));
-                let place = place.ok_or(Error::Protocol("a row that was not asked for"))?;
-                found.insert(*place, look.image(record));
+                let place = place.and_then(|write| found.get_mut(*write));
+                *place.ok_or(Error::Protocol("a row that was not asked for"))? = look.image(&row, &mut room)?;
             }
         }
         Ok(found)
@@ -349,13 +415,13 @@ impl Session {
         let (mut refused, mut differing) = (applied.refused.iter().peekable(), applied.differing.iter().peekable());
         for (index, write) in batch.writes.iter().enumerate() {
             let table = write.change.table();
-            let key = write.change.key()?.ok_or(Damaged("a guarded write without a key"))?;
+            let key = || write.change.key()?.ok_or(Damaged("a guarded write without a key"));
             if let Some(refused) = refused.next_if(|refused| refused.write == index) {
-                parked.push(table, &key, write.offset, &refused.reason, None).map_err(too_large)?;
+                parked.push(table, &key()?, write.offset, &refused.reason, None).map_err(too_large)?;
             } else if let Some((_, seen)) = differing.next_if(|(differing, _)| *differing == index) {
-                parked.push(table, &key, write.offset, DIFFERS, Some(*seen)).map_err(too_large)?;
+                parked.push(table, &key()?, write.offset, DIFFERS, Some(*seen)).map_err(too_large)?;
             } else if write.parked {
-                gone.push_key(table, &key).map_err(too_large)?;
+                gone.push_key(table, &key()?).map_err(too_large)?;
             }
         }
         let ledger = self.ledger()?;

@@ -1,7 +1,8 @@
 //! The text of the set-based statements. Each takes one array per column and treats all its rows alike.
 
+use super::encode::Element;
 use super::failure::MISSING;
-use super::plan::Plan;
+use super::plan::{Plan, PlanColumn};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Kind {
@@ -23,16 +24,44 @@ pub enum Kind {
 /// Which of a plan's columns a statement is about; None for all of them.
 pub type Mask = Option<Box<[bool]>>;
 
-/// Reads and locks rows by key: the place of each key (from 1), and the row in the plan's columns as the server prints it.
+/// Reads and locks rows by key: the place of each key (from 1), and the plan's columns as the server prints them.
 pub fn look(plan: &Plan) -> String {
     let text = Text { plan, columns: plan.key.clone() };
-    let columns = plan.columns.iter().map(|column| format!("t.{}", column.sql_name)).collect::<Vec<_>>().join(", ");
+    let printed = |column: &PlanColumn| match is_printed_alone(column.element) {
+        true => format!("t.{}::pg_catalog.text", column.sql_name),
+        false => format!("ROW(t.{})::pg_catalog.text", column.sql_name),
+    };
+    let columns = plan.columns.iter().map(printed).collect::<Vec<_>>().join(", ");
     format!(
-        "SELECT u.n, ROW({columns})::text FROM {} JOIN {} AS t ON {} FOR UPDATE OF t",
+        "SELECT u.n, {columns} FROM {} JOIN {} AS t ON {} FOR UPDATE OF t",
         text.source(false, true),
         plan.target.sql_only,
         text.key_matches(false)
     )
+}
+
+/// Whether a cast to text prints a value as it stands in the log. Others are printed so inside of a record only: a cast
+/// makes `true` of `t`, and drops the blanks of a character(n).
+pub fn is_printed_alone(element: Element) -> bool {
+    match element {
+        Element::Bool | Element::Bpchar | Element::Cast => false,
+        Element::Int2
+        | Element::Int4
+        | Element::Int8
+        | Element::Float4
+        | Element::Float8
+        | Element::Numeric
+        | Element::Text
+        | Element::Varchar
+        | Element::Bytea
+        | Element::Date
+        | Element::Time
+        | Element::Timestamp
+        | Element::TimestampTz
+        | Element::Uuid
+        | Element::Json
+        | Element::Jsonb => true,
+    }
 }
 
 /// How the columns of a statement's arrays are called.

@@ -3,13 +3,14 @@
 use crate::error::Error;
 use crate::recent::Recent;
 use crate::source::pgoutput::{Message, Old, Tuple, streamed};
-use crate::source::relation::{Relations, Scratch, malformed};
+use crate::source::relation::{Relations, Scratch, Table, malformed};
 use crate::source::spill::{Replay, Spill};
 use std::sync::Arc;
 use std::time::Duration;
 use sync_worker_core::change::{Change, Op};
 use sync_worker_core::echo::Echo;
 use sync_worker_core::position::{Checkpoint, Epoch, Lsn, Position, PostgresPosition};
+use sync_worker_core::row::Row;
 use sync_worker_core::source::{SourceBatch, TransactionPart};
 use tokio::time::Instant;
 
@@ -278,6 +279,19 @@ fn change(
     scratch: &mut Scratch,
 ) -> Result<usize, Error> {
     let change = match message {
+        // Rows of ours are told by their marker. Only a read that is under way wants to know which they were.
+        Message::Insert { relation, new } if open.echo.is_some() => {
+            let Some(table) = relations.get(*relation)? else {
+                return own(open, relations, *relation, None, Some(*new));
+            };
+            touched(&table, table.key_after(*new, None, scratch)?)
+        }
+        Message::Update { relation, old, new } if open.echo.is_some() => {
+            let Some(table) = relations.get(*relation)? else {
+                return own(open, relations, *relation, old.as_ref(), Some(*new));
+            };
+            touched(&table, table.key_after(*new, old.as_ref(), scratch)?)
+        }
         Message::Insert { relation, new } => {
             let Some(table) = relations.get(*relation)? else {
                 return own(open, relations, *relation, None, Some(*new));
@@ -322,6 +336,11 @@ fn change(
     let bytes = change.size() + CHANGE_BYTES;
     open.changes.push(change);
     Ok(bytes)
+}
+
+/// A row of ours by its key alone. Nobody changes keys in a transaction of ours.
+fn touched(table: &Table, key: Row) -> Change {
+    Change { schema: table.schema.clone(), op: Op::Delete, before: Some(key), after: None }
 }
 
 /// Follows marker and parked rows; a change of any other table is none of ours.

@@ -43,9 +43,22 @@ pub struct Scratch {
 impl Table {
     /// The row after an insert or an update. What the log does not hold is taken from the old row where that is full.
     pub fn after(&self, new: Tuple<'_>, old: Option<&Old<'_>>, scratch: &mut Scratch) -> Result<Row, Error> {
+        self.row(new, old, false, scratch)
+    }
+
+    /// Of the same row the key columns alone.
+    pub fn key_after(&self, new: Tuple<'_>, old: Option<&Old<'_>>, scratch: &mut Scratch) -> Result<Row, Error> {
+        self.row(new, old, true, scratch)
+    }
+
+    fn row(&self, new: Tuple<'_>, old: Option<&Old<'_>>, key_only: bool, scratch: &mut Scratch) -> Result<Row, Error> {
         self.check(new)?;
         for (at, field) in new.fields().enumerate() {
             let plan = self.columns[at];
+            if key_only && !plan.key {
+                scratch.rows.push(Cell::Unchanged);
+                continue;
+            }
             let field = match field.map_err(malformed)? {
                 Field::Unchanged => match old.filter(|old| old.full || plan.identity) {
                     Some(old) => old.tuple.fields().nth(at).unwrap_or(Ok(Field::Unchanged)).map_err(malformed)?,

@@ -6,7 +6,9 @@ use std::sync::Arc;
 use sync_worker_core::change::{Change, Op};
 use sync_worker_core::error::ErrorClass;
 use sync_worker_core::guard::Image;
-use sync_worker_core::ledger::{Conflict, Contender, Ledger, Recorded, ResolverCheckpoint, ResolverStore, Wanted};
+use sync_worker_core::ledger::{
+    Conflict, Contender, FLIP_FLOP, Ledger, Recorded, ResolverCheckpoint, ResolverStore, Settled, UNFIT, Wanted,
+};
 use sync_worker_core::name::{DatabaseName, PipelineName, TableName};
 use sync_worker_core::position::{Checkpoint, Epoch};
 use sync_worker_core::reader::KeyRange;
@@ -250,8 +252,11 @@ async fn ledger<F: Fixture>(fixture: F) -> F {
 
     // All open ones of the key, and no other's.
     let table = TableName::new("customer");
-    assert_eq!(store.close(&pipeline, &table, &key(1), "a person", 77).await.unwrap(), 2);
-    assert_eq!(store.close(&pipeline, &table, &key(1), "another", 78).await.unwrap(), 0);
+    let close = async |store: &F::Store, settled: Settled, by: &str, time| {
+        store.close(&pipeline, &table, &settled, by, time).await.unwrap()
+    };
+    assert_eq!(close(store, Settled::Key(key(1)), "a person", 77).await, 2);
+    assert_eq!(close(store, Settled::Key(key(1)), "another", 78).await, 0);
     let fixture = fixture.reopened().await;
     let store = fixture.store();
     let open = store.conflicts(&pipeline, &Wanted { open_only: true, ..all.clone() }).await.unwrap();
@@ -259,6 +264,16 @@ async fn ledger<F: Fixture>(fixture: F) -> F {
     let closed = store.conflict(&pipeline, newest[5]).await.unwrap().unwrap();
     assert_eq!((closed.conflict.open, closed.decided), (false, Some(("a person".to_owned(), 77))));
     assert_eq!(store.conflict(&pipeline, newest[4]).await.unwrap().unwrap().decided, None, "it was not open");
+    // Rows without a place, and keys that go back and forth, are settled by themselves.
+    let kinds = [(UNFIT, 1, 20), (FLIP_FLOP, 2, 21), ("update_deleted", 1, 22)];
+    let kinds = kinds.map(|(kind, number, at)| Conflict { kind: kind.to_owned(), ..conflict(number, at) });
+    assert_eq!(store.record(kinds.to_vec()).await.unwrap(), 3);
+    assert_eq!(close(store, Settled::FlipFlops, "a person", 79).await, 1);
+    assert_eq!(close(store, Settled::Key(key(1)), "a person", 79).await, 1);
+    assert_eq!(close(store, Settled::Unfit(key(2)), "a person", 79).await, 0);
+    assert_eq!(close(store, Settled::Unfit(key(1)), "a person", 79).await, 1);
+    let open = store.conflicts(&pipeline, &Wanted { open_only: true, ..all.clone() }).await.unwrap();
+    assert_eq!(ids(&open), [newest[2]]);
     let elsewhere = store.conflicts(&PipelineName::new("orders"), &all).await.unwrap();
     assert!(elsewhere[0].conflict.open, "a conflict of another pipeline was closed, too");
     // A closed one is not recorded again either.

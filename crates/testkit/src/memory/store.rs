@@ -5,7 +5,9 @@ use async_trait::async_trait;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use sync_worker_core::error::{ErrorClass, Result};
-use sync_worker_core::ledger::{Conflict, Ledger, Recorded, ResolverCheckpoint, ResolverStore, Wanted};
+use sync_worker_core::ledger::{
+    Conflict, FLIP_FLOP, Ledger, Recorded, ResolverCheckpoint, ResolverStore, Settled, UNFIT, Wanted,
+};
 use sync_worker_core::name::{InstallationId, PipelineName, TableName};
 use sync_worker_core::record::Offset;
 use sync_worker_core::row::Key;
@@ -213,12 +215,24 @@ impl Ledger for MemoryStore {
         Ok(state.conflicts.iter().find(|one| one.id == id && one.conflict.pipeline == *pipeline).cloned())
     }
 
-    async fn close(&self, pipeline: &PipelineName, table: &TableName, key: &Key, by: &str, time: i64) -> Result<usize> {
+    async fn close(
+        &self,
+        pipeline: &PipelineName,
+        table: &TableName,
+        settled: &Settled,
+        by: &str,
+        time: i64,
+    ) -> Result<usize> {
+        let settles = |conflict: &Conflict| match settled {
+            Settled::Key(key) => conflict.key == *key && conflict.kind != UNFIT,
+            Settled::Unfit(key) => conflict.key == *key && conflict.kind == UNFIT,
+            Settled::FlipFlops => conflict.kind == FLIP_FLOP,
+        };
         self.write(|state| {
             let mut closed = 0;
             for one in &mut state.conflicts {
                 let conflict = &mut one.conflict;
-                if conflict.open && conflict.pipeline == *pipeline && conflict.table == *table && conflict.key == *key {
+                if conflict.open && conflict.pipeline == *pipeline && conflict.table == *table && settles(conflict) {
                     conflict.open = false;
                     one.decided = Some((by.to_owned(), time));
                     closed += 1;

@@ -1,0 +1,139 @@
+//! What a stage does about tables and keys that stand still.
+
+use super::*;
+use crate::sequence::Sequence;
+use sync_worker_core::echo::ParkedEcho;
+use sync_worker_core::row::RowBuilder;
+use sync_worker_core::rules::{OnDelete, TwoWayMember};
+use sync_worker_core::schema::Column;
+use sync_worker_core::types::ColumnType;
+
+const PAUSES: Op = Op::Truncate;
+
+struct Bus {
+    stage: Stage,
+    schema: Arc<Schema>,
+    next: u64,
+}
+
+impl Bus {
+    /// Of the applier of `b`; the other member is `a`.
+    fn new() -> Self {
+        let column = |name: &str| Column {
+            name: name.to_owned(),
+            kind: ColumnType::Int { bits: 64, unsigned: false },
+            type_name: "bigint".to_owned(),
+            nullable: true,
+            generated: false,
+        };
+        let schema = Arc::new(Schema::new("t".into(), Engine::Postgres, vec![column("id"), column("v")], vec![0]));
+        let table = TableRules {
+            schema: schema.clone(),
+            strategy: Strategy::Timestamp,
+            on_delete: OnDelete::ByStrategy,
+            merge: None,
+            timestamp_column: None,
+            document: Default::default(),
+        };
+        let members = ["a", "b"].map(|name| TwoWayMember { name: name.into(), priority: 0 }).to_vec();
+        let mut bus =
+            Self { stage: Stage::new(PipelineName::new("p"), Partition(0), "b".into(), None), schema, next: 0 };
+        let rules = Arc::new(TwoWay { members, tables: vec![table] });
+        bus.take(Record::of_nobody(0, Body::Configuration(rules)));
+        bus
+    }
+
+    /// Returns where the record stands.
+    fn take(&mut self, record: Record) -> Offset {
+        let at = Offset(self.next);
+        self.next += 1;
+        self.stage.take(at, record).unwrap();
+        at
+    }
+
+    fn of(&mut self, origin: &str, body: Body) -> Offset {
+        self.take(Record { origin: origin.into(), ..Record::of_nobody(0, body) })
+    }
+
+    fn row(id: i64, value: i64) -> Row {
+        let mut builder = RowBuilder::default();
+        [id, value].into_iter().for_each(|number| builder.push(Cell::Present(Value::Int(number))));
+        builder.finish()
+    }
+
+    fn change(&mut self, origin: &str, op: Op, before: Option<Row>, after: Option<Row>) -> Offset {
+        self.of(origin, Body::Change(Change { schema: self.schema.clone(), op, before, after }))
+    }
+
+    /// `b` has not taken the version of row 1 that was sent at the offset: its row differs.
+    fn differs(&mut self, sent: Offset) {
+        let key = self.schema.key_of(&Self::row(1, 0)).unwrap();
+        let parked = vec![ParkedEcho { table: "t".into(), key, offset: sent, differs: true }];
+        self.of("b", Body::Marker(echo::Echo { offset: Some(sent), parked, unparked: vec![] }));
+    }
+
+    /// The tasks since the last time: values that are to be written, and None for a version that is superseded.
+    fn tasks(&mut self) -> Vec<Option<i64>> {
+        let value = |row: &Row| match row.cells().nth(1) {
+            Some(Ok(Cell::Present(Value::Int(value)))) => value,
+            other => panic!("{other:?}"),
+        };
+        let told = |task| match task {
+            Task::Write(write, _) => write.change.after.as_ref().map(value),
+            Task::Keep(_) => None,
+        };
+        self.stage.take_tasks().into_iter().map(told).collect()
+    }
+
+    /// With its state put aside and taken up again.
+    fn restart(&mut self) {
+        let state = super::super::checkpoint::encode(&self.stage, &Sequence::default()).unwrap();
+        let mut stage = Stage::new(PipelineName::new("p"), Partition(0), "b".into(), None);
+        super::super::checkpoint::decode(&state, &mut stage).unwrap();
+        self.stage = stage;
+    }
+}
+
+#[test]
+fn a_row_that_differs_without_an_event_is_written_over_unless_its_table_stood_still() {
+    for pauses in [false, true] {
+        let mut bus = Bus::new();
+        let sent = bus.change("a", Op::Create, None, Some(Bus::row(1, 5)));
+        assert_eq!(bus.tasks(), [Some(5)]);
+        if pauses {
+            bus.change("a", PAUSES, None, None);
+            assert_eq!(bus.stage.paused().len(), 1);
+        }
+        bus.differs(sent);
+        assert_eq!(bus.tasks(), [if pauses { None } else { Some(5) }]);
+        assert_eq!(bus.stage.entries(), usize::from(!pauses));
+    }
+}
+
+#[test]
+fn what_was_written_while_a_table_stood_still_stays_when_the_echo_comes_after_it_went_on() {
+    let mut bus = Bus::new();
+    let sent = bus.change("a", Op::Create, None, Some(Bus::row(1, 5)));
+    bus.change("a", PAUSES, None, None);
+    bus.change("b", Op::Create, None, Some(Bus::row(1, 6)));
+    bus.take(Record::of_nobody(0, Body::Resume("t".into())));
+    bus.restart();
+    bus.tasks();
+    bus.differs(sent);
+    assert_eq!(bus.tasks(), [None]);
+    // What is sent from here on is not.
+    let sent = bus.change("a", Op::Update, Some(Bus::row(1, 5)), Some(Bus::row(1, 7)));
+    assert_eq!(bus.tasks(), [Some(7)]);
+    bus.differs(sent);
+    assert_eq!(bus.tasks(), [Some(7)]);
+}
+
+#[test]
+fn a_resume_that_nothing_waited_for_changes_nothing() {
+    let mut bus = Bus::new();
+    let sent = bus.change("a", Op::Create, None, Some(Bus::row(1, 5)));
+    bus.take(Record::of_nobody(0, Body::Resume("t".into())));
+    bus.tasks();
+    bus.differs(sent);
+    assert_eq!(bus.tasks(), [Some(5)]);
+}
