@@ -78,6 +78,9 @@ impl Session {
         for (table, reason) in stage.take_unfit() {
             tracing::warn!(pipeline = %apply.id.pipeline, database = %apply.id.database, %table, reason, "a row has no place at the other members; it is on record");
         }
+        for (table, rows) in stage.take_unseen() {
+            tracing::warn!(pipeline = %apply.id.pipeline, database = %apply.id.database, %table, rows, "rows of a paused table stay as they were written meanwhile; `sync-worker verify --repair --from` makes members equal");
+        }
         for decided in stage.take_decided() {
             // Nobody may have asked in this life.
             drop(resolving.parts.decided.send(decided));

@@ -27,6 +27,11 @@ impl RowKey {
         Self { table, key, hash }
     }
 
+    /// The same in memory of its own: one that outlives its row must not hold it.
+    pub fn detached(&self) -> Self {
+        Self { key: self.key.detached(), ..self.clone() }
+    }
+
     /// Another one in every process.
     pub fn hash(&self) -> u64 {
         self.hash

@@ -584,8 +584,12 @@ impl Resolver {
     /// Puts a conflict on record; `held` stands until something else is accepted.
     fn dispute(&mut self, held: &Arc<Version>, conflict: Conflict, out: &mut Outcome) {
         out.conflicts.push(conflict);
-        if self.disputed.insert(held.key.clone(), held.image).is_none() {
-            self.disputed_order.push_back(held.key.clone());
+        if let Some(image) = self.disputed.get_mut(&held.key) {
+            *image = held.image;
+        } else {
+            let key = held.key.detached();
+            self.disputed.insert(key.clone(), held.image);
+            self.disputed_order.push_back(key);
             if self.disputed_order.len() > self.limits.disputed
                 && let Some(oldest) = self.disputed_order.pop_front()
             {

@@ -68,6 +68,8 @@ pub struct Stage {
     unfit: Vec<(TableName, String)>,
     /// Tables have been paused, or go on.
     pauses_changed: bool,
+    /// Of rows of paused tables that stay as their member has written them: how many, for the log.
+    unseen: BTreeMap<TableName, u64>,
     room: intake::Room,
     /// Empty, for the next record.
     out: Outcome,
@@ -85,7 +87,7 @@ pub(super) struct Configured {
     pub rules: Arc<TwoWay>,
     pub resolver: Resolver,
     pub paused: BTreeMap<TableName, Paused>,
-    /// Where tables went on that had been paused, or of which keys had stood still.
+    /// Where tables went on that had been paused.
     pub resumed: BTreeMap<TableName, Offset>,
     pub flips: Flips,
     /// Keys that go back and forth: nothing is taken of them until a person decides.
@@ -118,7 +120,8 @@ impl Configured {
         self.rules.tables.iter().find(|table| table.schema.table == *name)
     }
 
-    /// Whether changes of the key were left out since this version was sent.
+    /// Whether changes of the key were left out since this version was sent. A key that went on again has been decided about,
+    /// or is left to those who write it.
     fn is_blind(&self, key: &RowKey, sent: Offset) -> bool {
         self.paused.contains_key(&key.table)
             || self.stopped.contains(key)
@@ -162,6 +165,7 @@ impl Stage {
             echoed: None,
             unfit: Vec::new(),
             pauses_changed: true,
+            unseen: BTreeMap::new(),
             room: intake::Room::default(),
             out: Outcome::default(),
         }
@@ -187,6 +191,10 @@ impl Stage {
 
     pub fn take_unfit(&mut self) -> Vec<(TableName, String)> {
         std::mem::take(&mut self.unfit)
+    }
+
+    pub fn take_unseen(&mut self) -> BTreeMap<TableName, u64> {
+        std::mem::take(&mut self.unseen)
     }
 
     /// The tables of which nothing is taken.
@@ -215,18 +223,17 @@ impl Stage {
             Body::Resume(table) => {
                 let configured = self.configured()?;
                 let paused = configured.paused.remove(&table).is_some();
-                let mut went_on = paused;
                 for key in configured.stopped.extract_if(.., |key| key.table == table) {
                     configured.flips.forget(&key);
-                    went_on = true;
                 }
-                if went_on {
+                if paused {
                     configured.resumed.insert(table, at);
                 }
                 self.pauses_changed |= paused;
             }
             Body::Marker(echo) => {
-                if origin == self.target {
+                let (own, mut unseen) = (origin == self.target, Vec::new());
+                if own {
                     self.echoed = echo.offset.or(self.echoed);
                 }
                 let configured = self.configured()?;
@@ -235,9 +242,13 @@ impl Stage {
                     for (key, sent, reason) in &mut echo.parked {
                         if *reason == Reason::Differs && configured.is_blind(key, *sent) {
                             *reason = Reason::Unseen;
+                            unseen.extend(own.then(|| key.table.clone()));
                         }
                     }
                     configured.resolver.echo(at, &echo, &mut out);
+                }
+                for table in unseen {
+                    *self.unseen.entry(table).or_default() += 1;
                 }
             }
             Body::Decision(decision) => {
@@ -365,7 +376,7 @@ impl Stage {
                     resolver.stands(member, &event.version.key, event.version.image);
                 }
                 if let Some(other) = undone {
-                    stopped.insert(event.version.key.clone());
+                    stopped.insert(event.version.key.detached());
                     resolver.flip_flop(at, &event, other, out);
                 }
             }
@@ -429,7 +440,7 @@ impl Stage {
             }
             let Some(rules) = configured.table(&version.key.table) else { continue };
             match expectation {
-                Expectation::Keep => self.tasks.push(Task::Keep(version.key.clone())),
+                Expectation::Keep => self.tasks.push(Task::Keep(version.key.detached())),
                 Expectation::Over(over) => {
                     let change = change_of(&version, rules.schema.clone())?;
                     let write = Write { change, offset: at, parked: false, over: None };

@@ -1,6 +1,6 @@
 //! How fast the sink writes, beside plain multi-row upserts of the same rows over the same kind of connection.
 //!
-//! `SYNC_WORKER_TEST_MYSQL=mysql://root@127.0.0.1:3306/ cargo run --release -p sync-worker-mysql --example sink_rate [CHANGES]`
+//! `SYNC_WORKER_TEST_MYSQL=mysql://root@127.0.0.1:3306/ cargo run --release -p sync-worker-mysql --example mysql_sink_rate [CHANGES]`
 
 use anyhow::{Context, Result};
 use async_trait::async_trait;

@@ -1,6 +1,6 @@
 //! Measures the sink alone: rate, CPU of this process and of the server's backends, and the latency of small batches.
 //!
-//! `cargo run --release --example sink_rate -- postgres://user@host/database [rows]` uses the schema `sink_rate` there.
+//! `cargo run --release --example postgres_sink_rate -- postgres://user@host/database [rows]` uses the schema `sink_rate` there.
 
 use anyhow::{Context, Result};
 use async_trait::async_trait;
