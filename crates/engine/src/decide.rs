@@ -82,9 +82,7 @@ impl Pipeline {
             ))),
         }
     }
-}
 
-impl Pipeline {
     /// Nothing can be written about such an entry: it is closed where the row may stay as it is.
     async fn close_unfit(&self, conflict: &Conflict, choice: &Choice) -> Result<(), Refusal> {
         let at = conflict.at.as_ref().map_or("its member", DatabaseName::as_str);
@@ -98,9 +96,7 @@ impl Pipeline {
             ))),
         }
     }
-}
 
-impl Pipeline {
     /// A person has settled these entries.
     pub(crate) async fn close(&self, table: &TableName, settled: &Settled) -> Result<(), Refusal> {
         let closed = self.ledger.close(&self.plan.name, table, settled, "person", now_micros()).await;

@@ -35,6 +35,7 @@ const MOST_STOPPED: usize = 1_000;
 
 /// What a target has to do about a key.
 #[derive(Debug)]
+#[allow(clippy::large_enum_variant)] // most are writes, and they are taken at once
 pub enum Task {
     /// [`Write::over`] is filled in when the batch is made.
     Write(Write, Asked),
