@@ -258,8 +258,8 @@ impl Assembler {
         let mut superseded = RowMap::default();
         superseded.extend(keep.map(|(behind, key)| (key, behind)));
         let lasts = |place: usize, one: &Asked| {
-            let is_kept = || superseded.get(&one.key).is_some_and(|behind| *behind > place);
-            newest.find(one.key.hash(), |last| *last == place).is_some() && (superseded.is_empty() || !is_kept())
+            let is_superseded = superseded.get(&one.key).is_some_and(|behind| *behind > place);
+            !is_superseded && newest.find(one.key.hash(), |last| *last == place).is_some()
         };
         let lasts: Vec<bool> = asked.iter().enumerate().map(|(place, one)| lasts(place, one)).collect();
         let (mut taken, mut over) = (Vec::with_capacity(newest.len()), Vec::with_capacity(newest.len()));
@@ -267,9 +267,7 @@ impl Assembler {
             if !lasts {
                 continue;
             }
-            if !superseded.is_empty() {
-                superseded.remove(&one.key);
-            }
+            superseded.remove(&one.key);
             if let Some(stage) = &mut self.stage {
                 stage.hand_out(&mut one);
             }

@@ -70,21 +70,13 @@ impl Ledger for SqliteStore {
         let (pipeline, table, settled, by) = (pipeline.clone(), table.clone(), settled.clone(), by.to_owned());
         let closed = self.writer.call("closing conflicts", move |session| {
             let of = (pipeline.as_str(), table.as_str());
+            let of_key = |key: &Key, is: &str| {
+                let condition = format!("row_key = ?3 AND kind {is} ?4");
+                close(session, &condition, params![of.0, of.1, &key.as_bytes()[..], UNFIT], &by, time)
+            };
             match &settled {
-                Settled::Key(key) => close(
-                    session,
-                    "row_key = ?3 AND kind <> ?4",
-                    params![of.0, of.1, &key.as_bytes()[..], UNFIT],
-                    &by,
-                    time,
-                ),
-                Settled::Unfit(key) => close(
-                    session,
-                    "row_key = ?3 AND kind = ?4",
-                    params![of.0, of.1, &key.as_bytes()[..], UNFIT],
-                    &by,
-                    time,
-                ),
+                Settled::Key(key) => of_key(key, "<>"),
+                Settled::Unfit(key) => of_key(key, "="),
                 Settled::FlipFlops => close(session, "kind = ?3", params![of.0, of.1, FLIP_FLOP], &by, time),
             }
         });

@@ -367,7 +367,7 @@ impl Stage {
             Said::Written { key, before, before_image, after } => {
                 let version = version(key, after, false);
                 // A write that changes none of the shared columns must not win against one that does.
-                if version.image == before_image || (!stopped.is_empty() && stopped.contains(&version.key)) {
+                if version.image == before_image || stopped.contains(&version.key) {
                     return;
                 }
                 let undone = flips.saw(&version.key, member, before_image, version.image, commit_time);

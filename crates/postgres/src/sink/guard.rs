@@ -87,33 +87,29 @@ impl Look {
     /// The image of a row as the server prints it: the columns behind its place. One that has no logical form is like no
     /// other.
     fn image(&self, row: &tokio_postgres::Row, room: &mut Room) -> Result<Image, Error> {
+        let strange = || strange(row, self.columns.len());
         room.builder.abandon();
         for (at, column) in self.columns.iter().enumerate() {
-            let text: Option<Text<'_>> = taken(row.try_get(at + 1))?;
-            let pushed = match text {
-                None => {
-                    room.builder.push(Cell::Present(Value::Null));
-                    Some(())
-                }
-                Some(Text(text)) if column.in_record => match record_of_one(text, &mut room.field) {
-                    None => None,
-                    Some(false) => {
-                        room.builder.push(Cell::Present(Value::Null));
-                        Some(())
-                    }
-                    Some(true) => codec::push(column.form, &room.field, &mut room.bytes, &mut room.builder).ok(),
+            let printed: Option<Text<'_>> = taken(row.try_get(at + 1))?;
+            let text = match printed {
+                Some(Text(record)) if column.in_record => match record_of_one(record, &mut room.field) {
+                    Some(there) => there.then_some(&room.field[..]),
+                    None => return strange(),
                 },
-                Some(Text(text)) => codec::push(column.form, text, &mut room.bytes, &mut room.builder).ok(),
+                printed => printed.map(|Text(text)| text),
             };
-            if pushed.is_none() {
-                room.builder.abandon();
-                return strange(row, self.columns.len());
+            let Some(text) = text else {
+                room.builder.push(Cell::Present(Value::Null));
+                continue;
+            };
+            if codec::push(column.form, text, &mut room.bytes, &mut room.builder).is_err() {
+                return strange();
             }
         }
         let printed = room.builder.finish();
         match self.normalizer.row(&printed, &mut room.builder, &mut room.text) {
             Ok(logical) => Ok(Image::of(Some(&logical))),
-            Err(_) => strange(row, self.columns.len()),
+            Err(_) => strange(),
         }
     }
 }
@@ -345,7 +341,7 @@ impl Session {
         }
         let mut passed = Passed { batch: without_writes(batch), places: Vec::new(), differing: Vec::new(), refused };
         for (index, write) in batch.writes.iter().enumerate() {
-            if !passed.refused.is_empty() && passed.refused.iter().any(|refused| refused.write == index) {
+            if passed.refused.iter().any(|refused| refused.write == index) {
                 continue;
             }
             let found = found[index];

@@ -1,0 +1,153 @@
+//! What a member's own stream shows of the versions that were sent to it.
+
+use super::conflict::{Conflict, Kind};
+use super::key::{RowKey, RowMap};
+use super::version::{Entry, Expectation, Member, Send, UnderWay};
+use super::{Branch, Outcome, Resolver};
+use smallvec::smallvec;
+use sync_worker_core::guard::Expected;
+use sync_worker_core::record::Offset;
+
+/// Why a member has not taken a version.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Reason {
+    /// Its row was none of the expected ones.
+    Differs,
+    /// The same, and what its own stream says about the key was not taken while the version was under way: the row may be
+    /// a write that nobody has seen.
+    Unseen,
+    /// It refused the version, which waits in the retry queue.
+    Refused,
+}
+
+/// The echo of one of our transactions: what capture publishes instead of its rows.
+#[derive(Clone, Debug)]
+pub struct Echo {
+    pub member: Member,
+    /// The record up to which the member has been written to.
+    pub offset: Offset,
+    /// Keys whose version the member has not taken, with the offset of the send.
+    pub parked: Vec<(RowKey, Offset, Reason)>,
+    /// Keys whose parked row has gone; true where the row itself was written, by a retry.
+    pub unparked: Vec<(RowKey, bool)>,
+}
+
+impl Resolver {
+    /// The member has all that was sent to it up to the echo's offset, apart from what is parked.
+    pub fn echo(&mut self, at: Offset, echo: &Echo, out: &mut Outcome) {
+        let member = echo.member;
+        let place = usize::from(member.0);
+        let mut dropped = RowMap::default();
+        let mut candidates = Vec::new();
+        for (key, written) in &echo.unparked {
+            let sent = self.parked[place].remove(key);
+            if let (Some(sent), false) = (sent, *written) {
+                dropped.insert(key.clone(), sent);
+            }
+            candidates.push(key.clone());
+        }
+        let mut reasons = RowMap::default();
+        for (key, sent, reason) in &echo.parked {
+            self.parked[place].insert(key.clone(), *sent);
+            reasons.insert(key.clone(), *reason);
+            candidates.push(key.clone());
+        }
+        while let Some((_, hash)) = self.sent[place].pop_front_if(|(sent, _)| *sent <= echo.offset) {
+            self.have_arrived(member, echo.offset, hash);
+            let rest =
+                self.entries.all_of(hash).filter(|entry| entry.of(member).is_some_and(|way| way.sent <= echo.offset));
+            candidates.extend(rest.map(|entry| entry.version.key.clone()));
+        }
+        for key in candidates {
+            self.arrived(at, echo, &key, &dropped, reasons.get(&key).copied(), out);
+        }
+    }
+
+    /// What the member has of keys with this hash, without anything more to say about it: most of what is ever sent.
+    fn have_arrived(&mut self, member: Member, up_to: Offset, hash: u64) {
+        let parked = &self.parked[usize::from(member.0)];
+        let has = |entry: &Entry| {
+            let is_parked = |way: &UnderWay| parked.get(&entry.version.key) == Some(&way.sent);
+            entry.of(member).is_some_and(|way| way.sent <= up_to && !way.unsure && !is_parked(way))
+        };
+        let mut hits = 0;
+        while let Some(mut found) = self.entries.find(hash, has) {
+            let under_way = &mut found.get_mut().under_way;
+            under_way.retain(|way| way.member != member);
+            if under_way.is_empty() {
+                found.remove();
+            }
+            hits += 1;
+        }
+        self.hits[Branch::Arrived as usize] += hits;
+    }
+
+    fn arrived(
+        &mut self,
+        at: Offset,
+        echo: &Echo,
+        key: &RowKey,
+        dropped: &RowMap<Offset>,
+        parked: Option<Reason>,
+        out: &mut Outcome,
+    ) {
+        let member = echo.member;
+        let Some(entry) = self.entries.get_mut(key) else { return };
+        let Some(index) = entry.under_way.iter().position(|way| way.member == member && way.sent <= echo.offset) else {
+            return;
+        };
+        let way = &mut entry.under_way[index];
+        let taken = self.parked[usize::from(member.0)].get(key) != Some(&way.sent);
+        if !taken {
+            // A write of the member has won since: the parked version has been superseded, its row goes with the next batch.
+            if way.unsure {
+                return;
+            }
+            match parked {
+                Some(Reason::Differs) => {}
+                Some(Reason::Unseen) => {
+                    // Nothing is under way to the member any more: what it has is its own.
+                    let version = entry.version.clone();
+                    self.take_out(key, index);
+                    out.sends.push(Send { version, to: smallvec![(member, Expectation::Keep)] });
+                    return self.hit(Branch::Unseen);
+                }
+                Some(Reason::Refused) | None => return self.hit(Branch::Refused),
+            }
+            // No write of the member has explained the difference: those come before the echo.
+            let (version, seen) = (entry.version.clone(), Expected::Seen(way.sent));
+            let kind = if way.over.cut { Kind::Late } else { Kind::Drift };
+            self.hit(Branch::Differs);
+            let conflict = Conflict {
+                offset: at,
+                kind,
+                winner: version.clone(),
+                loser: None,
+                incumbent_won: None,
+                column: None,
+                at: Some(member),
+            };
+            self.dispute(&version, conflict, out);
+            return self.send_again(at, &version, member, Some(seen), out);
+        }
+        if way.unsure && dropped.get(key) != Some(&way.sent) {
+            // The row had gone back to an image that the send could be written over, so it was.
+            way.unsure = false;
+            let version = entry.version.clone();
+            self.hit(Branch::WrittenAfterAll);
+            return self.send_again(at, &version, member, None, out);
+        }
+        let branch = if way.unsure { Branch::Dropped } else { Branch::Arrived };
+        self.take_out(key, index);
+        self.hit(branch);
+    }
+
+    /// Takes a send out of its entry, and with the last one the entry.
+    fn take_out(&mut self, key: &RowKey, way: usize) {
+        let Some(entry) = self.entries.get_mut(key) else { return };
+        entry.under_way.swap_remove(way);
+        if entry.under_way.is_empty() {
+            self.entries.remove(key);
+        }
+    }
+}
