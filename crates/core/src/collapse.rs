@@ -7,10 +7,10 @@
 
 use crate::change::{Change, Op};
 use crate::name::TableName;
-use crate::row::{Key, KeyMap, Row, RowBuilder};
+use crate::row::{Key, KeyMap, Row};
 use crate::schema::{Schema, SchemaId};
 use crate::sink::Write;
-use crate::value::{Cell, Damaged};
+use crate::value::Damaged;
 use std::collections::HashMap;
 use std::ops::Range;
 use std::sync::Arc;
@@ -135,10 +135,8 @@ impl Open<'_> {
             && let Some(effect) = followed_by(refused.effect, change.op, refused.fresh)
         {
             let mut merged = refused.clone();
-            if let Some(row) = &mut merged.row
-                && old_schema.id != schema.id
-            {
-                *row = by_name(row, old_schema, schema)?;
+            if let Some(row) = &mut merged.row {
+                *row = schema.row_of(row, old_schema)?;
             }
             take(&mut merged, effect, version.row.take())?;
             version = Version { write: index, parked: merged.parked || write.parked, ..merged };
@@ -206,17 +204,6 @@ fn take(version: &mut Version, effect: Effect, newer: Option<Row>) -> Result<(),
     };
     version.effect = effect;
     Ok(())
-}
-
-/// A row of one schema in the columns of another; what it lacks is Unchanged.
-fn by_name(row: &Row, from: &Schema, to: &Schema) -> Result<Row, Damaged> {
-    let cells = row.cells().collect::<Result<Vec<_>, _>>()?;
-    let mut builder = RowBuilder::default();
-    for column in &to.columns {
-        let cell = from.columns.iter().position(|old| old.name == column.name && old.kind == column.kind);
-        builder.push(cell.and_then(|at| cells.get(at)).copied().unwrap_or(Cell::Unchanged));
-    }
-    Ok(builder.finish())
 }
 
 #[cfg(test)]

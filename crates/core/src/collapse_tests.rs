@@ -2,9 +2,10 @@
 
 use super::*;
 use crate::record::Offset;
+use crate::row::RowBuilder;
 use crate::schema::Column;
 use crate::types::{ColumnType, Engine};
-use crate::value::Value;
+use crate::value::{Cell, Value};
 use proptest::prelude::*;
 use std::collections::BTreeMap;
 

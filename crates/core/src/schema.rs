@@ -1,7 +1,7 @@
 //! The columns of a table as one member has them, under the table's logical name.
 
 use crate::name::TableName;
-use crate::row::{Key, Row};
+use crate::row::{Key, Row, RowBuilder};
 use crate::types::{ColumnType, Engine};
 use crate::value::{Cell, Damaged};
 use bytes::BytesMut;
@@ -45,6 +45,20 @@ impl Schema {
 
     pub fn column(&self, name: &str) -> Option<usize> {
         self.columns.iter().position(|column| column.name == name)
+    }
+
+    /// A row of another schema of the table in the columns of this one; what it lacks is Unchanged.
+    pub fn row_of(&self, row: &Row, from: &Schema) -> Result<Row, Damaged> {
+        if from.id == self.id {
+            return Ok(row.clone());
+        }
+        let cells = row.cells().collect::<Result<Vec<_>, _>>()?;
+        let mut builder = RowBuilder::default();
+        for column in &self.columns {
+            let cell = from.columns.iter().position(|old| old.name == column.name && old.kind == column.kind);
+            builder.push(cell.and_then(|at| cells.get(at)).copied().unwrap_or(Cell::Unchanged));
+        }
+        Ok(builder.finish())
     }
 
     /// The key of a row of this schema. The key columns must be Present: sources guarantee that for every image that

@@ -3,6 +3,8 @@
 //! Publish, wait until the bus has it durably, store the position, then confirm to the source: in this order, always
 //! (invariant 1). Several publishes are under way at a time; their receipts resolve in order.
 
+mod resume;
+
 use crate::breaker::Breaker;
 use crate::failure::{Action, EngineError, FAILED_RETRY, Halt, action, wait_failed};
 use crate::metrics::CaptureMetrics;
@@ -10,10 +12,9 @@ use crate::preflight::Owed;
 use crate::publish::{Durable, Publisher, Tail};
 use crate::snapshot::{self, Request, SnapshotSettings};
 use crate::status::{Entry, State};
-use crate::window::Windows;
+use crate::window::{WindowId, Windows};
 use futures::StreamExt;
 use futures::future::{BoxFuture, OptionFuture};
-use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 use sync_worker_core::bus::Bus;
@@ -21,7 +22,7 @@ use sync_worker_core::database::{Database, Scope};
 use sync_worker_core::error::{Error, Result};
 use sync_worker_core::name::TableName;
 use sync_worker_core::position::{Checkpoint, Position};
-use sync_worker_core::record::{Body, Offset, Partition};
+use sync_worker_core::record::{Offset, Partition};
 use sync_worker_core::row::Key;
 use sync_worker_core::source::{Source, SourceBatch};
 use sync_worker_core::store::{CaptureId, Store, StoredCheckpoint};
@@ -135,6 +136,8 @@ impl Capture {
         let (requests, incoming) = mpsc::channel(64);
         let mut session = Session {
             inside: tail.open,
+            resent: tail.taken,
+            held: Vec::new(),
             publisher: Publisher::new(
                 self.id.database.clone(),
                 self.bus.clone(),
@@ -169,104 +172,6 @@ impl Capture {
         let drained = session.drain(self).await;
         outcome.and(drained)
     }
-
-    async fn stored_checkpoint(&self) -> Result<Option<StoredCheckpoint>> {
-        let Some(stored) = self.store.checkpoint(&self.id).await? else { return Ok(None) };
-        let bounds = self.bus.bounds(PARTITION).await?;
-        let (pipeline, database) = (&self.id.pipeline, &self.id.database);
-        // invariants 1 and 8: a log that is not the one the position rests on, or that ends before it, is no fresh start
-        if stored.log != self.bus.identity() {
-            let now = self.bus.identity();
-            let text = format!(
-                "the position of {database} in pipeline {pipeline} rests on log {}, but the log here is {now}; put that log back, or remove the pipeline's state and take a new snapshot",
-                stored.log
-            );
-            return Err(EngineError::Gap(text).into());
-        }
-        if stored.next > bounds.next {
-            let text = format!(
-                "the position of {database} in pipeline {pipeline} rests on the log up to offset {}, but the log ends at {}: acknowledged changes are missing; put the log back, or remove the pipeline's state and take a new snapshot",
-                stored.next, bounds.next
-            );
-            return Err(EngineError::Gap(text).into());
-        }
-        Ok(Some(stored))
-    }
-
-    /// A log that holds records of this database while the store has no position of it: the store was lost, and a fresh
-    /// start would leave a hole (invariant 8).
-    async fn refuse_forgotten(&self) -> Result<()> {
-        let bounds = self.bus.bounds(PARTITION).await?;
-        if bounds.first == bounds.next {
-            return Ok(());
-        }
-        let mut subscription = self.bus.subscribe(PARTITION, bounds.first).await?;
-        loop {
-            for delivered in subscription.next(4 << 20).await? {
-                if delivered.record.origin == self.id.database {
-                    let (pipeline, database) = (&self.id.pipeline, &self.id.database);
-                    let text = format!(
-                        "the log of pipeline {pipeline} holds changes of {database}, but the position that goes with them is lost; put the store back, or remove the pipeline's state and take a new snapshot"
-                    );
-                    return Err(EngineError::Gap(text).into());
-                }
-                if delivered.offset.next() >= bounds.next {
-                    return Ok(());
-                }
-            }
-        }
-    }
-
-    /// The source sends the rest of a transaction that was cut, and its changes are told from those that are there by
-    /// their number in it: without the changes of a table they would have other numbers, and some would be taken for
-    /// duplicates.
-    fn still_wanted(&self, begun: &BTreeSet<TableName>) -> Result<()> {
-        let known = |table: &TableName| self.scope.tables.iter().any(|at| at.table == *table);
-        let Some(gone) = begun.iter().find(|table| !known(table)) else { return Ok(()) };
-        let pipeline = &self.id.pipeline;
-        let text = format!(
-            "table {gone} was taken out of pipeline {pipeline} while a transaction that changes it is on the log in part; put it back, wait until status shows no lag, and take it out then"
-        );
-        Err(EngineError::Configuration(text).into())
-    }
-
-    /// Where publishing stands: the record published last, which the next one names, and how far the log goes beyond the
-    /// stored position.
-    async fn tail(&self, stored: &StoredCheckpoint) -> Result<Tail> {
-        let bounds = self.bus.bounds(PARTITION).await?;
-        let mut tail = Tail { taken: stored.checkpoint.position, previous: None, open: false };
-        let mut begun = BTreeSet::new();
-        // The record before the stored offset is the last one that the stored position covers.
-        let from = Offset(stored.next.0.saturating_sub(1)).max(bounds.first);
-        if from == bounds.next {
-            return Ok(tail);
-        }
-        let mut subscription = self.bus.subscribe(PARTITION, from).await?;
-        loop {
-            for delivered in subscription.next(4 << 20).await? {
-                let record = &delivered.record;
-                if record.origin == self.id.database {
-                    tail.previous = Some(record.position);
-                    if record.position > tail.taken {
-                        tail.taken = record.position;
-                    }
-                    if delivered.offset >= stored.next && !matches!(record.body, Body::Schema(_)) {
-                        tail.open = !record.last;
-                        if let Body::Change(change) = &record.body {
-                            begun.insert(change.table().clone());
-                        }
-                        if record.last {
-                            begun.clear();
-                        }
-                    }
-                }
-                if delivered.offset.next() >= bounds.next {
-                    self.still_wanted(&begun)?;
-                    return Ok(tail);
-                }
-            }
-        }
-    }
 }
 
 struct Session {
@@ -275,6 +180,11 @@ struct Session {
     windows: Windows,
     /// How far the source has come.
     reached: Position,
+    /// Up to here the source sends again what the log has already. A table that has just joined has no record of it there:
+    /// no read begins before it has been sent, or it could miss a change that goes as a duplicate.
+    resent: Position,
+    /// Reads that wait for that.
+    held: Vec<(TableName, oneshot::Sender<WindowId>)>,
     /// What was published last is a transaction whose end is still to come.
     inside: bool,
     /// The offset after the last record of ours that is durable.
@@ -345,6 +255,9 @@ impl Session {
             self.publisher.publish(records, batch.checkpoint, Vec::new()).await?;
         }
         self.close_windows(commit_time).await?;
+        if self.reached >= self.resent {
+            std::mem::take(&mut self.held).into_iter().for_each(|(table, reply)| self.open(table, reply));
+        }
         if moved {
             let (position, captured) = (self.publisher.tail.taken, capture.metrics.captured.get());
             capture.status.update(|status| {
@@ -442,12 +355,8 @@ impl Session {
 
     async fn answer(&mut self, request: Request) -> Result<()> {
         match request {
-            Request::Open { table, reply } => {
-                let id = self.windows.open(table);
-                if reply.send(id).is_err() {
-                    self.windows.abandon(id);
-                }
-            }
+            Request::Open { table, reply } if self.reached < self.resent => self.held.push((table, reply)),
+            Request::Open { table, reply } => self.open(table, reply),
             Request::Read { id, read } => {
                 self.windows.read(id, read);
                 // The stream of an idle source is there already.
@@ -456,6 +365,13 @@ impl Session {
             Request::Abandon { id } => self.windows.abandon(id),
         }
         Ok(())
+    }
+
+    fn open(&mut self, table: TableName, reply: oneshot::Sender<WindowId>) {
+        let id = self.windows.open(table);
+        if reply.send(id).is_err() {
+            self.windows.abandon(id);
+        }
     }
 
     /// Waits for what is under way and stores how far it came.

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use sync_worker_core::change::{Change, Op};
 use sync_worker_core::name::TableName;
-use sync_worker_core::row::Key;
+use sync_worker_core::row::{Key, Row};
 use sync_worker_core::sink::Write;
 use sync_worker_core::value::Damaged;
 
@@ -75,27 +75,78 @@ impl History {
 /// The newer change as it must be written where the older one never arrived.
 pub fn merged(older: &Change, newer: &Change) -> Result<Change, Damaged> {
     let (Some(old), Some(new)) = (&older.after, &newer.after) else { return Ok(newer.clone()) };
-    if older.schema.id != newer.schema.id {
-        return Ok(newer.clone());
-    }
-    let after = Some(new.over(old)?);
+    // The table's columns may have changed in between, and what the older change said of the others still counts.
     let schema = newer.schema.clone();
+    let of_older = |row: &Row| schema.row_of(row, &older.schema);
+    let after = Some(new.over(&of_older(old)?)?);
+    let before_older = older.before.as_ref().map(of_older).transpose()?;
+    // A row whose key has other columns now can't be found by its old one.
+    let before_older = before_older.filter(|before| schema.key_of(before).is_ok());
     // The target still has the row where the first of several changes of its key found it.
-    let moved = if older.old_key()?.is_some() { Some(&older.before) } else { None };
-    let moved = if moved.is_none() && newer.old_key()?.is_some() { Some(&newer.before) } else { moved };
+    let moved = if older.old_key()?.is_some() { before_older.clone() } else { None };
+    let moved = if moved.is_none() && newer.old_key()?.is_some() { newer.before.clone() } else { moved };
     if let Some(before) = moved {
-        return Ok(Change { schema, op: Op::Update, before: before.clone(), after });
+        return Ok(Change { schema, op: Op::Update, before: Some(before), after });
     }
     // A row that was never inserted has nothing to update.
     let op = match (older.op, newer.op) {
         (Op::Create | Op::Read, Op::Update) => Op::Create,
         (_, op) => op,
     };
-    let before = if op == Op::Create { None } else { newer.before.clone().or_else(|| older.before.clone()) };
+    let before = if op == Op::Create { None } else { newer.before.clone().or(before_older) };
     Ok(Change { schema, op, before, after })
 }
 
 /// Makes a change of key a plain row under the new key: the one under the old key is no longer its business.
 pub fn stay(change: &mut Change) {
     (change.op, change.before) = (Op::Create, None);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::Arc;
+    use sync_worker_core::row::RowBuilder;
+    use sync_worker_core::schema::{Column, Schema};
+    use sync_worker_core::types::{ColumnType, Engine};
+    use sync_worker_core::value::{Cell, Value};
+
+    fn schema(names: &[&str]) -> Arc<Schema> {
+        let kind = ColumnType::Int { bits: 64, unsigned: false };
+        let column = |name: &&str| Column {
+            name: (*name).to_owned(),
+            kind: kind.clone(),
+            type_name: "bigint".to_owned(),
+            nullable: true,
+            generated: false,
+        };
+        let columns = names.iter().map(column).collect();
+        Arc::new(Schema::new(TableName::new("t"), Engine::Postgres, columns, vec![0]))
+    }
+
+    fn row(cells: &[Option<i64>]) -> Row {
+        let mut builder = RowBuilder::default();
+        cells
+            .iter()
+            .for_each(|cell| builder.push(cell.map_or(Cell::Unchanged, |number| Cell::Present(Value::Int(number)))));
+        builder.finish()
+    }
+
+    /// By their names: between the two a column has gone, another one has come.
+    #[test]
+    fn changes_are_merged_over_a_change_of_columns() {
+        let (old, new) = (schema(&["id", "a", "b"]), schema(&["id", "b", "c"]));
+        let of = |schema: &Arc<Schema>, before: Option<Row>, after: Row| Change {
+            schema: schema.clone(),
+            op: Op::Update,
+            before,
+            after: Some(after),
+        };
+        let older = of(&old, Some(row(&[Some(1), None, None])), row(&[Some(2), Some(10), Some(20)]));
+        let newer = of(&new, None, row(&[Some(2), None, Some(30)]));
+        let change = merged(&older, &newer).unwrap();
+        assert_eq!(change.schema.id, new.id);
+        assert_eq!(change.after, Some(row(&[Some(2), Some(20), Some(30)])));
+        assert_eq!(change.before, Some(row(&[Some(1), None, None])), "the target has the row under its old key");
+    }
 }

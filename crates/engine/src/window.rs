@@ -94,7 +94,12 @@ impl Window {
                 Seen::Whole | Seen::Moved(_) => Seen::Whole,
             };
             self.seen.insert(old_key, left);
-            self.again |= matches!(self.seen.get(&key), Some(Seen::Moved(_)));
+            // A part of a row that comes where another one was: the read may have seen either.
+            self.again |= match self.seen.get(&key) {
+                Some(Seen::Moved(_)) => true,
+                Some(Seen::Whole | Seen::Partly(..)) => matches!(seen, Seen::Partly(..)),
+                None => false,
+            };
         }
         let image = match &seen {
             Seen::Partly(_, row) => row.as_bytes().len(),

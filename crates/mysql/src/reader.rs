@@ -11,7 +11,7 @@ use crate::error::Error;
 use crate::source::{Collations, Returned, boundary, log_status, read_collations};
 use crate::wire::Wire;
 use async_trait::async_trait;
-use keys::{condition, labels, literals};
+use keys::{Numbered, condition, literals};
 use std::collections::HashMap;
 use std::sync::Arc;
 use sync_worker_core::database::Scope;
@@ -37,8 +37,8 @@ struct Known {
     formats: Vec<Format>,
     /// How each is read.
     selected: Vec<String>,
-    /// Of the key's columns: the labels of an enum, whose order is not that of their text.
-    labels: Vec<Option<Vec<String>>>,
+    /// Of the key's columns: those whose order is not that of their text.
+    numbered: Vec<Option<Numbered>>,
     rows: u64,
 }
 
@@ -318,12 +318,8 @@ fn describe(table: &TableName, found: Table, collations: &Collations) -> std::re
         formats.push(format);
         selected.push(text);
     }
-    let labels = schema.key.iter().map(|&at| match schema.columns[at].kind {
-        ColumnType::Enum => Some(labels(&schema.columns[at].type_name)),
-        _ => None,
-    });
-    let labels = labels.collect();
-    Ok(Known { name, schema: Arc::new(schema), formats, selected, labels, rows: found.rows })
+    let numbered = schema.key.iter().map(|&at| Numbered::of(&schema.columns[at])).collect();
+    Ok(Known { name, schema: Arc::new(schema), formats, selected, numbered, rows: found.rows })
 }
 
 #[derive(Default)]

@@ -119,6 +119,8 @@ pub struct Table {
     pub partitioned: bool,
     pub row_security: bool,
     pub replica_identity: ReplicaIdentity,
+    /// A partition whose replica identity is another, so that its changes lack what the table's are taken to have.
+    pub odd_partition: Option<Qualified>,
     /// All columns, generated ones too, in the table's order.
     pub columns: Vec<TableColumn>,
     pub unique_indexes: Vec<UniqueIndex>,
@@ -159,6 +161,15 @@ impl Table {
         found.map(|column| &column.column)
     }
 
+    /// What is wrong with a partition's replica identity, and the statement that mends it.
+    pub fn odd_identity(&self) -> Option<(String, String)> {
+        let partition = self.odd_partition.as_ref()?;
+        let problem = format!("its partition {partition} has another replica identity than the table itself");
+        // An index of its own would have to be of the same columns: the whole row always does.
+        let identity = if self.replica_identity == ReplicaIdentity::Default { "DEFAULT" } else { "FULL" };
+        Some((problem, format!("ALTER TABLE {} REPLICA IDENTITY {identity}", partition.quoted())))
+    }
+
     /// The name of the table as it is read from: a partitioned table with its partitions, any other without those that
     /// inherit from it, as its publication has it.
     pub fn from_clause(&self) -> String {
@@ -196,9 +207,10 @@ pub async fn table(client: &Client, name: &Qualified) -> Result<Option<Table>, E
     let Some(row) = rows.first() else { return Ok(None) };
     let oid: u32 = number(row, 0)?;
     // All in one round trip.
-    let queries = [columns_sql(oid), indexes_sql(oid), foreign_keys_sql(oid), triggers_sql(oid)];
+    let queries =
+        [columns_sql(oid), indexes_sql(oid), foreign_keys_sql(oid), triggers_sql(oid), odd_partition_sql(oid)];
     let answers = try_join_all(queries.iter().map(|sql| client.rows("a look at the catalog", sql))).await?;
-    let [columns, indexes, foreign_keys, triggers] = answers.as_slice() else {
+    let [columns, indexes, foreign_keys, triggers, odd_partitions] = answers.as_slice() else {
         return Err(Error::Protocol("an answer is missing"));
     };
     Ok(Some(Table {
@@ -211,12 +223,27 @@ pub async fn table(client: &Client, name: &Qualified) -> Result<Option<Table>, E
             "i" => ReplicaIdentity::Index,
             _ => ReplicaIdentity::Default,
         },
+        odd_partition: match odd_partitions.first() {
+            Some(row) => Some(Qualified { schema: text(row, 0)?.to_owned(), table: text(row, 1)?.to_owned() }),
+            None => None,
+        },
         row_security: text(row, 3)? == "t",
         columns: columns.iter().map(column).collect::<Result<_, _>>()?,
         unique_indexes: indexes.iter().map(unique_index).collect::<Result<_, _>>()?,
         foreign_keys: foreign_keys.iter().map(foreign_key).collect::<Result<_, _>>()?,
         triggers: triggers.iter().map(trigger).collect::<Result<_, _>>()?,
     }))
+}
+
+/// The log holds what a partition's own identity says, while the stream describes it as the whole table's. One that logs the
+/// whole row logs enough for any.
+fn odd_partition_sql(table: u32) -> String {
+    format!(
+        "SELECT n.nspname, c.relname FROM pg_class root CROSS JOIN LATERAL pg_partition_tree(root.oid) tree \
+         JOIN pg_class c ON c.oid = tree.relid JOIN pg_namespace n ON n.oid = c.relnamespace \
+         WHERE root.oid = {table} AND root.relkind = 'p' AND tree.isleaf AND c.relkind = 'r' \
+         AND c.relreplident NOT IN ('f', root.relreplident) ORDER BY 1, 2 LIMIT 1"
+    )
 }
 
 /// The type below all domains, with the modifier that applies to it. A domain's own modifier stands in `typtypmod`.

@@ -157,6 +157,9 @@ impl Look<'_> {
             let cure = format!("ALTER TABLE {} REPLICA IDENTITY DEFAULT;", name.quoted());
             self.find(Some(&name), "its replica identity is NOTHING, so updates and deletes can't be published", cure);
         }
+        if let (Role::Source, Some((problem, cure))) = (role, table.odd_identity()) {
+            self.find(Some(&name), problem, format!("{cure};"));
+        }
         if role == Role::Source && self.two_way && table.replica_identity != ReplicaIdentity::Full {
             let cure = format!("ALTER TABLE {} REPLICA IDENTITY FULL;", name.quoted());
             let problem = "its replica identity is not FULL, and a two-way pipeline needs the row before each change";

@@ -9,10 +9,11 @@ use sync_worker_core::error::ErrorClass;
 use sync_worker_core::name::DatabaseName;
 use sync_worker_core::record::{Offset, Partition};
 use sync_worker_core::row::Row;
+use sync_worker_core::schema::Schema;
 use sync_worker_core::sink::ParkedKey;
 use sync_worker_core::store::{Deferred, RetryQueue};
 use sync_worker_engine::retry::ParkingLot;
-use sync_worker_testkit::memory::{Fault, MemoryDatabase, key, number};
+use sync_worker_testkit::memory::{Changes, Fault, MemoryDatabase, key, number};
 
 /// Refuses rows while the switch is on.
 fn refuse(target: &MemoryDatabase, class: ErrorClass, which: fn(&Row) -> bool) -> Arc<AtomicBool> {
@@ -355,5 +356,22 @@ async fn the_queue_is_asked_once_for_a_batch_however_many_keys_of_it_were_parked
     within("an empty queue", world.store.until(|store| store.deferred().is_empty().then_some(()))).await;
     assert_eq!(world.store.removals() - before, 1);
     assert_eq!(world.target.rows(), world.source.rows());
+    life.stop().await;
+}
+
+/// A column may be NULL from now on while a version waits: what the version said counts as before.
+#[tokio::test(start_paused = true)]
+async fn invariant_5_a_parked_version_outlives_a_change_of_columns() {
+    let world = World::new().without_retries();
+    let life = world.streaming().await;
+    let switch = refuse(&world.target, ErrorClass::Dependency, |_| true);
+    commit(&world, vec![world.changes.create(1, 1, "kept")]).await;
+    switch.store(false, Ordering::Relaxed);
+    let before = &world.changes.0;
+    let mut columns = before.columns.clone();
+    columns[2].nullable = true;
+    let changes = Changes(Arc::new(Schema::new(before.table.clone(), before.engine, columns, before.key.clone())));
+    world.source.commit(vec![changes.update(1, 2, None)]);
+    world.equal().await;
     life.stop().await;
 }

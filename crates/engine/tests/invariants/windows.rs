@@ -177,3 +177,25 @@ async fn a_source_that_always_has_more_does_not_keep_a_read_waiting() {
     world.equal().await;
     life.stop().await;
 }
+
+/// A part of a row that comes where another row was: what it lacks is not that row's.
+#[tokio::test(start_paused = true)]
+async fn a_row_that_moves_to_the_key_of_one_that_has_gone_keeps_its_own_columns() {
+    for (from, to) in [(1, 2), (2, 1)] {
+        let (_, life) = during_a_read(&[1, 2], |world| {
+            let changes = &world.changes;
+            vec![
+                vec![changes.update(from, 2, Some("moves"))],
+                vec![changes.delete(to), changes.rename(from, to, 3, None)],
+            ]
+        })
+        .await;
+        life.stop().await;
+        let (_, life) = during_a_read(&[1, 2], |world| {
+            let changes = &world.changes;
+            vec![vec![changes.delete(to), changes.rename(from, to, 3, None)]]
+        })
+        .await;
+        life.stop().await;
+    }
+}

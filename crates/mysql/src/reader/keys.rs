@@ -4,10 +4,40 @@ use super::Known;
 use crate::error::Error;
 use crate::literal;
 use sync_worker_core::row::Key;
+use sync_worker_core::schema::Column;
+use sync_worker_core::types::ColumnType;
 use sync_worker_core::value::{Cell, Value};
 
+/// The labels of a column whose order is that of its number, not of its text.
+#[derive(Clone, Debug)]
+pub enum Numbered {
+    Enum(Vec<String>),
+    Set(Vec<String>),
+}
+
+impl Numbered {
+    pub fn of(column: &Column) -> Option<Self> {
+        match column.kind {
+            ColumnType::Enum => Some(Self::Enum(labels(&column.type_name))),
+            ColumnType::Set => Some(Self::Set(labels(&column.type_name))),
+            _ => None,
+        }
+    }
+
+    /// What the server stores: from 1, or a bit for each label.
+    fn number(&self, text: &str) -> u64 {
+        match self {
+            Self::Enum(labels) => labels.iter().position(|label| label == text).map_or(0, |at| at as u64 + 1),
+            Self::Set(labels) => {
+                let bit = |member: &str| labels.iter().position(|label| label == member).map_or(0, |at| 1u64 << at);
+                text.split(',').map(bit).fold(0, |mask, bit| mask | bit)
+            }
+        }
+    }
+}
+
 /// The labels of `enum('a','b')`.
-pub fn labels(type_name: &str) -> Vec<String> {
+fn labels(type_name: &str) -> Vec<String> {
     let mut found = Vec::new();
     let mut rest = type_name;
     while let Some(start) = rest.find('\'') {
@@ -40,12 +70,9 @@ pub fn literals(known: &Known, key: &Key, ordered: bool) -> std::result::Result<
     let mut found = Vec::with_capacity(known.schema.key.len());
     for (at, cell) in key.cells().enumerate() {
         let Cell::Present(value) = cell? else { return Err(unusable(at)) };
-        let value = match (value, known.labels.get(at)) {
-            // Enums are ordered by their number, and compared by it with a number.
-            (Value::Text(text), Some(Some(labels))) if ordered => {
-                let index = labels.iter().position(|label| label == text).map_or(0, |index| index as u64 + 1);
-                Value::unsigned(index)
-            }
+        let value = match (value, known.numbered.get(at)) {
+            // Ordered by their number, and compared by it with a number.
+            (Value::Text(text), Some(Some(numbered))) if ordered => Value::unsigned(numbered.number(text)),
             (value, _) => value,
         };
         let mut text = String::new();
@@ -84,5 +111,11 @@ mod tests {
     #[test]
     fn labels_are_taken_apart() {
         assert_eq!(labels("enum('a','it''s','','x,y')"), ["a", "it's", "", "x,y"]);
+    }
+
+    #[test]
+    fn sets_are_ordered_by_their_bits() {
+        let set = Numbered::Set(labels("set('a','b','c')"));
+        assert_eq!(["", "a", "b", "a,b", "c"].map(|text| set.number(text)), [0, 1, 2, 3, 4]);
     }
 }

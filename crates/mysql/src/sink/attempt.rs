@@ -21,7 +21,7 @@ use sync_worker_core::collapse::{Effect, Refusals, Step, TableSet, Version, coll
 use sync_worker_core::error::ErrorClass;
 use sync_worker_core::guard::DIFFERS;
 use sync_worker_core::name::TableName;
-use sync_worker_core::row::Key;
+use sync_worker_core::row::{Key, Row};
 use sync_worker_core::schema::Schema;
 use sync_worker_core::sink::{Applied, Parking, Refused, WriteBatch};
 use sync_worker_core::value::Damaged;
@@ -209,7 +209,7 @@ impl<'a> Attempt<'a> {
     }
 
     /// Deletes first, so that their unique values are free, children before parents; then, parents before children,
-    /// updates before inserts for the same reason. Returns how many deletes are about keys that the target can't hold.
+    /// updates before inserts for the same reason. Deletes that act on rows of tables that are written come last. Returns how many deletes are about keys that the target can't hold.
     fn add_sets<'v>(
         &mut self,
         script: &mut Script,
@@ -225,15 +225,20 @@ impl<'a> Attempt<'a> {
             target.overlap = target.overlap.saturating_sub(1);
         }
         for set in sets {
-            tables.push((set, self.target(&set.schema)?, by_effect(&set.versions)));
+            let target = self.target(&set.schema)?;
+            tables.push((set, target, by_effect(&set.versions, target.deletes_act && !guarded)));
         }
         tables.sort_by_key(|(_, target, _)| target.level);
-        for (set, target, [deletes, ..]) in tables.iter().rev() {
-            if !deletes.is_empty() {
-                let mut writer = TableWriter { table: &set.schema.table, target, script, guarded };
-                never_there += writer.deletes(deletes)?.len() as u64;
+        let mut delete = |script: &mut Script, acting: bool| -> Result<(), Error> {
+            for (set, target, [deletes, ..]) in tables.iter().rev() {
+                if !deletes.is_empty() && acting == (target.deletes_act && !guarded) {
+                    let mut writer = TableWriter { table: &set.schema.table, target, script, guarded };
+                    never_there += writer.deletes(deletes)?.len() as u64;
+                }
             }
-        }
+            Ok(())
+        };
+        delete(script, false)?;
         for (set, target, [_, updates, upserts, inserts]) in &tables {
             let mut writer = TableWriter { table: &set.schema.table, target, script, guarded };
             let mut refused = writer.updates(updates)?;
@@ -241,6 +246,8 @@ impl<'a> Attempt<'a> {
             refused.extend(writer.inserts(inserts)?);
             unwritten.extend(refused.into_iter().map(|(version, text)| (set.schema.clone(), version, text)));
         }
+        // At the source a row that refers to a deleted one may have been given another parent before.
+        delete(script, true)?;
         Ok(never_there)
     }
 
@@ -413,8 +420,15 @@ impl<'a> Attempt<'a> {
         self.refused.remove(&name);
     }
 
-    pub(super) fn refusal_of(&self, table: &TableName, key: &Key) -> Option<&Version> {
-        self.refusals.get(&(table.clone(), key.clone())).map(|(_, version)| version)
+    /// The row that was refused under a key, in the columns of this schema.
+    pub(super) fn refused_row(&self, schema: &Schema, key: &Key) -> Result<Option<Row>, Error> {
+        let refusal = self.refusals.get(&(schema.table.clone(), key.clone()));
+        let row = refusal.and_then(|(refused, version)| version.row.as_ref().map(|row| (row, refused)));
+        Ok(row.map(|(row, refused)| schema.row_of(row, refused)).transpose()?)
+    }
+
+    pub(super) fn is_refused(&self, table: &TableName, key: &Key) -> bool {
+        self.refusals.contains_key(&(table.clone(), key.clone()))
     }
 
     pub(super) fn refuse(&mut self, schema: &Arc<Schema>, version: &Version, reason: Reason) {

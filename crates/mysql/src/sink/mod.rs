@@ -27,7 +27,7 @@ use attempt::Attempt;
 use guard::Look;
 use mysql_async::prelude::Queryable;
 use progress::ProgressRows;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use sync_worker_core::database::Scope;
 use sync_worker_core::error::Result as CoreResult;
@@ -130,6 +130,9 @@ impl MysqlSink {
         }
         self.targets.insert(schema.id, target);
         self.level();
+        let acting: HashSet<QualifiedName> =
+            self.targets.values().flat_map(|target| target.acted_on_by.iter().cloned()).collect();
+        self.targets.values_mut().for_each(|target| target.deletes_act = acting.contains(&target.name));
         Ok(())
     }
 

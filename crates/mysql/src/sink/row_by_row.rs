@@ -122,14 +122,14 @@ impl Attempt<'_> {
             return Err(Damaged("a change that is no change of a key").into());
         };
         let schema = &change.schema;
-        let row = match self.refusal_of(&schema.table, &old).and_then(|version| version.row.clone()) {
+        let row = match self.refused_row(schema, &old)? {
             Some(refused) => after.over(&refused)?,
             None => after,
         };
         let complete = self.target(schema)?.present(&row)?.is_none();
         let mut reason = None;
         match self.update(schema, &row, &old).await? {
-            Ok(0) => self.applied.missing += u64::from(self.refusal_of(&schema.table, &old).is_none()),
+            Ok(0) => self.applied.missing += u64::from(!self.is_refused(&schema.table, &old)),
             Ok(_) => {
                 self.moved(schema, &old, &key, parked);
                 return Ok(());

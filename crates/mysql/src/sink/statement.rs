@@ -298,8 +298,8 @@ fn refusals<'v>(versions: &[&'v Version], leftover: Leftover) -> Vec<Refusal<'v>
 }
 
 /// Splits the versions of a table by what is to be done: deletes, updates, upserts, inserts. A replaced row is in the
-/// first and in the last.
-pub fn by_effect(versions: &[Version]) -> [Vec<&Version>; 4] {
+/// first and in the last; where a delete would act on other rows it is written over instead.
+pub fn by_effect(versions: &[Version], deletes_act: bool) -> [Vec<&Version>; 4] {
     let mut sorted: [Vec<&Version>; 4] = Default::default();
     for version in versions {
         match version.effect {
@@ -307,6 +307,7 @@ pub fn by_effect(versions: &[Version]) -> [Vec<&Version>; 4] {
             Effect::Update => sorted[1].push(version),
             Effect::Upsert => sorted[2].push(version),
             Effect::Insert => sorted[3].push(version),
+            Effect::Replace if deletes_act => sorted[2].push(version),
             Effect::Replace => {
                 sorted[0].push(version);
                 sorted[3].push(version);

@@ -144,6 +144,10 @@ pub struct TargetTable {
     /// Uses left of the slower statements for snapshot rows that may be there already.
     pub overlap: u32,
     pub parents: Vec<QualifiedName>,
+    /// Tables whose deletes change rows of this one, perhaps its own: parents by a foreign key with an action.
+    pub acted_on_by: Vec<QualifiedName>,
+    /// A delete of a row changes rows of a table that is written, too.
+    pub deletes_act: bool,
     /// Parents have lower levels than their children.
     pub level: usize,
     /// How its rows are compared with versions; None until a guarded batch asks.
@@ -199,6 +203,9 @@ impl TargetTable {
         let named = index.columns.iter().filter_map(|name| table.column(name));
         let folding = named.filter_map(collation::folds).next().map(|(collation, _)| collation.to_owned());
         let parents = table.foreign_keys.iter().map(|key| key.parent.clone()).filter(|parent| parent != name);
+        let acting =
+            table.foreign_keys.iter().filter(|key| matches!(&*key.on_delete, "CASCADE" | "SET NULL" | "SET DEFAULT"));
+        let acted_on_by = acting.map(|key| key.parent.clone()).collect();
         Ok(Self {
             quoted: name.quoted(),
             columns,
@@ -211,6 +218,8 @@ impl TargetTable {
             fill: 0,
             overlap: 0,
             parents: parents.collect(),
+            acted_on_by,
+            deletes_act: false,
             level: 0,
             look: None,
             name: name.clone(),

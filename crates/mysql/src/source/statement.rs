@@ -30,7 +30,7 @@ pub enum Statement<'a> {
     DropDatabase(String),
     /// Definitions of tables that keep their rows.
     Alter(Name),
-    /// Rows written in statement format: every name in the text.
+    /// Rows written in statement format: every name that the text may write to.
     Writes(Vec<String>),
     /// A `CREATE TABLE ... SELECT`, whose rows follow.
     CreateWithRows,
@@ -102,14 +102,23 @@ impl<'a> Statement<'a> {
                 if start.eq_ignore_ascii_case("START") && end.eq_ignore_ascii_case("TRANSACTION"));
             return if with_rows { Statement::CreateWithRows } else { Statement::Other };
         }
-        if ["INSERT", "UPDATE", "DELETE", "REPLACE", "LOAD", "WITH"].iter().any(|verb| rest.word(verb)) {
-            let names = tokens.into_iter().filter_map(|token| match token {
-                Token::Word(name) | Token::Quoted(name) => Some(name),
-                Token::Mark(_) => None,
-            });
-            return Statement::Writes(names.collect());
-        }
-        Statement::Other
+        // Behind these words a statement only reads. A checksum tool, for one, writes what it reads into a table of its own.
+        let reads: Option<&[&str]> = match () {
+            () if rest.word("INSERT") || rest.word("REPLACE") => {
+                Some(&["SELECT", "VALUES", "VALUE", "SET", "TABLE", "WITH"])
+            }
+            () if rest.word("UPDATE") => Some(&["SET"]),
+            () if rest.word("DELETE") => Some(&["WHERE"]),
+            () if rest.word("LOAD") || rest.word("WITH") => Some(&[]),
+            () => None,
+        };
+        let Some(reads) = reads else { return Statement::Other };
+        let is_read = |token: &Token| matches!(token, Token::Word(word) if reads.iter().any(|one| word.eq_ignore_ascii_case(one)));
+        let names = tokens.into_iter().take_while(|token| !is_read(token)).filter_map(|token| match token {
+            Token::Word(name) | Token::Quoted(name) => Some(name),
+            Token::Mark(_) => None,
+        });
+        Statement::Writes(names.collect())
     }
 }
 
@@ -335,6 +344,21 @@ mod tests {
         }
         let Statement::Writes(names) = Statement::parse(b"UPDATE `t` SET a = 'x''y' WHERE b = 1") else { panic!() };
         assert!(names.iter().any(|name| name == "t") && !names.iter().any(|name| name == "x"));
+        for (text, written, read) in [
+            (
+                "REPLACE INTO percona.checksums (db, crc) SELECT 'shop', CRC32(id) FROM shop.customer",
+                "checksums",
+                "customer",
+            ),
+            ("DELETE a FROM a JOIN b ON a.id = b.id WHERE a.id IN (SELECT id FROM c)", "b", "c"),
+            ("UPDATE a JOIN b USING (id) SET a.n = (SELECT max(n) FROM c)", "b", "c"),
+        ] {
+            let Statement::Writes(names) = Statement::parse(text.as_bytes()) else { panic!("{text}") };
+            assert!(
+                names.iter().any(|name| name == written) && !names.iter().any(|name| name == read),
+                "{text}: {names:?}"
+            );
+        }
     }
 
     #[test]

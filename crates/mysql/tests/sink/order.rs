@@ -162,3 +162,32 @@ async fn a_child_without_its_parent_waits() {
     assert_eq!(f.try_apply(&batch).await.unwrap_err().class(), ErrorClass::Fatal);
     f.close().await;
 }
+
+const ACTIONS: &[&str] = &[
+    "CREATE TABLE customer (id BIGINT PRIMARY KEY, name BIGINT)",
+    "CREATE TABLE orders (id BIGINT PRIMARY KEY, c BIGINT, FOREIGN KEY (c) REFERENCES customer (id) ON DELETE CASCADE)",
+    "CREATE TABLE item (id BIGINT PRIMARY KEY, o BIGINT, FOREIGN KEY (o) REFERENCES orders (id) ON DELETE CASCADE)",
+];
+
+/// At the source the orders got another customer before their old one went, and a customer that comes again is the same to them.
+#[tokio::test]
+async fn a_delete_acts_on_none_that_has_left_before() {
+    let Some(mut f) = Fixture::new("actions", ACTIONS).await else { return };
+    let customer = schema("customer", &[("id", INT), ("name", INT)]);
+    let orders = schema("orders", &[("id", INT), ("c", INT)]);
+    f.run("INSERT INTO customer VALUES (1, 1), (2, 2), (3, 3)").await;
+    f.run("INSERT INTO orders VALUES (5, 1), (6, 1), (8, 3)").await;
+    f.run("INSERT INTO item VALUES (7, 5), (9, 8)").await;
+    f.apply_as_sets(vec![
+        update(&orders, &[int(5), int(2)]),
+        update(&orders, &[int(6), int(2)]),
+        delete(&customer, &[int(1), U]),
+        delete(&customer, &[int(3), U]),
+        create(&customer, &[int(3), int(4)]),
+    ])
+    .await;
+    assert_eq!(f.rows("customer").await, ["2|2", "3|4"]);
+    assert_eq!(f.rows("orders").await, ["5|2", "6|2", "8|3"]);
+    assert_eq!(f.rows("item").await, ["7|5", "9|8"]);
+    f.close().await;
+}

@@ -213,9 +213,10 @@ async fn ranges_of_keys_of_all_sorts_cover_a_table() -> Result<()> {
         "CREATE TABLE l (id VARCHAR(20) CHARACTER SET latin1 PRIMARY KEY, v INT)",
         "CREATE TABLE c (a INT, b DATETIME(3), c VARBINARY(10), v INT, PRIMARY KEY (b, c, a))",
         "CREATE TABLE e (k ENUM('z','a','m') NOT NULL, d DECIMAL(10,3) NOT NULL, PRIMARY KEY (k, d))",
+        "CREATE TABLE g (k SET('b','a','c') NOT NULL, n INT, PRIMARY KEY (k, n))",
         "CREATE TABLE f (t TIME(2) NOT NULL, f DOUBLE NOT NULL, y DATE NOT NULL, PRIMARY KEY (t, f, y))",
     ];
-    let Some(fixture) = Fixture::new(&creates, &["i", "s", "l", "c", "e", "f"]).await? else { return Ok(()) };
+    let Some(fixture) = Fixture::new(&creates, &["i", "s", "l", "c", "e", "g", "f"]).await? else { return Ok(()) };
     let mut statements = vec!["SET SESSION sql_mode = 'ALLOW_INVALID_DATES'".to_owned()];
     for n in 0..57 {
         let big = u64::MAX - n * 7;
@@ -232,6 +233,7 @@ async fn ranges_of_keys_of_all_sorts_cover_a_table() -> Result<()> {
             n
         ));
         statements.push(format!("INSERT INTO e VALUES ({}, {n}.{:03})", 1 + n % 3, n * 17 % 1000));
+        statements.push(format!("INSERT INTO g VALUES ({}, {n})", n % 8));
         statements.push(format!(
             "INSERT INTO f VALUES ('{}:00:00.5', {n} / 7, '{}')",
             n as i64 % 5 - 2,
@@ -239,7 +241,7 @@ async fn ranges_of_keys_of_all_sorts_cover_a_table() -> Result<()> {
         ));
     }
     fixture.run(&statements.iter().map(String::as_str).collect::<Vec<_>>()).await?;
-    for table in ["i", "s", "l", "c", "e", "f"] {
+    for table in ["i", "s", "l", "c", "e", "g", "f"] {
         let all = fixture.rows(table).await?;
         assert!(all.len() >= 57, "{table}");
         for (step, bytes) in [(1000, 1 << 20), (10, 1 << 20), (7, 20), (1, 1)] {

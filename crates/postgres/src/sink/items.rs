@@ -79,7 +79,8 @@ pub enum Missing {
 pub enum Order {
     /// Deletes, updates, inserts: a unique value is freed before it is taken. Foreign keys are not checked.
     Unique,
-    /// Deletes (children first), inserts (parents first), updates: what an update refers to is there.
+    /// Deletes (children first), inserts (parents first), updates: what an update refers to is there. Deletes that act on
+    /// rows that refer to theirs come last: at the source such a row may have been given another parent before.
     ForeignKeys,
 }
 
@@ -127,11 +128,15 @@ impl Builder<'_> {
 
     fn sets(&mut self, sets: &[TableSet], items: &mut Vec<Item>) -> Result<(), Damaged> {
         // (place of the kind, place of the table) orders the statements; see [`Order`].
+        let plans = self.plans;
+        let acts = |id: &SchemaId| plans.get(id).is_some_and(|plan| plan.target.deletes_act);
         let mut ordered: BTreeMap<(u8, usize, usize), Vec<Rows>> = BTreeMap::new();
         for (place, set) in sets.iter().enumerate() {
             let rank = self.ranks.get(&set.schema.id).copied().unwrap_or(0);
+            let acts = self.order == Order::ForeignKeys && acts(&set.schema.id);
             for rows in self.set(set)? {
                 let (kind, rank) = match (rows.kind, self.order) {
+                    (Kind::Delete, _) if acts => (4, usize::MAX - rank),
                     (Kind::Delete, _) => (0, usize::MAX - rank),
                     (Kind::UpdateAll | Kind::UpdateFound | Kind::UpdateKeyAll | Kind::UpdateKey, Order::Unique) => {
                         (1, rank)

@@ -17,7 +17,7 @@ use std::sync::Arc;
 use sync_worker_core::change::Op;
 use sync_worker_core::collapse::{Effect, Refusals, Step, Version, collapse, stands_alone};
 use sync_worker_core::error::{ErrorClass, Result};
-use sync_worker_core::row::Key;
+use sync_worker_core::row::{Key, Row};
 use sync_worker_core::schema::Schema;
 use sync_worker_core::sink::{Applied, Parking, Refused, Write, WriteBatch};
 use sync_worker_core::value::Damaged;
@@ -39,7 +39,7 @@ enum Encoded {
 
 impl Session {
     pub async fn row_by_row(&mut self, batch: &WriteBatch, parking: &dyn Parking) -> Result<Applied> {
-        // Deferred constraints may be met by a later row; where they are not in the end, each row is checked at once.
+        // Deferrable constraints may be met by a later row; where they are not in the end, each row is checked at once.
         for immediate in [false, true] {
             match self.rows(batch, parking, immediate).await {
                 Ok(applied) => return Ok(applied),
@@ -56,9 +56,7 @@ impl Session {
         let mut pipeline = Pipeline::new(&self.client);
         pipeline.send(BEGIN).await;
         self.ledger()?.advance(&mut pipeline, &batch.expected, &batch.marker).await; // invariant 2
-        if immediate {
-            pipeline.send("SET CONSTRAINTS ALL IMMEDIATE").await;
-        }
+        pipeline.send(if immediate { "SET CONSTRAINTS ALL IMMEDIATE" } else { "SET CONSTRAINTS ALL DEFERRED" }).await;
         let mut replies = pipeline.finish().await;
         if let Some((_, failure)) = first_failure(&mut replies) {
             return Err(self.roll_back(failure.into()).await);
@@ -307,10 +305,10 @@ impl Session {
         };
         // The version that waited for the old key waits no more.
         let version = match refusing.versions.remove(&(table.clone(), old_key.clone())) {
-            Some((schema, old)) if schema.id == change.schema.id => match old.row {
-                Some(old) => Version { row: Some(row.over(&old)?), ..version },
-                None => version,
-            },
+            Some((schema, Version { row: Some(old), .. })) => {
+                let old = change.schema.row_of(&old, &schema)?;
+                Version { row: Some(row.over(&old)?), ..version }
+            }
             Some(_) | None => version,
         };
         refusing.reasons.remove(&(table.clone(), old_key.clone()));
@@ -352,16 +350,20 @@ impl Session {
         applied: &mut Applied,
     ) -> Result<Option<(ErrorClass, String)>, Attempt> {
         let plan = self.plans.get(&schema.id).ok_or(Damaged("a row without a schema"))?;
+        let row = version.row.as_ref().ok_or(Damaged("a changed key without both images"))?;
+        let partial = row.is_partial()?;
+        let lacking = || "the row is not there and the change lacks some of its columns".to_owned();
+        if plan.key_is_fixed && partial {
+            // The row would have to be made anew, and what the change lacks stands in the one under the old key only.
+            return Ok(Some((ErrorClass::Dependency, lacking())));
+        }
+        let delete = |key: &Key| Version { effect: Effect::Delete, key: key.clone(), row: None, ..version.clone() };
+        let mut in_the_way = false;
         if !plan.key_is_fixed {
-            let mut builder = self.builder(Missing::Told);
-            let mut items = Vec::new();
-            let row = version.row.as_ref().ok_or(Damaged("a changed key without both images"))?;
-            let change = KeyChange { schema: schema.id, row, old_key, write: version.write };
-            builder.key_change(&change, Kind::UpdateKey, &mut items)?;
-            if let Some(refused) = builder.refused.pop() {
-                return Ok(Some((refused.class, refused.reason)));
-            }
-            let ready = self.ready(items).await?;
+            let ready = match self.moving(schema, old_key, version, row)? {
+                Ok(items) => self.ready(items).await?,
+                Err(refused) => return Ok(Some((refused.class, refused.reason))),
+            };
             match self.attempt(&ready).await? {
                 Ok(counts) if counts.first().is_some_and(|count| *count > 0) => return Ok(None),
                 Ok(_) => applied.missing += 1,
@@ -371,29 +373,55 @@ impl Session {
                     if !on_key {
                         return Ok(Some((failure.class, failure.reason())));
                     }
+                    in_the_way = true;
                 }
             }
         }
-        // The row is there under its new key already, or not at all, or its key can't be updated.
-        let delete = Version { effect: Effect::Delete, key: old_key.clone(), row: None, ..version.clone() };
-        let partial = version.row.as_ref().map(|row| row.is_partial()).transpose()?.unwrap_or(true);
-        let effect = if partial { Effect::Update } else { Effect::Upsert };
         let mut items = Vec::new();
-        for version in [delete, Version { effect, ..version.clone() }] {
-            match self.single(schema.clone(), version)? {
-                Encoded::Single(single) => items.extend(single.item),
-                Encoded::Refused(_, _, refused) => return Ok(Some((refused.class, refused.reason))),
+        if in_the_way && partial {
+            // What the change lacks is to come from the old row, not from the one that it meets.
+            let Encoded::Single(single) = self.single(schema.clone(), delete(&version.key))? else {
+                return Ok(Some((ErrorClass::Dependency, lacking())));
+            };
+            items.extend(single.item);
+            match self.moving(schema, old_key, version, row)? {
+                Ok(moving) => items.extend(moving),
+                Err(refused) => return Ok(Some((refused.class, refused.reason))),
+            }
+        } else {
+            // The row is there under its new key already, or not at all, or its key can't be updated.
+            let effect = if partial { Effect::Update } else { Effect::Upsert };
+            for version in [delete(old_key), Version { effect, ..version.clone() }] {
+                match self.single(schema.clone(), version)? {
+                    Encoded::Single(single) => items.extend(single.item),
+                    Encoded::Refused(_, _, refused) => return Ok(Some((refused.class, refused.reason))),
+                }
             }
         }
         let ready = self.ready(items).await?;
         match self.attempt(&ready).await? {
             Err((_, failure)) => Ok(Some((failure.class, failure.reason()))),
-            Ok(counts) if partial && counts.get(1) == Some(&0) => {
-                let reason = "the row is not there and the change lacks some of its columns".to_owned();
-                Ok(Some((ErrorClass::Dependency, reason)))
-            }
+            Ok(counts) if partial && counts.last() == Some(&0) => Ok(Some((ErrorClass::Dependency, lacking()))),
             Ok(_) => Ok(None),
         }
+    }
+
+    /// The update that moves a row to its new key; or why there is none.
+    fn moving(
+        &self,
+        schema: &Arc<Schema>,
+        old_key: &Key,
+        version: &Version,
+        row: &Row,
+    ) -> Result<Result<Vec<Item>, Refused>, Attempt> {
+        let mut builder = self.builder(Missing::Told);
+        let mut items = Vec::new();
+        let change = KeyChange { schema: schema.id, row, old_key, write: version.write };
+        builder.key_change(&change, Kind::UpdateKey, &mut items)?;
+        Ok(match builder.refused.pop() {
+            Some(refused) => Err(refused),
+            None => Ok(items),
+        })
     }
 }
 

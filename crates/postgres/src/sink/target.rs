@@ -20,6 +20,8 @@ pub struct Target {
     pub may_truncate: bool,
     /// The other tables that refer to this one: they have to be truncated with it.
     pub referrers: Vec<u32>,
+    /// A delete of a row changes rows that refer to it: a foreign key with an action.
+    pub deletes_act: bool,
     /// A column takes explicit values only with `OVERRIDING SYSTEM VALUE`.
     pub has_identity: bool,
 }
@@ -41,6 +43,10 @@ impl Target {
         );
         let rows = client.rows("a look at the catalog", &sql).await?;
         let referrers = rows.iter().filter_map(|row| row.get(0)?.parse().ok()).collect();
+        let sql = format!(
+            "SELECT EXISTS (SELECT FROM pg_constraint WHERE contype = 'f' AND confrelid = {oid} AND confdeltype IN ('c', 'n', 'd'))"
+        );
+        let deletes_act = client.value("a look at the catalog", &sql).await?.as_deref() == Some("t");
         let oids = table.columns.iter().map(|column| literal(&column.base_oid.to_string())).collect::<Vec<_>>();
         let sql = format!(
             "SELECT t.oid, quote_ident(n.nspname) || '.' || quote_ident(t.typname) FROM pg_type t \
@@ -55,6 +61,7 @@ impl Target {
             casts: casts.collect(),
             may_truncate,
             referrers,
+            deletes_act,
             has_identity: table.columns.iter().any(|column| column.identity == Identity::Always),
             table,
         })

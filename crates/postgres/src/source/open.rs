@@ -113,6 +113,9 @@ async fn tables(client: &Client, scope: &Scope) -> Result<Vec<Table>, Error> {
                 name.quoted()
             )));
         }
+        if let Some((problem, cure)) = table.odd_identity() {
+            return Err(Error::Fatal(format!("table {name}: {problem}: {cure}")));
+        }
         if scope.two_way && table.replica_identity != ReplicaIdentity::Full {
             return Err(Error::Fatal(full_identity(&name)));
         }
@@ -202,11 +205,11 @@ async fn check_tables(client: &Client, database: &DatabaseName, name: &str, tabl
     let remembered = slot::remembered(client, name).await?;
     for table in tables {
         match remembered.get(&table.name.to_string()) {
-            Some(oid) if *oid != table.oid => {
+            Some((oid, _)) if *oid != table.oid => {
                 return Err(gap(database, &format!("table {} was dropped and made again", table.name)));
             }
-            Some(_) if !published.contains(&table.oid) => {
-                return Err(gap(database, &format!("table {} was taken out of the publication {name}", table.name)));
+            Some((oid, row)) if published.get(oid) != Some(row) => {
+                return Err(gap(database, &slot::taken_out(&table.name.to_string(), name)));
             }
             Some(_) | None => {}
         }

@@ -3,7 +3,7 @@
 use crate::catalog::Table;
 use crate::client::{Client, identifier, literal};
 use crate::error::Error;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 use sync_worker_core::database::Scope;
 use sync_worker_core::name::DatabaseName;
@@ -121,28 +121,31 @@ pub enum Publication {
     Altered,
 }
 
+/// Whether the publication `p` has the options that ours are made with: all operations, and partitions as their root.
+const WHOLE: &str = "(p.pubinsert AND p.pubupdate AND p.pubdelete AND p.pubtruncate AND p.pubviaroot)";
+
 /// Makes the publication hold exactly these tables.
 pub async fn publish(client: &Client, name: &str, tables: &[Table]) -> Result<Publication, Error> {
-    let sql = format!("SELECT pubviaroot FROM pg_publication WHERE pubname = {}", literal(name));
+    let sql = format!("SELECT {WHOLE} FROM pg_publication p WHERE pubname = {}", literal(name));
     let rows = client.rows("a look at the publication", &sql).await?;
     // Without ONLY, tables that inherit from this one would be in it and their rows would look like its own.
     let clause = |table: &Table| table.from_clause();
     let list = tables.iter().map(clause).collect::<Vec<_>>().join(", ");
     let publication = identifier(name);
-    let via_root = |row: &SimpleQueryRow| row.get(0) == Some("t");
+    let is_whole = |row: &SimpleQueryRow| row.get(0) == Some("t");
     let Some(row) = rows.first() else {
         let sql = format!("CREATE PUBLICATION {publication} FOR TABLE {list} WITH (publish_via_partition_root = true)");
         client.rows("the creation of the publication", &sql).await?;
         return Ok(Publication::Created);
     };
-    if !via_root(row) {
-        let sql = format!("ALTER PUBLICATION {publication} SET (publish_via_partition_root = true)");
+    if !is_whole(row) {
+        let sql = format!(
+            "ALTER PUBLICATION {publication} SET (publish = 'insert, update, delete, truncate', publish_via_partition_root = true)"
+        );
         client.rows("a change of the publication", &sql).await?;
     }
-    let mut have = published(client, name).await?;
-    let mut wanted: Vec<u32> = tables.iter().map(|table| table.oid).collect();
-    have.sort_unstable();
-    wanted.sort_unstable();
+    let have: BTreeSet<u32> = published(client, name).await?.into_keys().collect();
+    let wanted: BTreeSet<u32> = tables.iter().map(|table| table.oid).collect();
     if have == wanted {
         return Ok(Publication::Unchanged);
     }
@@ -174,7 +177,7 @@ impl Membership {
         let oids: Vec<String> = self.names.keys().map(u32::to_string).collect();
         let sql = format!(
             "SELECT c.oid, r.oid FROM pg_class c LEFT JOIN (pg_publication_rel r JOIN pg_publication p \
-             ON p.oid = r.prpubid AND p.pubname = {}) ON r.prrelid = c.oid WHERE c.oid IN ({})",
+             ON p.oid = r.prpubid AND p.pubname = {} AND {WHOLE}) ON r.prrelid = c.oid WHERE c.oid IN ({})",
             literal(&self.publication),
             oids.join(", ")
         );
@@ -187,37 +190,47 @@ impl Membership {
     pub async fn lost(&self, client: &Client) -> Result<Option<String>, Error> {
         let now = self.look(client).await?;
         let lost = now.iter().find(|(oid, row)| row.as_ref() != self.rows.get(oid)).map(|(oid, _)| oid);
-        Ok(lost
-            .and_then(|oid| self.names.get(oid))
-            .map(|table| format!("table {table} was taken out of the publication {}", self.publication)))
+        Ok(lost.and_then(|oid| self.names.get(oid)).map(|table| taken_out(table, &self.publication)))
     }
 }
 
-/// The oids of the publication's tables; not of those of which it leaves rows or columns out (PostgreSQL 15 and later).
-pub async fn published(client: &Client, name: &str) -> Result<Vec<u32>, Error> {
+/// What a GAP says of such a table.
+pub fn taken_out(table: &str, publication: &str) -> String {
+    format!("table {table} was taken out of the publication {publication}, or some of its changes were")
+}
+
+/// The publication's tables by oid, each with the row of the catalog that makes it a part of it; none where it leaves operations out, and not those of which it leaves rows or
+/// columns out (PostgreSQL 15 and later).
+pub async fn published(client: &Client, name: &str) -> Result<BTreeMap<u32, u32>, Error> {
     let sql = format!(
-        "SELECT r.prrelid FROM pg_publication_rel r JOIN pg_publication p ON p.oid = r.prpubid WHERE p.pubname = {} \
-         AND to_jsonb(r) ->> 'prqual' IS NULL AND to_jsonb(r) ->> 'prattrs' IS NULL",
+        "SELECT r.prrelid, r.oid FROM pg_publication_rel r JOIN pg_publication p ON p.oid = r.prpubid WHERE p.pubname = {} \
+         AND {WHOLE} AND to_jsonb(r) ->> 'prqual' IS NULL AND to_jsonb(r) ->> 'prattrs' IS NULL",
         literal(name)
     );
     let rows = client.rows("a look at the publication", &sql).await?;
-    Ok(rows.iter().filter_map(|row| row.get(0)?.parse().ok()).collect())
+    let number = |row: &SimpleQueryRow, at| row.get(at).and_then(|text| text.parse().ok());
+    Ok(rows.iter().filter_map(|row| Some((number(row, 0)?, number(row, 1)?))).collect())
 }
 
+/// A table of the publication as its comment remembers it: its oid, and the row that makes it a part of the publication.
+pub type Remembered = BTreeMap<String, (u32, u32)>;
+
 /// Writes into the publication's comment which tables it was made for: a table that is dropped leaves a publication
-/// without a trace.
+/// without a trace, and so does one that is taken out and put back.
 pub async fn remember(client: &Client, name: &str, tables: &[Table]) -> Result<(), Error> {
-    let oids: BTreeMap<String, u32> = tables.iter().map(|table| (table.name.to_string(), table.oid)).collect();
-    if remembered(client, name).await? == oids {
+    let published = published(client, name).await?;
+    let member = |table: &Table| Some((table.name.to_string(), (table.oid, *published.get(&table.oid)?)));
+    let members: Remembered = tables.iter().filter_map(member).collect();
+    if remembered(client, name).await? == members {
         return Ok(());
     }
-    let text = serde_json::to_string(&oids).unwrap_or_default();
+    let text = serde_json::to_string(&members).unwrap_or_default();
     let sql = format!("COMMENT ON PUBLICATION {} IS {}", identifier(name), literal(&text));
     client.rows("a comment on the publication", &sql).await.map(|_| ())
 }
 
 /// What [`remember`] wrote; nothing where somebody else wrote the comment.
-pub async fn remembered(client: &Client, name: &str) -> Result<BTreeMap<String, u32>, Error> {
+pub async fn remembered(client: &Client, name: &str) -> Result<Remembered, Error> {
     let sql =
         format!("SELECT obj_description(oid, 'pg_publication') FROM pg_publication WHERE pubname = {}", literal(name));
     let text = client.value("a look at the publication", &sql).await?;

@@ -1,6 +1,7 @@
 //! Unique values, foreign keys, deferred constraints and triggers that a batch can meet.
 
 use crate::fixture::*;
+use sync_worker_core::value::Cell;
 use sync_worker_core::value::Value::{Int, Text};
 use sync_worker_postgres::config::SessionReplicationRole;
 
@@ -105,5 +106,87 @@ fn deferred_constraints_are_met_at_the_end() {
             .await;
         assert!(applied.refused.is_empty());
         assert_eq!(target.table("t").await, ["(1,3,b)", "(2,1,a)", "(3,2,c)"]);
+    });
+}
+
+/// At the source the orders got another customer before their old one went.
+#[test]
+fn a_delete_acts_on_none_that_has_left_before() {
+    on_server(async |target| {
+        let target = target.with_role(SessionReplicationRole::Origin);
+        target.sql("CREATE TABLE customer (id int PRIMARY KEY)").await;
+        target
+            .sql("CREATE TABLE orders (id int PRIMARY KEY, customer int REFERENCES customer ON DELETE CASCADE)")
+            .await;
+        target.sql("CREATE TABLE item (id int PRIMARY KEY, orders int REFERENCES orders ON DELETE CASCADE)").await;
+        target.sql("INSERT INTO customer VALUES (1), (2); INSERT INTO orders VALUES (5, 1), (6, 1)").await;
+        target.sql("INSERT INTO item VALUES (7, 5)").await;
+        let (customer, orders) = (target.schema("customer").await, target.schema("orders").await);
+        let mut applier = target.applier(&["customer", "orders"]).await;
+        let applied = applier
+            .apply(vec![
+                update(&orders, &[Int(5), Int(2)]),
+                update(&orders, &[Int(6), Int(2)]),
+                delete(&customer, &[Int(1)]),
+            ])
+            .await;
+        assert!(!applied.row_by_row && applied.missing == 0);
+        assert_eq!(target.table("orders").await, ["(5,2)", "(6,2)"]);
+        assert_eq!(target.table("item").await, ["(7,5)"]);
+        assert_eq!(target.table("customer").await, ["(2)"]);
+    });
+}
+
+/// In one statement of the source, which no order of single rows makes up for.
+#[test]
+fn values_of_a_deferrable_index_are_swapped_row_by_row_too() {
+    on_server(async |target| {
+        target.sql("CREATE TABLE t (id int PRIMARY KEY, name text, UNIQUE (name) DEFERRABLE)").await;
+        target.sql("CREATE TABLE u (id int PRIMARY KEY, n int CHECK (n < 10))").await;
+        target.sql("INSERT INTO t VALUES (1, 'a'), (2, 'b')").await;
+        let (t, u) = (target.schema("t").await, target.schema("u").await);
+        let mut applier = target.applier(&["t", "u"]).await;
+        let (applied, lot) = applier
+            .park(vec![
+                update(&t, &[Int(1), Text("b")]),
+                update(&t, &[Int(2), Text("a")]),
+                create(&u, &[Int(1), Int(10)]),
+            ])
+            .await;
+        assert!(applied.row_by_row);
+        assert_eq!(lot.refused().len(), 1, "the check's row only");
+        assert_eq!(target.table("t").await, ["(1,b)", "(2,a)"]);
+    });
+}
+
+/// What the change leaves out comes from the row that moves, not from one that has not gone yet.
+#[test]
+fn a_part_of_a_row_that_moves_to_a_taken_key_is_made_whole_from_its_old_one() {
+    on_server(async |target| {
+        target.sql("CREATE TABLE t (id int PRIMARY KEY, n int, big text)").await;
+        target.sql("INSERT INTO t VALUES (1, 1, 'of one'), (2, 1, 'of two')").await;
+        let t = target.schema("t").await;
+        let mut applier = target.applier(&["t"]).await;
+        let moved = [Cell::Present(Int(2)), Cell::Present(Int(3)), UNCHANGED];
+        let applied = applier.apply(vec![rekey(&t, &[Int(1)], &moved)]).await;
+        assert!(applied.row_by_row);
+        assert_eq!(target.table("t").await, ["(2,3,\"of one\")"]);
+    });
+}
+
+/// The key can't be updated, and a new row would lack what the change leaves out: the old one is all there is of it.
+#[test]
+fn a_part_of_a_row_with_a_generated_key_leaves_the_old_row_where_it_is() {
+    on_server(async |target| {
+        target
+            .sql("CREATE TABLE t (tenant int, id int GENERATED ALWAYS AS IDENTITY, big text, PRIMARY KEY (tenant, id))")
+            .await;
+        target.sql("INSERT INTO t OVERRIDING SYSTEM VALUE VALUES (1, 1, 'of one')").await;
+        let t = target.schema("t").await;
+        let mut applier = target.applier(&["t"]).await;
+        let moved = [Cell::Present(Int(2)), Cell::Present(Int(1)), UNCHANGED];
+        let (_, lot) = applier.park(vec![rekey(&t, &[Int(1), Int(1)], &moved)]).await;
+        assert_eq!(lot.refused().len(), 1);
+        assert_eq!(target.table("t").await, ["(1,1,\"of one\")"]);
     });
 }

@@ -100,12 +100,20 @@ async fn a_table_that_was_made_again_is_a_gap() -> Result<()> {
     Ok(())
 }
 
+/// The same as before it, and put back afterwards.
+const BACK: &str = "DROP TABLE ONLY t";
+
 #[tokio::test]
 async fn a_table_that_was_taken_out_of_the_publication_is_a_gap() -> Result<()> {
-    for change in ["DROP TABLE t", "SET TABLE t WHERE (id > 5)", "SET TABLE t (id)"] {
+    let options = ["SET (publish = 'insert, update')", "SET (publish_via_partition_root = false)"];
+    let tables = ["DROP TABLE t", BACK, "SET TABLE t WHERE (id > 5)", "SET TABLE t (id)"];
+    for change in tables.into_iter().chain(options) {
         let (fixture, checkpoint) = stopped().await?;
         let name = fixture.database.value("SELECT quote_ident(pubname) FROM pg_publication").await?;
         fixture.execute(&format!("ALTER PUBLICATION {name} {change}; INSERT INTO t VALUES (2, 'b')")).await?;
+        if change == BACK {
+            fixture.execute(&format!("ALTER PUBLICATION {name} ADD TABLE t")).await?;
+        }
         gap(fixture.open(Some(&checkpoint)).await, "taken out");
     }
     Ok(())
@@ -117,6 +125,7 @@ async fn a_publication_that_is_altered_while_it_streams_is_a_gap() -> Result<()>
         "ALTER PUBLICATION {} DROP TABLE t",
         "ALTER PUBLICATION {} DROP TABLE t; ALTER PUBLICATION {} ADD TABLE t",
         "ALTER PUBLICATION {} SET TABLE t WHERE (id > 5)",
+        "ALTER PUBLICATION {} SET (publish = 'insert')",
     ];
     for sql in changes {
         let mut fixture = Fixture::new(&format!("{TABLE}; CREATE TABLE u (id int PRIMARY KEY)"), &["t", "u"]).await?;

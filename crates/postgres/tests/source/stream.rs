@@ -2,6 +2,7 @@
 
 use crate::support::Fixture;
 use anyhow::Result;
+use sync_worker_core::error::ErrorClass;
 use sync_worker_core::types::ColumnType;
 
 #[tokio::test]
@@ -192,5 +193,51 @@ async fn rows_that_are_rolled_back_do_not_come() -> Result<()> {
                INSERT INTO t VALUES (3); COMMIT; BEGIN; INSERT INTO t VALUES (4); ROLLBACK";
     fixture.execute(sql).await?;
     assert_eq!(fixture.changes(&mut stream).await?, ["0 c id=1", "1 c id=3"]);
+    Ok(())
+}
+
+/// Whole rows name no key: the catalog is asked with every description.
+#[tokio::test]
+async fn another_key_of_a_table_with_whole_rows_is_noticed() -> Result<()> {
+    let sql = "CREATE TABLE t (id int PRIMARY KEY, region text NOT NULL); ALTER TABLE t REPLICA IDENTITY FULL";
+    let fixture = Fixture::new(sql, &["t"]).await?;
+    let mut stream = fixture.stream(None).await?;
+    fixture.execute("INSERT INTO t VALUES (1, 'eu')").await?;
+    assert_eq!(fixture.read(&mut stream).await?[0].1.schema.key, [0]);
+    fixture.execute("ALTER TABLE t DROP CONSTRAINT t_pkey, ADD PRIMARY KEY (id, region)").await?;
+    fixture.execute("INSERT INTO t VALUES (1, 'us')").await?;
+    assert_eq!(fixture.read(&mut stream).await?[0].1.schema.key, [0, 1]);
+    Ok(())
+}
+
+/// The log would lack what the stream says that it has.
+#[tokio::test]
+async fn a_partition_with_another_replica_identity_is_refused() -> Result<()> {
+    let sql = "CREATE TABLE t (id int PRIMARY KEY, v text) PARTITION BY RANGE (id); \
+               CREATE TABLE t1 PARTITION OF t FOR VALUES FROM (0) TO (10); ALTER TABLE t REPLICA IDENTITY FULL";
+    let fixture = Fixture::new(sql, &["t"]).await?;
+    let cure = "ALTER TABLE \"public\".\"t1\" REPLICA IDENTITY FULL";
+    let refused = |error: &sync_worker_core::error::Error| {
+        let text = error.to_string();
+        assert!(error.class() == ErrorClass::Fatal && text.contains("another replica identity"), "{text}");
+        text
+    };
+    let error = fixture.open(None).await.err().expect("it was opened");
+    assert!(refused(&error).contains(cure), "{error}");
+    fixture.execute("ALTER TABLE t1 REPLICA IDENTITY FULL").await?;
+    let mut stream = fixture.stream(None).await?;
+    fixture.execute("INSERT INTO t VALUES (1, 'a')").await?;
+    assert_eq!(fixture.changes(&mut stream).await?, ["0 c id=1 v=a"]);
+    // One that comes later has the usual identity.
+    fixture
+        .execute("CREATE TABLE t2 PARTITION OF t FOR VALUES FROM (10) TO (20); INSERT INTO t VALUES (11, 'b')")
+        .await?;
+    let error = loop {
+        match stream.source.next().await {
+            Ok(batch) => assert!(batch.parts.is_empty(), "a change of the new partition was taken"),
+            Err(error) => break error,
+        }
+    };
+    refused(&error);
     Ok(())
 }
