@@ -7,7 +7,7 @@ use anyhow::{Context, bail};
 use futures::TryStreamExt;
 use mongodb::bson::{Bson, DateTime, Decimal128, Document, Timestamp, doc};
 use mongodb::change_stream::event::{ChangeStreamEvent, OperationType};
-use mongodb::options::FullDocumentType;
+use mongodb::options::{FullDocumentBeforeChangeType, FullDocumentType};
 use mongodb::{Client, Database};
 use std::time::Duration;
 
@@ -143,32 +143,10 @@ pub async fn note_time(database: &Database) -> anyhow::Result<()> {
 
 /// Every write to `item` since [`note_time`], as the database's own stream tells it.
 pub async fn history(database: &Database) -> anyhow::Result<History> {
-    let logs = database.collection::<Document>("write_log");
-    let start = logs.find_one(doc! { "_id": 1 }).await?.context("no time was noted")?;
-    let Timestamp { time, increment } = start.get_timestamp("time")?;
-    let from = Timestamp { time, increment: increment + 1 };
-    let mut stream = database
-        .watch()
-        .start_at_operation_time(from)
-        .full_document(FullDocumentType::WhenAvailable)
-        .max_await_time(Duration::from_millis(200))
-        .await?;
-    // Where this comes by, everything before it has.
-    logs.insert_one(doc! { "_id": "end" }).await?;
     let mut history = History::new();
-    loop {
-        let Some(event) = stream.next_if_any().await? else { continue };
-        let event: ChangeStreamEvent<Document> = event;
-        let collection = event.ns.as_ref().and_then(|ns| ns.coll.as_deref());
-        let key = event.document_key.as_ref().and_then(|key| key.get("_id").cloned());
-        if collection == Some("write_log") && key == Some(Bson::String("end".to_owned())) {
-            logs.delete_one(doc! { "_id": "end" }).await?;
-            return Ok(history);
-        }
-        if collection != Some("item") {
-            continue;
-        }
-        let key = number(key.as_ref()).context("a key that is no number")?;
+    for event in since_noted(database, "item").await? {
+        let key =
+            event.document_key.as_ref().and_then(|key| number(key.get("_id"))).context("a key that is no number")?;
         let updated = event.update_description.as_ref().map(|update| &update.updated_fields);
         let version = event.full_document.as_ref().or(updated).and_then(|fields| number(fields.get("version")));
         let entry = match (event.operation_type, version) {
@@ -177,6 +155,38 @@ pub async fn history(database: &Database) -> anyhow::Result<History> {
             (kind, None) => bail!("key {key}: {kind:?} without a version"),
         };
         history.entry(key).or_default().push(entry);
+    }
+    Ok(history)
+}
+
+/// The events of a collection since [`note_time`], with images where they are kept.
+pub async fn since_noted(database: &Database, name: &str) -> anyhow::Result<Vec<ChangeStreamEvent<Document>>> {
+    let logs = database.collection::<Document>("write_log");
+    let start = logs.find_one(doc! { "_id": 1 }).await?.context("no time was noted")?;
+    let Timestamp { time, increment } = start.get_timestamp("time")?;
+    let from = Timestamp { time, increment: increment + 1 };
+    let mut stream = database
+        .watch()
+        .start_at_operation_time(from)
+        .full_document(FullDocumentType::WhenAvailable)
+        .full_document_before_change(FullDocumentBeforeChangeType::WhenAvailable)
+        .max_await_time(Duration::from_millis(200))
+        .await?;
+    // Where this comes by, everything before it has.
+    logs.insert_one(doc! { "_id": "end" }).await?;
+    let mut events = Vec::new();
+    loop {
+        let Some(event) = stream.next_if_any().await? else { continue };
+        let event: ChangeStreamEvent<Document> = event;
+        let collection = event.ns.as_ref().and_then(|ns| ns.coll.as_deref());
+        let key = event.document_key.as_ref().and_then(|key| key.get("_id").cloned());
+        if collection == Some("write_log") && key == Some(Bson::String("end".to_owned())) {
+            logs.delete_one(doc! { "_id": "end" }).await?;
+            return Ok(events);
+        }
+        if collection == Some(name) {
+            events.push(event);
+        }
     }
 }
 

@@ -6,6 +6,7 @@
 
 use crate::bench::entries::Entries;
 use crate::bench::figures::Line;
+use crate::bench::latency::percentile;
 use crate::bench::worker::{Installation, Pipeline};
 use crate::kind::Kind;
 use crate::servers::Servers;
@@ -30,7 +31,8 @@ pub async fn measure(under: &Path, repetitions: usize, scale: f64) -> anyhow::Re
     let here = Shared::new().await?;
     #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
     let count = ((200_000.0 * scale) as u64 / 10_000).max(1) * 10_000;
-    let mut lines = to_log(&here, under, repetitions, count).await?.to_vec();
+    // Five times as many: the log takes them in a second, of which the start of the process would be a good part.
+    let mut lines = to_log(&here, under, repetitions, 5 * count).await?.to_vec();
     for from in [Kind::Postgres, Kind::Mysql, Kind::Mongodb] {
         lines.extend(to_documents(&here, from, under, repetitions, count).await?);
     }
@@ -331,10 +333,10 @@ pub async fn latency(under: &Path, rate: u32, repetitions: usize) -> anyhow::Res
         let lags = "SELECT (extract(epoch FROM pg_xact_commit_timestamp(xmin)) * 1000)::float8 - at / 1000.0::float8 AS lag \
                     FROM tick WHERE id >= $1 ORDER BY lag";
         let lags: Vec<f64> = client.query(lags, &[&first]).await?.iter().map(|row| row.get(0)).collect();
-        let at = |percent: usize| lags.get(lags.len() * percent / 100).copied().unwrap_or(f64::NAN);
-        p50.ours.push(at(50));
-        p99.ours.push(at(99));
-        eprintln!("MongoDB -> PostgreSQL at {rate}/s: p50 {:.2} ms, p99 {:.2} ms", at(50), at(99));
+        let (middle, high) = (percentile(&lags, 50), percentile(&lags, 99));
+        p50.ours.push(middle);
+        p99.ours.push(high);
+        eprintln!("MongoDB -> PostgreSQL at {rate}/s: p50 {middle:.2} ms, p99 {high:.2} ms");
     }
     worker.stop()?;
     source.drop().await?;

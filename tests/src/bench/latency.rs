@@ -9,6 +9,7 @@ use crate::bench::worker::{Installation, Pipeline};
 use std::path::Path;
 use std::time::Duration;
 use tokio::time::{Instant, MissedTickBehavior, interval};
+use tokio_postgres::Row;
 
 const LIMIT: Duration = Duration::from_secs(60);
 const SECONDS: u32 = 10;
@@ -131,13 +132,22 @@ async fn percentiles(
     let arrived = if database == "latency_native" { times("arrived") } else { committed.clone() };
     let here = source.connect("latency_source").await?.query(&committed, &[]).await?;
     let there = target.connect(database).await?.query(&arrived, &[]).await?;
-    anyhow::ensure!(here.len() == there.len(), "{database} has {} of {} rows", there.len(), here.len());
+    let mut lags = in_order(&here, &there)?;
+    lags.sort_by(f64::total_cmp);
+    Ok((percentile(&lags, 50), percentile(&lags, 99)))
+}
+
+/// Milliseconds from one server's time of a row to the other's, for the same ids in the same order.
+pub fn in_order(here: &[Row], there: &[Row]) -> anyhow::Result<Vec<f64>> {
+    anyhow::ensure!(here.len() == there.len(), "{} of {} rows have arrived", there.len(), here.len());
     let mut lags = Vec::with_capacity(here.len());
-    for (here, there) in here.iter().zip(&there) {
-        anyhow::ensure!(here.get::<_, i64>(0) == there.get::<_, i64>(0), "{database} has other rows");
+    for (here, there) in here.iter().zip(there) {
+        anyhow::ensure!(here.get::<_, i64>(0) == there.get::<_, i64>(0), "other rows have arrived");
         lags.push((there.get::<_, f64>(1) - here.get::<_, f64>(1)) * 1e3);
     }
-    lags.sort_by(f64::total_cmp);
-    let at = |percent: usize| lags.get(lags.len() * percent / 100).copied().unwrap_or(f64::NAN);
-    Ok((at(50), at(99)))
+    Ok(lags)
+}
+
+pub fn percentile(sorted: &[f64], percent: usize) -> f64 {
+    sorted.get(sorted.len() * percent / 100).copied().unwrap_or(f64::NAN)
 }

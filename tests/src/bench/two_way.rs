@@ -1,5 +1,8 @@
-//! Two-way against one-way: the same backlog out of one PostgreSQL, drained into another by a pipeline of each kind. Full row
-//! images for both; two-way the echo of every transaction is captured, too.
+//! Two-way pipelines of PostgreSQL. Here against one-way: the same backlog out of one server, drained into another by a
+//! pipeline of each kind. Full row images for both; two-way the echo of every transaction is captured, too.
+
+pub mod latency;
+pub mod memory;
 
 use crate::bench::figures::Line;
 use crate::bench::postgres::Server;
@@ -83,8 +86,15 @@ pub async fn measure(
             changes / one_way.0
         );
     }
-    publisher
-        .batch_execute("SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots WHERE NOT active")
-        .await?;
+    drop_slots(&[(source, SOURCE)]).await?;
     Ok([rates, costs])
+}
+
+/// What nobody reads from any more holds a server's log back.
+async fn drop_slots(servers: &[(&Server, &str)]) -> anyhow::Result<()> {
+    let all = "SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots WHERE NOT active";
+    for (server, database) in servers {
+        server.connect(database).await?.batch_execute(all).await?;
+    }
+    Ok(())
 }

@@ -104,6 +104,16 @@ impl Worker {
         tasks.iter().find(|one| one["task"] == task).cloned().context("no such task")
     }
 
+    /// The sum of a metric over all of its labels.
+    pub async fn metric(&self, name: &str) -> anyhow::Result<f64> {
+        let text = reqwest::get(format!("http://127.0.0.1:{}/metrics", self.port)).await?.text().await?;
+        let mut sum = 0.0;
+        for line in text.lines().filter(|line| line.starts_with(name)) {
+            sum += line.rsplit(' ').next().context("a value")?.parse::<f64>()?;
+        }
+        Ok(sum)
+    }
+
     /// Waits until a task's status is as wanted.
     pub async fn until(
         &mut self,

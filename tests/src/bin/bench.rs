@@ -8,7 +8,22 @@ use sync_worker_tests::bench::workload::Workload;
 use sync_worker_tests::bench::{binlog, documents, idle, latency, log, memory, targets, throughput, two_way};
 use sync_worker_tests::kind::Direction;
 
-const NAMES: [&str; 9] = ["throughput", "two-way", "latency", "log", "binlog", "targets", "memory", "idle", "mongodb"];
+const NAMES: [&str; 11] = [
+    "throughput",
+    "two-way",
+    "two-way-latency",
+    "two-way-memory",
+    "latency",
+    "log",
+    "binlog",
+    "targets",
+    "memory",
+    "idle",
+    "mongodb",
+];
+
+/// What runs on one pair of PostgreSQL servers.
+const ON_ONE_PAIR: [&str; 6] = ["throughput", "two-way", "two-way-latency", "two-way-memory", "latency", "log"];
 
 #[derive(Parser)]
 struct Options {
@@ -38,8 +53,10 @@ async fn main() -> anyhow::Result<()> {
     let wanted = |name: &str| options.only.as_deref().is_none_or(|only| name == only);
     let directions = || Direction::ALL.into_iter().filter(|one| options.direction.is_none_or(|only| *one == only));
     let (under, repetitions, scale) = (options.state.as_path(), options.repetitions, options.scale);
+    #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
+    let rows = |millions: f64| (millions * 1e6 * scale) as u64;
     let mut lines: Vec<Line> = Vec::new();
-    if ["throughput", "latency", "log", "two-way"].into_iter().any(wanted) {
+    if ON_ONE_PAIR.into_iter().any(wanted) {
         let settings =
             ["track_commit_timestamp=on", "max_wal_size=4GB", "checkpoint_timeout=30min", "shared_buffers=512MB"];
         let (source, target) = (Server::start("bench-source", &settings)?, Server::start("bench-target", &settings)?);
@@ -53,6 +70,12 @@ async fn main() -> anyhow::Result<()> {
             for workload in Workload::ALL {
                 lines.extend(two_way::measure(&source, &target, under, workload, repetitions, scale).await?);
             }
+        }
+        if wanted("two-way-latency") {
+            lines.extend(two_way::latency::measure(&source, &target, under, 1000, repetitions).await?);
+        }
+        if wanted("two-way-memory") {
+            lines.push(two_way::memory::measure(&source, &target, under, rows(1.0)).await?);
         }
         if wanted("latency") {
             for rate in [100, 1000] {
@@ -73,8 +96,6 @@ async fn main() -> anyhow::Result<()> {
         }
     }
     if wanted("memory") {
-        #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
-        let rows = |millions: f64| (millions * 1e6 * scale) as u64;
         for direction in directions() {
             lines.push(memory::measure(under, direction, rows(1.0)).await?);
             if options.long {

@@ -150,7 +150,8 @@ impl Traced {
     }
 }
 
-fn leads_to(older: &HashMap<&str, Vec<&str>>, from: &str, to: &str) -> bool {
+/// Whether a version saw another one or won over it, be it by way of others. `older`: for each what it was made over or has beaten.
+pub fn leads_to(older: &HashMap<&str, Vec<&str>>, from: &str, to: &str) -> bool {
     let (mut seen, mut next) = (HashSet::from([from]), vec![from]);
     while let Some(version) = next.pop() {
         if version == to {

@@ -3,11 +3,13 @@
 mod accounts;
 mod applications;
 mod ledger;
+mod replaced;
 mod writers;
 
 pub use accounts::{Account, Accounts, Change};
-pub use applications::{Applications, Traced};
+pub use applications::{Applications, Traced, leads_to};
 pub use ledger::plain;
+pub use replaced::Replaced;
 pub use writers::{Mix, Writers, is_conflict};
 
 use crate::compare;
@@ -141,25 +143,41 @@ impl TwoWay {
     /// The same, where the worker reaches each member through a proxy.
     pub async fn behind_proxies(kinds: &[Kind], label: &str, lines: &str) -> anyhow::Result<Self> {
         let tables = [("account".to_owned(), String::new())];
-        Self::made(kinds, label, vec![all_of(kinds, lines, &tables)], true).await
+        Self::made(kinds, label, vec![all_of(kinds, lines, &tables)], true, None).await
     }
 
     /// Members with such tables, each with further lines for its section.
     pub async fn with(kinds: &[Kind], label: &str, lines: &str, tables: &[(String, String)]) -> anyhow::Result<Self> {
-        Self::made(kinds, label, vec![all_of(kinds, lines, tables)], false).await
+        Self::made(kinds, label, vec![all_of(kinds, lines, tables)], false, None).await
     }
 
     /// Members that several pipelines have shares in.
     pub async fn shared(kinds: &[Kind], label: &str, pipelines: Vec<Shared>) -> anyhow::Result<Self> {
-        Self::made(kinds, label, pipelines, false).await
+        Self::made(kinds, label, pipelines, false, None).await
+    }
+
+    /// The same as [`Self::new`], with the first member on a server of its own.
+    pub async fn with_server(kinds: &[Kind], label: &str, lines: &str, server: &str) -> anyhow::Result<Self> {
+        let tables = [("account".to_owned(), String::new())];
+        Self::made(kinds, label, vec![all_of(kinds, lines, &tables)], false, Some(server)).await
     }
 
     /// Member `b` has the higher priority.
-    async fn made(kinds: &[Kind], label: &str, pipelines: Vec<Shared>, proxied: bool) -> anyhow::Result<Self> {
+    async fn made(
+        kinds: &[Kind],
+        label: &str,
+        pipelines: Vec<Shared>,
+        proxied: bool,
+        first_server: Option<&str>,
+    ) -> anyhow::Result<Self> {
         let mut proxies = Vec::new();
         let (mut settings, mut members) = (Settings::default(), Vec::new());
         for (place, (kind, name)) in kinds.iter().zip(NAMES).enumerate() {
-            let database = Database::create(*kind, &format!("{label}_{name}")).await?;
+            let label = format!("{label}_{name}");
+            let database = match first_server.filter(|_| place == 0) {
+                Some(server) => Database::create_on(server, &label).await?,
+                None => Database::create(*kind, &label).await?,
+            };
             let mut tables: BTreeMap<&str, &str> = BTreeMap::new();
             for shared in pipelines.iter().filter(|shared| shared.members.contains(&place)) {
                 tables.extend(shared.tables.iter().map(|(table, _)| (table.as_str(), ACCOUNT)));
