@@ -10,7 +10,7 @@ use sync_worker_testkit::memory::key;
 async fn during_a_read(before: &[i64], changes: impl FnOnce(&World) -> Vec<Vec<Change>>) -> (World, Life) {
     let world = World::new().with_snapshot(1_000);
     for id in before {
-        world.source.commit(vec![world.changes.create(*id, 1, "a")]);
+        world.source.commit(vec![world.changes.create(*id, 1, &format!("of {id}"))]);
     }
     world.source.hold_reads(true);
     let life = world.start().await;

@@ -141,6 +141,7 @@ fn a_delete_acts_on_none_that_has_left_before() {
 #[test]
 fn values_of_a_deferrable_index_are_swapped_row_by_row_too() {
     on_server(async |target| {
+        let target = target.with_role(SessionReplicationRole::Origin);
         target.sql("CREATE TABLE t (id int PRIMARY KEY, name text, UNIQUE (name) DEFERRABLE)").await;
         target.sql("CREATE TABLE u (id int PRIMARY KEY, n int CHECK (n < 10))").await;
         target.sql("INSERT INTO t VALUES (1, 'a'), (2, 'b')").await;
