@@ -38,7 +38,8 @@ fn the_resolver_and_the_model_agree_on_every_record() -> anyhow::Result<()> {
         Ok(count) => count.parse().context("SYNC_WORKER_SCHEDULES is a number")?,
         Err(_) => SCHEDULES,
     };
-    let mut hits = HashMap::new();
+    let folder = tempfile::tempdir()?;
+    let (mut hits, mut spilled) = (HashMap::new(), 0);
     // Two processes of the model: it takes longer than what is tested.
     let halves = [(first, count / 2), (first + count / 2, count - count / 2)];
     let mut traces: Vec<_> =
@@ -49,16 +50,21 @@ fn the_resolver_and_the_model_agree_on_every_record() -> anyhow::Result<()> {
             traces.remove(0).end()?;
             continue;
         };
-        if let Err(difference) = replay(&schedule, &mut hits) {
+        // Every other resolver has room for one key at the most, the rest goes to disk.
+        let spill = (schedules % 2 == 0).then(|| (folder.path(), schedules as usize / 2 % 2));
+        let replayed = replay(&schedule, spill, &mut hits);
+        spilled += *replayed.as_ref().unwrap_or(&0);
+        if let Err(difference) = replayed {
             let seed = schedule["seed"].as_u64().context("a schedule has a seed")?;
             let mut again = Trace::start(seed, 1, &["--full"])?;
             let full = again.next()?.context("the schedule once more")?;
-            let full = replay(&full, &mut HashMap::new()).err().unwrap_or(difference);
+            let full = replay(&full, spill, &mut HashMap::new()).err().unwrap_or(difference);
             anyhow::bail!("schedule {seed}: {full}");
         }
         schedules += 1;
     }
     ensure!(schedules == count, "{schedules} schedules came");
+    ensure!(spilled > count, "{spilled} keys were put aside");
     for branch in Branch::ALL {
         let hits = hits.get(&branch).copied().unwrap_or(0);
         // The model's counters have no range to leave, and it pauses nothing; the resolver's own tests do.
@@ -88,7 +94,7 @@ fn every_mutant_of_the_models_resolver_is_told_from_the_resolver() -> anyhow::Re
         let mut trace = Trace::start(0, SCHEDULES_PER_MUTANT, &["--mutant", mutant])?;
         loop {
             let schedule = trace.next()?.with_context(|| format!("{mutant} went unnoticed"))?;
-            if replay(&schedule, &mut HashMap::new()).is_err() {
+            if replay(&schedule, None, &mut HashMap::new()).is_err() {
                 break;
             }
         }
@@ -133,12 +139,17 @@ impl Trace {
     }
 }
 
-/// Gives a schedule's records to the resolver and compares after each.
-fn replay(schedule: &Json, hits: &mut HashMap<Branch, u64>) -> anyhow::Result<()> {
+/// Gives a schedule's records to the resolver and compares after each. `spill`: a folder, and how many keys the resolver has in
+/// memory. Returns how many keys were on disk, summed up over the records.
+fn replay(schedule: &Json, spill: Option<(&Path, usize)>, hits: &mut HashMap<Branch, u64>) -> anyhow::Result<u64> {
     let members = schedule["members"].as_array().context("members")?.len();
     let rules = HashMap::from([("t".into(), Arc::new(rules_of(&schedule["rules"], members)?))]);
     let limits = Limits { images: usize::MAX, disputed: usize::MAX };
     let mut resolver = Resolver::new(members, rules, limits);
+    if let Some((folder, limit)) = spill {
+        resolver.spill_to(folder.to_owned(), limit);
+    }
+    let mut spilled = 0;
     let mut sequence = Sequence::default();
     let mut names = Names::default();
     let steps = schedule["steps"].as_array().context("steps")?;
@@ -167,7 +178,12 @@ fn replay(schedule: &Json, hits: &mut HashMap<Branch, u64>) -> anyhow::Result<()
                 }
             }
         }
+        spilled += resolver.entries().spilled() as u64;
         let state = number.is_multiple_of(8) || offset + 1 == steps.len();
+        if state {
+            resolver.gather();
+        }
+        ensure!(resolver.failure().is_none(), "what was put aside could not be read back");
         let told = names.told(&resolver, &out, state)?;
         match step[4].as_str() {
             Some(expected) => ensure!(told == expected, "record {offset}\n-- model\n{expected}\n-- resolver\n{told}"),
@@ -180,7 +196,7 @@ fn replay(schedule: &Json, hits: &mut HashMap<Branch, u64>) -> anyhow::Result<()
     for branch in Branch::ALL {
         *hits.entry(branch).or_default() += resolver.hits(branch);
     }
-    Ok(())
+    Ok(spilled)
 }
 
 fn member(place: i64) -> anyhow::Result<Member> {

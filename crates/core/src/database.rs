@@ -12,6 +12,7 @@ use crate::types::Engine;
 use async_trait::async_trait;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 /// A logical table and what it is called at this database.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -80,6 +81,25 @@ pub struct Inspection {
     pub required: Vec<Vec<String>>,
     /// The columns of each key that fold, in the same order; shorter where the rest folds nothing.
     pub folding: Vec<Vec<Folding>>,
+    /// Microseconds that the server's clock is ahead of this machine's, about; two-way only.
+    pub clock_ahead: Option<i64>,
+}
+
+/// Microseconds since 1970-01-01 UTC by this machine's clock.
+fn now() -> i64 {
+    let elapsed = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(elapsed.as_micros()).unwrap_or(i64::MAX)
+}
+
+/// How far a server's clock, asked for by `ask` as microseconds since 1970-01-01 UTC, is ahead of this machine's, taken in the
+/// middle of the question.
+pub async fn clock_ahead<E>(
+    ask: impl Future<Output = std::result::Result<Option<i64>, E>>,
+) -> std::result::Result<Option<i64>, E> {
+    let begun = now();
+    let told = ask.await?;
+    let middle = begun + (now() - begun) / 2;
+    Ok(told.map(|told| told - middle))
 }
 
 #[async_trait]

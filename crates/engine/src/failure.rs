@@ -1,5 +1,6 @@
 //! What the engine does about an error, by its class, and the engine's own errors.
 
+use crate::resolve::spill::SpillError;
 use std::time::Duration;
 use sync_worker_core::error::{Classified, Error, ErrorClass};
 use sync_worker_core::value::Damaged;
@@ -62,6 +63,8 @@ pub enum EngineError {
     Stopped(&'static str),
     #[error("{0}")]
     Configuration(String),
+    #[error(transparent)]
+    Spill(#[from] SpillError),
 }
 
 impl Classified for EngineError {
@@ -69,7 +72,8 @@ impl Classified for EngineError {
         match self {
             EngineError::Gap(_) => ErrorClass::Gap,
             EngineError::Damaged(_) | EngineError::Configuration(_) => ErrorClass::Fatal,
-            EngineError::TimedOut { .. } | EngineError::Stopped(_) => ErrorClass::Transient,
+            // A resolver is made anew from the log.
+            EngineError::TimedOut { .. } | EngineError::Stopped(_) | EngineError::Spill(_) => ErrorClass::Transient,
             EngineError::Superseded(_) => ErrorClass::Superseded,
         }
     }

@@ -238,6 +238,8 @@ impl Pipeline {
                 ledger: parts.ledger.clone(),
                 resolvers: parts.resolvers.clone(),
                 decided: decided.clone(),
+                // Apart from the sources' folders, which each of them empties.
+                spill: parts.spill.join(".under-way").join(plan.name.as_str()).join(target.as_str()),
                 echoes,
             });
             let task = Apply {

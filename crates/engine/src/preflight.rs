@@ -3,7 +3,7 @@
 mod documents;
 
 use crate::failure::EngineError;
-use crate::pipeline::Plan;
+use crate::pipeline::{Plan, Resolution, Table};
 use crate::two_way;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -12,8 +12,12 @@ use sync_worker_core::convert::{Class, Conversion};
 use sync_worker_core::database::{Database, Finding, Folding, Inspection, Role, Scope, TableAt};
 use sync_worker_core::error::Error;
 use sync_worker_core::name::{DatabaseName, InstallationId};
+use sync_worker_core::rules::Strategy;
 use sync_worker_core::schema::Schema;
 use sync_worker_core::types::Engine;
+
+/// Microseconds that members' clocks may be apart without a word: beyond what the question itself takes.
+const CLOCKS_APART: i64 = 1_000_000;
 
 /// A member of a pipeline and what was found there.
 pub struct Inspected {
@@ -90,6 +94,7 @@ pub fn findings(plan: &Plan, inspected: &[Inspected]) -> Vec<Finding> {
         let of = |one: &Inspected| Some((one.database.clone(), one.outcome.as_ref().ok()?.tables.clone()));
         let sources = inspected.iter().filter(|one| one.role == Role::Source);
         findings.extend(two_way::findings(plan, two_way, &sources.filter_map(of).collect()));
+        findings.extend(clocks(plan, inspected));
     }
     for source in inspected.iter().filter(|one| one.role == Role::Source) {
         let Ok(from) = &source.outcome else { continue };
@@ -106,6 +111,32 @@ pub fn findings(plan: &Plan, inspected: &[Inspected]) -> Vec<Finding> {
         }
     }
     told
+}
+
+/// Members whose clocks differ, where commit times decide.
+fn clocks(plan: &Plan, inspected: &[Inspected]) -> Option<Finding> {
+    let by_time = |table: &Table| {
+        let Resolution { strategy, timestamp_column, .. } = &table.resolution;
+        timestamp_column.is_none() && matches!(strategy, Strategy::Timestamp | Strategy::FirstWrite)
+    };
+    if !plan.tables.iter().any(by_time) {
+        return None;
+    }
+    let sources = inspected.iter().filter(|one| one.role == Role::Source);
+    let clock = |one: &Inspected| Some((one.outcome.as_ref().ok()?.clock_ahead?, one.database.clone()));
+    let clocks: Vec<(i64, DatabaseName)> = sources.filter_map(clock).collect();
+    let ((earliest, slow), (latest, fast)) = (clocks.iter().min()?, clocks.iter().max()?);
+    let apart = latest - earliest;
+    (apart > CLOCKS_APART).then(|| Finding {
+        place: format!("databases.{fast}"),
+        problem: format!(
+            "its clock is {:.1} s ahead of that of {slow}, and the strategy of pipeline {} goes by commit times",
+            apart as f64 / 1e6,
+            plan.name
+        ),
+        cure: "let both follow one time server, or choose the strategy priority or a timestamp_column".to_owned(),
+        advice: true,
+    })
 }
 
 /// Where what comes from one member does not fit another.
@@ -219,4 +250,46 @@ fn fit(database: &DatabaseName, at: Option<&TableAt>, from: &Schema, to: &Schema
         find(None, problem, "give both tables the same primary key".to_owned(), false);
     }
     findings
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::assemble::BatchLimits;
+    use crate::retry::RetryPolicy;
+    use crate::snapshot::SnapshotSettings;
+    use std::time::Duration;
+    use sync_worker_core::name::{PipelineName, TableName};
+
+    fn told(resolution: Resolution, clocks_ahead: &[(&str, Option<i64>)]) -> Option<String> {
+        let table = Table { name: TableName::new("t"), at: BTreeMap::new(), document: Default::default(), resolution };
+        let plan = Plan {
+            name: PipelineName::new("shared"),
+            from: DatabaseName::new("crm"),
+            to: vec![DatabaseName::new("shop")],
+            two_way: None,
+            tables: vec![table],
+            snapshot: SnapshotSettings::default(),
+            limits: BatchLimits::default(),
+            retry: RetryPolicy { attempts: 1, first_delay: Duration::ZERO, longest_delay: Duration::ZERO },
+        };
+        let inspected = clocks_ahead.iter().map(|(name, clock_ahead)| Inspected {
+            database: DatabaseName::new(name),
+            role: Role::Source,
+            scope: plan.scope(&DatabaseName::new(name), &InstallationId::new("i"), PathBuf::new()),
+            outcome: Ok(Inspection { clock_ahead: *clock_ahead, ..Inspection::default() }),
+        });
+        clocks(&plan, &inspected.collect::<Vec<_>>()).map(|finding| format!("{}: {}", finding.place, finding.problem))
+    }
+
+    #[test]
+    fn clocks_that_are_apart_are_told_where_commit_times_decide() {
+        let apart = [("crm", Some(-2_000_000)), ("shop", Some(500_000)), ("web", None)];
+        let text = "databases.shop: its clock is 2.5 s ahead of that of crm, and the strategy of pipeline shared goes by commit times";
+        assert_eq!(told(Resolution::default(), &apart).as_deref(), Some(text));
+        assert_eq!(told(Resolution::default(), &[("crm", Some(0)), ("shop", Some(900_000))]), None);
+        assert_eq!(told(Resolution { strategy: Strategy::Priority, ..Resolution::default() }, &apart), None);
+        let by_column = Resolution { timestamp_column: Some("changed".to_owned()), ..Resolution::default() };
+        assert_eq!(told(by_column, &apart), None);
+    }
 }

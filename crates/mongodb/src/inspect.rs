@@ -8,7 +8,7 @@ use crate::ddl;
 use crate::error::Error;
 use crate::source::{SHARDED, SHARDED_CURE};
 use bson::{Bson, Document, rawdoc};
-use sync_worker_core::database::{Finding, Inspection, Role, Scope, TableAt};
+use sync_worker_core::database::{Finding, Inspection, Role, Scope, TableAt, clock_ahead};
 use sync_worker_core::document::mapping::OtherFields;
 use sync_worker_core::name::DatabaseName;
 
@@ -36,6 +36,14 @@ pub async fn inspect(config: &Config, name: &DatabaseName, scope: &Scope, role: 
     }
     if scope.two_way && client.sharded {
         whole(SHARDED.to_owned(), SHARDED_CURE.to_owned());
+    }
+    if scope.two_way {
+        let ask = async {
+            let hello = client.admin("a look at the clock", rawdoc! { "hello": 1 }).await?;
+            let now = hello.get_datetime("localTime").ok().map(|time| time.timestamp_millis() * 1_000);
+            Ok::<_, Error>(now)
+        };
+        found.clock_ahead = clock_ahead(ask).await?;
     }
     for action in missing_actions(&client, role, scope.two_way).await? {
         let role_of = if role == Role::Source { "read" } else { "readWrite" };

@@ -13,7 +13,7 @@ use crate::error::Error;
 use mysql_async::Row as DriverRow;
 use mysql_async::prelude::Queryable;
 use std::sync::Arc;
-use sync_worker_core::database::{Finding, Folding, Inspection, Role, Scope, TableAt};
+use sync_worker_core::database::{Finding, Folding, Inspection, Role, Scope, TableAt, clock_ahead};
 use sync_worker_core::name::DatabaseName;
 
 /// From this release on a cascade's changes to child rows stand in the log.
@@ -34,6 +34,13 @@ pub async fn inspect(config: &Config, name: &DatabaseName, scope: &Scope, role: 
     match role {
         Role::Source => look.source(&names, scope.two_way).await?,
         Role::Target => look.target().await?,
+    }
+    if scope.two_way {
+        let ask = async {
+            let now = look.rows("SELECT CAST(UNIX_TIMESTAMP(SYSDATE(6)) * 1000000 AS SIGNED)").await?;
+            Ok::<_, Error>(now.first().and_then(|now| now.parse().ok()))
+        };
+        look.found.clock_ahead = clock_ahead(ask).await?;
     }
     for at in &scope.tables {
         look.table(at, role, default.as_deref()).await?;

@@ -6,7 +6,7 @@ use crate::client::{self, Client, Purpose, identifier, literal};
 use crate::config::{Config, SessionReplicationRole};
 use crate::error::Error;
 use std::sync::Arc;
-use sync_worker_core::database::{Finding, Inspection, Role, Scope, TableAt};
+use sync_worker_core::database::{Finding, Inspection, Role, Scope, TableAt, clock_ahead};
 use sync_worker_core::name::DatabaseName;
 
 /// Below this the output plugin lacks the streaming of transactions in progress.
@@ -25,6 +25,13 @@ pub async fn inspect(config: &Config, name: &DatabaseName, scope: &Scope, role: 
     };
     look.user = look.value("SELECT current_user").await?;
     look.server(role).await?;
+    if scope.two_way {
+        let ask = async {
+            let now = look.value("SELECT (extract(epoch FROM clock_timestamp()) * 1000000)::int8").await?;
+            Ok::<_, Error>(now.parse().ok())
+        };
+        look.found.clock_ahead = clock_ahead(ask).await?;
+    }
     for at in &scope.tables {
         look.table(at, role).await?;
     }

@@ -42,8 +42,8 @@ impl Apply {
             if let Some(offset) = marker.offset.filter(|offset| *offset >= bounds.first) {
                 self.first(offset, marker, &gap).await?;
             }
-            let (log, store) = (self.bus.identity(), two_way.resolvers.clone());
-            let (checkpoints, resumed) = Checkpoints::resume(&self.id, store, marker.offset, log, bounds).await?;
+            let log = self.bus.identity();
+            let (checkpoints, resumed) = Checkpoints::resume(&self.id, two_way, marker.offset, log, bounds).await?;
             let ahead = self.bus.subscribe_ahead(PARTITION, resumed.from).await?;
             let resolving = Resolving { parts: two_way.clone(), checkpoints };
             return Ok(Resuming { ahead, sequence: resumed.sequence, resolving: Some((resumed.stage, resolving)) });

@@ -87,6 +87,9 @@ impl Session {
         }
         let (conflicts, echoed) = (stage.take_conflicts(), stage.echoed);
         let due = resolving.checkpoints.is_due(stage);
+        if due {
+            stage.gather()?;
+        }
         if !conflicts.is_empty() {
             if let Some(last) = conflicts.last() {
                 self.lot.flushed(last.offset).await?;

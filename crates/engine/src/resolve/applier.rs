@@ -6,6 +6,7 @@ use crate::capture::PARTITION;
 use crate::decide::Decided;
 use crate::failure::EngineError;
 use crate::sequence::Sequence;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 use sync_worker_core::bus::{Bounds, Bus};
@@ -32,6 +33,8 @@ pub struct TwoWayParts {
     pub echoes: watch::Receiver<u64>,
     /// Told what became of people's decisions.
     pub decided: broadcast::Sender<Decided>,
+    /// A folder for what is under way beyond what memory is for; the resolver makes it.
+    pub spill: PathBuf,
 }
 
 /// Where to read on.
@@ -55,14 +58,14 @@ impl Checkpoints {
     /// A checkpoint that rests on a later marker is of no use: the target has forgotten a transaction that it counts on.
     pub async fn resume(
         target: &TargetId,
-        store: Arc<dyn ResolverStore>,
+        TwoWayParts { resolvers: store, spill, .. }: &TwoWayParts,
         marker: Option<Offset>,
         log: &str,
         bounds: Bounds,
     ) -> Result<(Self, Resumed)> {
         let stored = store.resolver_checkpoints(target).await?;
         let kept: Vec<Offset> = stored.iter().map(|checkpoint| checkpoint.offset).collect();
-        let checkpoints = Self { target: target.clone(), store, kept, next: Instant::now() + EVERY };
+        let checkpoints = Self { target: target.clone(), store: store.clone(), kept, next: Instant::now() + EVERY };
         let mut stage = Stage::new(target.pipeline.clone(), target.partition, target.database.clone(), marker);
         let held = |checkpoint: &&ResolverCheckpoint| {
             let from = checkpoint.offset.next();
@@ -70,6 +73,7 @@ impl Checkpoints {
         };
         if let Some(found) = stored.iter().rev().find(held) {
             let sequence = checkpoint::decode(&found.state, &mut stage).map_err(EngineError::Damaged)?;
+            stage.spill_to(spill.clone());
             return Ok((checkpoints, Resumed { stage, sequence, from: found.offset.next() }));
         }
         if bounds.first > Offset(0) {
@@ -79,6 +83,7 @@ impl Checkpoints {
             );
             return Err(EngineError::Gap(text).into());
         }
+        stage.spill_to(spill.clone());
         Ok((checkpoints, Resumed { stage, sequence: Sequence::default(), from: Offset(0) }))
     }
 

@@ -27,7 +27,8 @@ const FORMAT_2: u8 = 2;
 /// Without paused tables, too, keys that go back and forth, and what a member may be met with.
 const FORMAT_1: u8 = 1;
 
-/// The stage and the positions taken of each origin; None before the first configuration.
+/// The stage and the positions taken of each origin; None before the first configuration. What is under way has been
+/// [gathered](Stage::gather).
 pub fn encode(stage: &Stage, sequence: &Sequence) -> Option<Bytes> {
     let configured = stage.configured.as_ref()?;
     let mut out = BytesMut::new();
@@ -111,32 +112,64 @@ pub fn rules(mut bytes: &[u8]) -> Result<TwoWay, Damaged> {
     }
 }
 
-fn put_resolver(out: &mut BytesMut, resolver: &Resolver) {
-    put_varint(out, resolver.entries.len() as u64);
-    for entry in resolver.entries.iter() {
-        put_version(out, &entry.version);
-        put_varint(out, entry.under_way.len() as u64);
-        for way in &entry.under_way {
-            out.put_u8(way.member.0);
-            put_varint(out, way.sent.0);
-            out.put_u8(u8::from(way.unsure) | u8::from(way.over.cut) << 1);
-            put_varint(out, way.over.as_slice().len() as u64);
-            for expected in way.over.as_slice() {
-                match expected {
-                    Expected::Image(image) => {
-                        out.put_u8(0);
-                        put_bytes(out, &image.to_bytes());
-                    }
-                    Expected::Seen(offset) => {
-                        out.put_u8(1);
-                        put_varint(out, offset.0);
-                    }
+/// A key and what is under way of it.
+pub fn put_entry(out: &mut BytesMut, entry: &Entry) {
+    put_version(out, &entry.version);
+    put_varint(out, entry.under_way.len() as u64);
+    for way in &entry.under_way {
+        out.put_u8(way.member.0);
+        put_varint(out, way.sent.0);
+        out.put_u8(u8::from(way.unsure) | u8::from(way.over.cut) << 1);
+        put_varint(out, way.over.as_slice().len() as u64);
+        for expected in way.over.as_slice() {
+            match expected {
+                Expected::Image(image) => {
+                    out.put_u8(0);
+                    put_bytes(out, &image.to_bytes());
+                }
+                Expected::Seen(offset) => {
+                    out.put_u8(1);
+                    put_varint(out, offset.0);
                 }
             }
-            put_varint(out, way.near.len() as u64);
-            way.near.iter().for_each(|image| put_bytes(out, &image.to_bytes()));
         }
+        put_varint(out, way.near.len() as u64);
+        way.near.iter().for_each(|image| put_bytes(out, &image.to_bytes()));
     }
+}
+
+pub fn take_entry(bytes: &mut &[u8]) -> Result<Entry, Damaged> {
+    entry_of(bytes, FORMAT)
+}
+
+fn entry_of(bytes: &mut &[u8], format: u8) -> Result<Entry, Damaged> {
+    let version = Arc::new(take_version(bytes)?);
+    let mut under_way = SmallVec::new();
+    for _ in 0..take_varint(bytes)? {
+        let member = Member(take_byte(bytes)?);
+        let offset = Offset(take_varint(bytes)?);
+        let flags = take_byte(bytes)?;
+        let mut list = Vec::new();
+        for _ in 0..take_varint(bytes)? {
+            list.push(match take_byte(bytes)? {
+                0 => Expected::Image(Image::from_bytes(take_bytes(bytes)?)?),
+                1 => Expected::Seen(Offset(take_varint(bytes)?)),
+                _ => return Err(Damaged("an unknown expectation")),
+            });
+        }
+        let over = Images::of(list, flags & 2 != 0);
+        let mut near = SmallVec::new();
+        for _ in 0..if format == FORMAT_1 { 0 } else { take_varint(bytes)? } {
+            near.push(Image::from_bytes(take_bytes(bytes)?)?);
+        }
+        under_way.push(UnderWay { member, sent: offset, over, near, unsure: flags & 1 != 0 });
+    }
+    Ok(Entry::new(version, under_way))
+}
+
+fn put_resolver(out: &mut BytesMut, resolver: &Resolver) {
+    put_varint(out, resolver.entries.len() as u64);
+    resolver.entries.iter().for_each(|entry| put_entry(out, entry));
     put_varint(out, resolver.parked().count() as u64);
     for (member, key, offset) in resolver.parked() {
         out.put_u8(member.0);
@@ -161,30 +194,12 @@ fn take_resolver(
     let mut resolver = Resolver::new(members, rules, Limits::default());
     let mut sent: Vec<Vec<(Offset, u64)>> = vec![Vec::new(); members];
     for _ in 0..take_varint(bytes)? {
-        let version = Arc::new(take_version(bytes)?);
-        let mut under_way = SmallVec::new();
-        for _ in 0..take_varint(bytes)? {
-            let member = Member(take_byte(bytes)?);
-            let offset = Offset(take_varint(bytes)?);
-            let flags = take_byte(bytes)?;
-            let mut list = Vec::new();
-            for _ in 0..take_varint(bytes)? {
-                list.push(match take_byte(bytes)? {
-                    0 => Expected::Image(Image::from_bytes(take_bytes(bytes)?)?),
-                    1 => Expected::Seen(Offset(take_varint(bytes)?)),
-                    _ => return Err(Damaged("an unknown expectation")),
-                });
-            }
-            let to = sent.get_mut(usize::from(member.0)).ok_or(Damaged("a member that is not there"))?;
-            to.push((offset, version.key.hash()));
-            let over = Images::of(list, flags & 2 != 0);
-            let mut near = SmallVec::new();
-            for _ in 0..if format == FORMAT_1 { 0 } else { take_varint(bytes)? } {
-                near.push(Image::from_bytes(take_bytes(bytes)?)?);
-            }
-            under_way.push(UnderWay { member, sent: offset, over, near, unsure: flags & 1 != 0 });
+        let entry = entry_of(bytes, format)?;
+        for way in &entry.under_way {
+            let to = sent.get_mut(usize::from(way.member.0)).ok_or(Damaged("a member that is not there"))?;
+            to.push((way.sent, entry.hash()));
         }
-        resolver.entries.put(Entry::new(version, under_way));
+        resolver.entries.put(entry);
     }
     for list in &mut sent {
         list.sort_by_key(|(offset, _)| *offset);

@@ -53,13 +53,17 @@ impl Resolver {
             candidates.push(key.clone());
         }
         while let Some((_, hash)) = self.sent[place].pop_front_if(|(sent, _)| *sent <= echo.offset) {
+            self.entries.fetch(hash);
             self.have_arrived(member, echo.offset, hash);
             let rest =
                 self.entries.all_of(hash).filter(|entry| entry.of(member).is_some_and(|way| way.sent <= echo.offset));
             candidates.extend(rest.map(|entry| entry.version.key.clone()));
+            self.entries.settle(hash);
         }
         for key in candidates {
+            self.entries.fetch(key.hash());
             self.arrived(at, echo, &key, &dropped, reasons.get(&key).copied(), out);
+            self.entries.settle(key.hash());
         }
     }
 

@@ -1,27 +1,78 @@
-//! The keys of which something is under way.
+//! The keys of which something is under way: in memory, and on disk beyond that.
 
 use super::key::RowKey;
+use super::spill::{Spill, SpillError};
 use super::version::Entry;
 use hashbrown::HashTable;
 use hashbrown::hash_table;
+use std::path::PathBuf;
 
 /// Entries by the keys of their versions.
+///
+/// Whoever looks for a key [fetches](Self::fetch) its hash first, and lets it [settle](Self::settle) afterwards.
 #[derive(Default)]
 pub struct Entries {
     table: HashTable<Entry>,
+    spill: Option<Spill>,
+    /// Entries that memory is for.
+    limit: usize,
+    /// Something could not be read back: nothing that was decided since counts.
+    failed: Option<SpillError>,
 }
 
 impl Entries {
+    /// Beyond `limit` in memory, entries go to files in this folder.
+    pub fn spill_to(&mut self, folder: PathBuf, limit: usize) {
+        (self.spill, self.limit) = (Some(Spill::new(folder)), limit);
+    }
+
     pub fn len(&self) -> usize {
-        self.table.len()
+        self.table.len() + self.spilled()
+    }
+
+    /// Those on disk.
+    pub fn spilled(&self) -> usize {
+        self.spill.as_ref().map_or(0, Spill::len)
     }
 
     pub fn is_empty(&self) -> bool {
-        self.table.is_empty()
+        self.len() == 0
     }
 
+    /// Those in memory: all of them once they are [gathered](Self::gather).
     pub fn iter(&self) -> impl Iterator<Item = &Entry> {
         self.table.iter()
+    }
+
+    /// Brings what has this hash into memory.
+    pub fn fetch(&mut self, hash: u64) {
+        let Some(spill) = self.spill.as_mut().filter(|spill| !spill.is_empty()) else { return };
+        match spill.take(hash) {
+            Ok(entries) => entries.into_iter().for_each(|entry| self.put(entry)),
+            Err(error) => self.failed = Some(error),
+        }
+    }
+
+    /// Puts what has this hash aside where memory holds too much. The newest go: what has waited longest comes back first.
+    pub fn settle(&mut self, hash: u64) {
+        let Some(spill) = self.spill.as_mut().filter(|_| self.table.len() > self.limit) else { return };
+        while let Ok(found) = self.table.find_entry(hash, |entry| entry.hash() == hash)
+            && spill.put(found.get())
+        {
+            found.remove();
+        }
+    }
+
+    /// Brings everything into memory.
+    pub fn gather(&mut self) {
+        for hash in self.spill.as_ref().map(Spill::hashes).unwrap_or_default() {
+            self.fetch(hash);
+        }
+    }
+
+    /// Why nothing that was decided since the last call counts.
+    pub fn failure(&mut self) -> Option<SpillError> {
+        self.failed.take()
     }
 
     pub fn get(&self, key: &RowKey) -> Option<&Entry> {

@@ -16,6 +16,7 @@ pub mod flips;
 pub mod intake;
 pub mod key;
 pub mod rules;
+pub mod spill;
 pub mod stage;
 pub mod version;
 
@@ -25,7 +26,9 @@ use hashbrown::hash_table;
 use key::{RowKey, RowMap};
 use rules::{Rules, Winner, merge};
 use smallvec::{SmallVec, smallvec};
+use spill::SpillError;
 use std::collections::{HashMap, VecDeque};
+use std::path::PathBuf;
 use std::sync::Arc;
 use sync_worker_core::guard::{Expected, Image};
 use sync_worker_core::name::TableName;
@@ -206,8 +209,36 @@ impl Resolver {
         self.hits[branch as usize] += 1;
     }
 
+    /// Beyond `limit` in memory, keys of which something is under way go to files in this folder.
+    pub fn spill_to(&mut self, folder: PathBuf, limit: usize) {
+        self.entries.spill_to(folder, limit);
+    }
+
+    /// Brings all of them into memory.
+    pub fn gather(&mut self) {
+        self.entries.gather();
+    }
+
+    /// Why nothing that was decided since the last call counts: entries could not be read back.
+    pub fn failure(&mut self) -> Option<SpillError> {
+        self.entries.failure()
+    }
+
+    /// Whether something is under way of a key.
+    pub fn has(&mut self, key: &RowKey) -> bool {
+        self.entries.fetch(key.hash());
+        self.entries.get(key).is_some()
+    }
+
     /// A change in a member's own stream.
     pub fn event(&mut self, at: Offset, event: &Event, out: &mut Outcome) {
+        let hash = event.version.key.hash();
+        self.entries.fetch(hash);
+        self.take_event(at, event, out);
+        self.entries.settle(hash);
+    }
+
+    fn take_event(&mut self, at: Offset, event: &Event, out: &mut Outcome) {
         let Origin::Member(origin) = event.version.origin else { return };
         if self.merged(at, event, origin, out) {
             return;
@@ -308,12 +339,13 @@ impl Resolver {
     /// A snapshot row never beats a change event and is never a conflict.
     pub fn read(&mut self, at: Offset, version: &Arc<Version>, out: &mut Outcome) {
         let Origin::Member(origin) = version.origin else { return };
-        if self.entries.get(&version.key).is_some() {
+        if self.has(&version.key) {
             return self.hit(Branch::ReadDropped);
         }
         self.hit(Branch::ReadTaken);
         let to = To { origin: Some(origin), over: Expected::Image(Image::Absent), own: Own::Nothing };
         self.accept(at, version.clone(), to, out);
+        self.entries.settle(version.key.hash());
     }
 
     pub fn decision(&mut self, at: Offset, decision: &Decision, out: &mut Outcome) {
@@ -322,6 +354,7 @@ impl Resolver {
         }
         self.hit(Branch::DecisionTaken);
         let to = To { origin: None, over: Expected::Image(decision.seen), own: Own::Nothing };
+        self.entries.fetch(decision.version.key.hash());
         self.accept(at, decision.version.clone(), to, out);
     }
 
@@ -381,13 +414,16 @@ impl Resolver {
 
     /// Notes what a member holds, or may hold, of a key with a send under way to it.
     pub fn stands(&mut self, member: Member, key: &RowKey, image: Image) {
+        self.entries.fetch(key.hash());
         if let Some(way) = self.entries.get_mut(key).and_then(|entry| entry.of_mut(member)) {
             way.stands(image);
         }
+        self.entries.settle(key.hash());
     }
 
     /// The same of what is now handed out to it: adds to `over` in which states the key may be met there until then.
     pub fn hand_out(&mut self, member: Member, key: &RowKey, image: Image, over: &mut Expectations) {
+        self.entries.fetch(key.hash());
         let Some(way) = self.entries.get_mut(key).and_then(|entry| entry.of_mut(member)) else { return };
         for near in &way.near {
             let expected = Expected::Image(*near);
@@ -396,6 +432,7 @@ impl Resolver {
             }
         }
         way.stands(image);
+        self.entries.settle(key.hash());
     }
 
     /// Sends what is held to one member again, over what it may be written over already and perhaps one more image.
@@ -421,6 +458,7 @@ impl Resolver {
     /// state before it, which is another member's.
     pub fn flip_flop(&mut self, at: Offset, event: &Event, other: Member, out: &mut Outcome) {
         let Event { version, before, before_image } = event;
+        self.entries.fetch(version.key.hash());
         let held = self.entries.get(&version.key).map_or_else(|| version.clone(), |entry| entry.version.clone());
         let by = Some(other);
         let other = Version { row: before.clone(), image: *before_image, by, ..(**version).clone() };

@@ -15,6 +15,7 @@ use super::{Decision, Echo, Limits, Outcome, Reason, Resolver};
 use crate::decide::Decided;
 use crate::failure::EngineError;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::path::PathBuf;
 use std::sync::Arc;
 use sync_worker_core::change::{Change, Op};
 use sync_worker_core::echo;
@@ -32,6 +33,9 @@ use sync_worker_core::value::{Cell, Value};
 
 /// Keys of a table that may go back and forth before all of it is paused (invariant 9).
 const MOST_STOPPED: usize = 1_000;
+
+/// Keys of which something is under way that memory is for (invariant 9): about half a kilobyte each.
+const MOST_IN_MEMORY: usize = 50_000;
 
 /// What a target has to do about a key.
 #[derive(Debug)]
@@ -72,6 +76,8 @@ pub struct Stage {
     /// Of rows of paused tables that stay as their member has written them: how many, for the log.
     unseen: BTreeMap<TableName, u64>,
     room: intake::Room,
+    /// Where what is under way goes beyond those keys that memory is for.
+    spill: Option<PathBuf>,
     /// Empty, for the next record.
     out: Outcome,
 }
@@ -168,8 +174,24 @@ impl Stage {
             pauses_changed: true,
             unseen: BTreeMap::new(),
             room: intake::Room::default(),
+            spill: None,
             out: Outcome::default(),
         }
+    }
+
+    /// Keys of which something is under way go to files in this folder, beyond those that memory is for.
+    pub fn spill_to(&mut self, folder: PathBuf) {
+        if let Some(configured) = &mut self.configured {
+            configured.resolver.spill_to(folder.clone(), MOST_IN_MEMORY);
+        }
+        self.spill = Some(folder);
+    }
+
+    /// Brings all that is under way into memory, for a checkpoint.
+    pub fn gather(&mut self) -> Result<(), EngineError> {
+        let Some(configured) = &mut self.configured else { return Ok(()) };
+        configured.resolver.gather();
+        configured.resolver.failure().map_or(Ok(()), |error| Err(error.into()))
     }
 
     /// Keys of which something is under way to somebody.
@@ -288,7 +310,11 @@ impl Stage {
 
     fn configure(&mut self, rules: &Arc<TwoWay>) -> Result<(), EngineError> {
         let Some(configured) = &mut self.configured else {
-            self.configured = Some(Configured::new(rules.clone(), &self.target));
+            let mut configured = Configured::new(rules.clone(), &self.target);
+            if let Some(folder) = &self.spill {
+                configured.resolver.spill_to(folder.clone(), MOST_IN_MEMORY);
+            }
+            self.configured = Some(configured);
             return Ok(());
         };
         let names = |rules: &TwoWay| rules.members.iter().map(|member| member.name.clone()).collect::<Vec<_>>();
@@ -383,7 +409,7 @@ impl Stage {
             }
             Said::Gone { key } => {
                 let version = version(key, None, false);
-                if resolver.entries().get(&version.key).is_none() && !stopped.contains(&version.key) {
+                if !resolver.has(&version.key) && !stopped.contains(&version.key) {
                     resolver.event(at, &Event { version, before: None, before_image: Image::UNKNOWN }, out);
                 }
             }
@@ -427,6 +453,9 @@ impl Stage {
     /// Keeps what concerns this target, and all conflicts. A table that has left the pipeline since has neither.
     fn outcome(&mut self, at: Offset, commit_time: i64, mut out: Outcome) -> Result<(), EngineError> {
         let Some(configured) = &mut self.configured else { return Ok(()) };
+        if let Some(error) = configured.resolver.failure() {
+            return Err(error.into());
+        }
         for send in out.sends.drain(..) {
             let Some((_, expectation)) = send.to.into_iter().find(|(member, _)| Some(*member) == configured.own) else {
                 continue;

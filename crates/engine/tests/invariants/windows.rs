@@ -4,7 +4,7 @@ use crate::support::{Life, SOURCE, World, let_run, within};
 use sync_worker_core::change::{Change, Op};
 use sync_worker_core::record::Body;
 use sync_worker_engine::status::{State, Task};
-use sync_worker_testkit::memory::key;
+use sync_worker_testkit::memory::{Changes, key};
 
 /// Runs `changes` while a chunk has been read and not yet handed in; returns once the target is equal.
 async fn during_a_read(before: &[i64], changes: impl FnOnce(&World) -> Vec<Vec<Change>>) -> (World, Life) {
@@ -198,4 +198,29 @@ async fn a_row_that_moves_to_the_key_of_one_that_has_gone_keeps_its_own_columns(
         .await;
         life.stop().await;
     }
+}
+
+/// What is sent again after a crash is on the log already, but nothing of a table that has joined since: its copy begins behind it.
+#[tokio::test(start_paused = true)]
+async fn a_table_that_joins_after_a_crash_lacks_nothing_that_was_sent_again() {
+    let mut world = World::new();
+    let joining = Changes::of("joining");
+    world.source.add(joining.0.clone());
+    world.target.add(joining.0.clone());
+    let life = world.streaming().await;
+    let first = world.store.stored(&world.capture_id()).unwrap();
+    for id in 0..20 {
+        world.source.commit(vec![joining.create(id, 1, "a"), world.changes.create(id, 1, "a")]);
+    }
+    within("the first table", world.target.until(|target| (target.rows().len() == 20).then_some(()))).await;
+    life.stop().await;
+    world.store.put_checkpoint(&world.capture_id(), first);
+    world.source.batch_changes(1);
+    let table = sync_worker_engine::pipeline::Table { name: "joining".into(), ..world.plan.tables[0].clone() };
+    world.plan.tables.push(table);
+    world.plan.snapshot.initial = true;
+    let life = world.start().await;
+    life.is(SOURCE, Task::Capture, State::Streaming).await;
+    world.equal().await;
+    life.stop().await;
 }

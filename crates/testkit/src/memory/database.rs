@@ -117,6 +117,11 @@ impl MemoryDatabase {
         Self { name: DatabaseName::new(name), shared: Arc::new(Shared::new(state)) }
     }
 
+    /// Makes a table.
+    pub fn add(&self, schema: Arc<Schema>) {
+        self.shared.change(|state| state.schemas.insert(schema.table.clone(), schema));
+    }
+
     /// Commits a transaction and returns its position. The changes are applied to the rows as they stand.
     pub fn commit(&self, changes: Vec<Change>) -> Position {
         self.shared.change(|state| {
@@ -290,7 +295,7 @@ impl Database for MemoryDatabase {
         Ok(Inspection::default())
     }
 
-    async fn source(&self, _: &Scope, from: Option<&Checkpoint>) -> Result<(Box<dyn Source>, Checkpoint)> {
+    async fn source(&self, scope: &Scope, from: Option<&Checkpoint>) -> Result<(Box<dyn Source>, Checkpoint)> {
         self.pause().await;
         let start = self.shared.change(|state| {
             state.opened += 1;
@@ -304,7 +309,8 @@ impl Database for MemoryDatabase {
                 None => Ok(Checkpoint { epoch, position: state.head(), resume: state.log.len().to_string() }),
             }
         })?;
-        Ok((Box::new(MemorySource::new(self.clone(), &start)), start))
+        let tables = scope.tables.iter().map(|at| at.table.clone()).collect();
+        Ok((Box::new(MemorySource::new(self.clone(), tables, &start)), start))
     }
 
     async fn reader(&self, _: &Scope) -> Result<Box<dyn TableReader>> {

@@ -5,6 +5,7 @@ use super::database::MemoryDatabase;
 use async_trait::async_trait;
 use sync_worker_core::change::Change;
 use sync_worker_core::error::Result;
+use sync_worker_core::name::TableName;
 use sync_worker_core::position::{Checkpoint, Epoch, Lsn, Position, PostgresPosition};
 use sync_worker_core::source::{Source, SourceBatch, TransactionPart};
 
@@ -18,6 +19,8 @@ const COMMIT_TIME: i64 = 1_700_000_000_000_000;
 
 pub(super) struct MemorySource {
     database: MemoryDatabase,
+    /// Changes of others are none.
+    tables: Vec<TableName>,
     /// Transactions returned whole, and changes returned of the next one.
     done: usize,
     within: usize,
@@ -26,9 +29,9 @@ pub(super) struct MemorySource {
 }
 
 impl MemorySource {
-    pub fn new(database: MemoryDatabase, from: &Checkpoint) -> Self {
+    pub fn new(database: MemoryDatabase, tables: Vec<TableName>, from: &Checkpoint) -> Self {
         let done = from.resume.parse().expect("a checkpoint of this kind of source");
-        Self { database, done, within: 0, opened: false }
+        Self { database, tables, done, within: 0, opened: false }
     }
 }
 
@@ -36,7 +39,7 @@ impl MemorySource {
 impl Source for MemorySource {
     async fn next(&mut self) -> Result<SourceBatch> {
         self.database.pause().await;
-        let Self { database, done, within, opened } = self;
+        let Self { database, tables, done, within, opened } = self;
         let batch = database.shared.when(|state| {
             if let Some(class) = state.source_faults.pop_front() {
                 return Some(Err(MemoryError::new(class, "the connection to the source broke")));
@@ -48,9 +51,11 @@ impl Source for MemorySource {
             let mut parts = Vec::new();
             while let Some(transaction) = state.log.get(*done).filter(|_| left > 0 || parts.is_empty()) {
                 let number = *done as u64 + 1;
-                let changes: Vec<Change> = transaction[*within..].iter().take(left).cloned().collect();
+                let wanted: Vec<&Change> =
+                    transaction.iter().filter(|change| tables.contains(change.table())).collect();
+                let changes: Vec<Change> = wanted[*within..].iter().copied().take(left).cloned().collect();
                 let ends = !state.ends_apart || changes.is_empty();
-                let complete = ends && *within + changes.len() == transaction.len();
+                let complete = ends && *within + changes.len() == wanted.len();
                 parts.push(TransactionPart {
                     id: format!("{number}").into(),
                     commit_time: COMMIT_TIME,
