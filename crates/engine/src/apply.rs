@@ -237,6 +237,7 @@ impl Session {
                     }
                 }
                 let Some(batch) = self.assembler.take() else { break };
+                self.assembler.stage().map_or(Ok(()), |stage| stage.is_sound())?;
                 self.write(apply, batch).await?;
                 if apply.shutdown.is_cancelled() {
                     return Ok(());

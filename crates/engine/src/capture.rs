@@ -134,6 +134,12 @@ impl Capture {
         tracing::info!(pipeline = %self.id.pipeline, database = %self.id.database, position = %tail.taken, "capture is streaming");
 
         let (requests, incoming) = mpsc::channel(64);
+        let mut tail = tail;
+        // Events of MongoDB can share a time without being one transaction.
+        if !tail.open && !matches!(tail.taken, Position::Mongodb(_)) {
+            // A table that has joined since may have rows between those of the last transaction, which then have other numbers.
+            tail.taken = tail.taken.end_of_transaction();
+        }
         let mut session = Session {
             inside: tail.open,
             resent: tail.taken,

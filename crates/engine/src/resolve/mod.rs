@@ -227,7 +227,9 @@ impl Resolver {
     /// Whether something is under way of a key.
     pub fn has(&mut self, key: &RowKey) -> bool {
         self.entries.fetch(key.hash());
-        self.entries.get(key).is_some()
+        let has = self.entries.get(key).is_some();
+        self.entries.settle(key.hash());
+        has
     }
 
     /// A change in a member's own stream.
@@ -356,6 +358,7 @@ impl Resolver {
         let to = To { origin: None, over: Expected::Image(decision.seen), own: Own::Nothing };
         self.entries.fetch(decision.version.key.hash());
         self.accept(at, decision.version.clone(), to, out);
+        self.entries.settle(decision.version.key.hash());
     }
 
     /// Sends a version to everyone else over `over`; its origin keeps what it has.
@@ -424,14 +427,15 @@ impl Resolver {
     /// The same of what is now handed out to it: adds to `over` in which states the key may be met there until then.
     pub fn hand_out(&mut self, member: Member, key: &RowKey, image: Image, over: &mut Expectations) {
         self.entries.fetch(key.hash());
-        let Some(way) = self.entries.get_mut(key).and_then(|entry| entry.of_mut(member)) else { return };
-        for near in &way.near {
-            let expected = Expected::Image(*near);
-            if !over.contains(&expected) {
-                over.push(expected);
+        if let Some(way) = self.entries.get_mut(key).and_then(|entry| entry.of_mut(member)) {
+            for near in &way.near {
+                let expected = Expected::Image(*near);
+                if !over.contains(&expected) {
+                    over.push(expected);
+                }
             }
+            way.stands(image);
         }
-        way.stands(image);
         self.entries.settle(key.hash());
     }
 
@@ -472,6 +476,7 @@ impl Resolver {
             at: None,
         };
         self.dispute(&held, conflict, out);
+        self.entries.settle(version.key.hash());
     }
 
     /// Puts a conflict on record; `held` stands until something else is accepted.

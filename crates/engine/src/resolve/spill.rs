@@ -6,13 +6,14 @@
 
 use super::checkpoint::{put_entry, take_entry};
 use super::version::Entry;
-use bytes::BytesMut;
+use bytes::{BufMut, BytesMut};
 use hashbrown::HashTable;
 use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
+use std::time::{Duration, Instant};
 use sync_worker_core::value::Damaged;
 
 /// What is written at once, and read at once where entries come back in order.
@@ -23,6 +24,12 @@ const GUESS: usize = 512;
 
 /// The size of a file.
 const SEGMENT: usize = 64 << 20;
+
+/// What may wait for a file that can't be written to.
+const MOST_WAITING: usize = 4 << 20;
+
+/// Between two tries to write where that has failed.
+const AGAIN: Duration = Duration::from_secs(1);
 
 /// Before each entry: its length.
 const HEAD: usize = 4;
@@ -58,8 +65,10 @@ pub struct Spill {
     /// What was read last, and where it lies.
     window: Vec<u8>,
     window_at: u64,
-    /// Nothing can be written at the moment; what comes stays in memory.
-    full: bool,
+    /// Bytes of entries that were not taken back.
+    live: usize,
+    /// Nothing could be written the last time: when to try again.
+    full: Option<Instant>,
 }
 
 fn place(segment: u32, offset: usize) -> u64 {
@@ -81,7 +90,8 @@ impl Spill {
             tail: BytesMut::new(),
             window: Vec::new(),
             window_at: 0,
-            full: false,
+            live: 0,
+            full: None,
         }
     }
 
@@ -93,30 +103,42 @@ impl Spill {
         self.places.is_empty()
     }
 
-    /// The hashes of all entries.
+    /// The hashes of all entries, in the order in which they lie.
     pub fn hashes(&self) -> Vec<u64> {
-        self.places.iter().map(|place| place.hash).collect()
+        let mut places: Vec<(u64, u64)> = self.places.iter().map(|place| (place.at, place.hash)).collect();
+        places.sort_unstable();
+        places.into_iter().map(|(_, hash)| hash).collect()
     }
 
-    /// Puts an entry aside; false where there is no file for it. What can't be written to that stays in memory, and is tried
-    /// again with the next.
+    /// Puts an entry aside; false where it has to stay in memory, since nothing can be written at the moment.
     pub fn put(&mut self, entry: &Entry) -> bool {
-        if let Err(error) = self.make_room()
-            && !std::mem::replace(&mut self.full, true)
-        {
-            let folder = self.folder.display();
-            tracing::warn!(%folder, %error, "keys under way can't be put aside and stay in memory; make room there");
-        }
-        let Some((&number, segment)) = self.segments.iter_mut().next_back() else { return false };
-        let at = place(number, segment.written + self.tail.len());
-        let head = self.tail.len();
-        self.tail.extend_from_slice(&[0; HEAD]);
-        put_entry(&mut self.tail, entry);
-        let length = u32::try_from(self.tail.len() - head - HEAD).unwrap_or(u32::MAX);
-        self.tail[head..head + HEAD].copy_from_slice(&length.to_le_bytes());
-        segment.live += 1;
+        let bytes = encoded(entry);
+        let Some(at) = self.append(&bytes) else { return false };
         self.places.insert_unique(entry.hash(), Place { hash: entry.hash(), at }, |place| place.hash);
+        self.live += bytes.len();
+        self.compact();
         true
+    }
+
+    /// Puts bytes behind all others and returns their place.
+    fn append(&mut self, bytes: &[u8]) -> Option<u64> {
+        if self.full.is_none_or(|again| Instant::now() >= again)
+            && let Err(error) = self.make_room()
+        {
+            if self.full.is_none() {
+                let folder = self.folder.display();
+                tracing::warn!(%folder, %error, "keys under way can't be put aside and stay in memory; make room there");
+            }
+            self.full = Some(Instant::now() + AGAIN);
+        }
+        let (&number, segment) = self.segments.iter_mut().next_back()?;
+        if self.tail.len() >= MOST_WAITING {
+            return None;
+        }
+        let at = place(number, segment.written + self.tail.len());
+        self.tail.extend_from_slice(bytes);
+        segment.live += 1;
+        Some(at)
     }
 
     /// Writes what has come together, and begins another file where there is none or one is long enough.
@@ -128,8 +150,29 @@ impl Spill {
         segment.file.write_all_at(&self.tail, segment.written as u64)?;
         segment.written += self.tail.len();
         self.tail.clear();
-        self.full = false;
+        self.full = None;
         if segment.written >= SEGMENT { self.next_segment() } else { Ok(()) }
+    }
+
+    /// Moves what is left of the oldest file behind all others, where less than half of all files is needed: keys that change all
+    /// the time are put aside again and again.
+    fn compact(&mut self) {
+        if self.segments.len() < 3 || self.segments.values().map(|one| one.written).sum::<usize>() < 2 * self.live {
+            return;
+        }
+        let Some((&oldest, _)) = self.segments.first_key_value() else { return };
+        let mut left: Vec<u64> = self.places.iter().map(|place| place.at).filter(|at| split(*at).0 == oldest).collect();
+        left.sort_unstable();
+        for at in left {
+            // What can't be read shows when it is needed.
+            let Ok((entry, _)) = self.read(at) else { return };
+            let known = |place: &Place| place.at == at;
+            let Some(moved) = self.append(&encoded(&entry)) else { return };
+            if let Some(place) = self.places.find_mut(entry.hash(), known) {
+                place.at = moved;
+            }
+            self.left(at);
+        }
     }
 
     fn next_segment(&mut self) -> io::Result<()> {
@@ -146,19 +189,20 @@ impl Spill {
     /// Takes the entries with a hash back: one, but for two keys that share it.
     pub fn take(&mut self, hash: u64) -> Result<Vec<Entry>, SpillError> {
         let mut found = Vec::new();
-        while let Ok(known) = self.places.find_entry(hash, |place| place.hash == hash) {
-            let at = known.get().at;
-            let entry = self.read(at)?;
+        while let Some(at) = self.places.find(hash, |place| place.hash == hash).map(|place| place.at) {
+            let (entry, length) = self.read(at)?;
             if let Ok(known) = self.places.find_entry(hash, |place| place.at == at) {
                 known.remove();
             }
-            self.taken(at);
+            self.live -= length;
+            self.left(at);
             found.push(entry);
         }
         Ok(found)
     }
 
-    fn read(&mut self, at: u64) -> Result<Entry, SpillError> {
+    /// The entry at a place, and how long it is there.
+    fn read(&mut self, at: u64) -> Result<(Entry, usize), SpillError> {
         let Self { folder, segments, tail, window, window_at, .. } = self;
         let (number, offset) = split(at);
         let damaged = || Damaged("a place that is not there");
@@ -190,26 +234,43 @@ impl Spill {
     }
 
     /// One entry less in a file; one of which none is left goes, and the last one begins anew.
-    fn taken(&mut self, at: u64) {
+    fn left(&mut self, at: u64) {
         let (number, _) = split(at);
+        let is_last = self.segments.keys().next_back() == Some(&number);
         let Some(segment) = self.segments.get_mut(&number) else { return };
         segment.live -= 1;
         if segment.live > 0 {
             return;
         }
-        if self.segments.keys().next_back() == Some(&number) {
-            self.tail.clear();
-        }
-        self.segments.remove(&number);
         self.window.clear();
+        if is_last && segment.file.set_len(0).is_ok() {
+            segment.written = 0;
+            self.tail.clear();
+        } else {
+            if is_last {
+                self.tail.clear();
+            }
+            self.segments.remove(&number);
+        }
     }
 }
 
-/// The entry at the beginning of some bytes; None where they end before it.
-fn decoded(bytes: &[u8]) -> Result<Option<Entry>, Damaged> {
+/// With its length before it.
+fn encoded(entry: &Entry) -> BytesMut {
+    let mut bytes = BytesMut::new();
+    bytes.put_bytes(0, HEAD);
+    put_entry(&mut bytes, entry);
+    let length = u32::try_from(bytes.len() - HEAD).unwrap_or(u32::MAX);
+    bytes[..HEAD].copy_from_slice(&length.to_le_bytes());
+    bytes
+}
+
+/// The entry at the beginning of some bytes, and how long it is there; None where they end before it.
+fn decoded(bytes: &[u8]) -> Result<Option<(Entry, usize)>, Damaged> {
     let Some((head, rest)) = bytes.split_first_chunk::<HEAD>() else { return Ok(None) };
     let Some(mut body) = rest.get(..u32::from_le_bytes(*head) as usize) else { return Ok(None) };
-    take_entry(&mut body).map(Some)
+    let length = HEAD + body.len();
+    Ok(Some((take_entry(&mut body)?, length)))
 }
 
 #[cfg(test)]
@@ -252,9 +313,26 @@ mod tests {
             assert!(spill.segments.len() > 3, "{} files", spill.segments.len());
             (0..100_000).step_by(7).for_each(|number| taken(&mut spill, number, size(number)));
             (0..100_000).filter(|number| number % 7 != 0).for_each(|number| taken(&mut spill, number, size(number)));
-            assert!(spill.is_empty() && spill.segments.is_empty(), "round {round}");
+            assert!(spill.is_empty() && spill.segments.len() <= 1 && spill.live == 0, "round {round}");
             assert_eq!(fs::read_dir(folder.path().join("made")).unwrap().count(), 0);
         }
+    }
+
+    /// A few keys that change all the time beside many that do not: the files hold little more than what is needed.
+    #[test]
+    fn what_is_put_aside_again_and_again_takes_no_more_room() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut spill = Spill::new(folder.path().to_owned());
+        (0..20_000).for_each(|number| assert!(spill.put(&entry(number, 3_000))));
+        for turn in 0..200_000 {
+            let number = turn % 10 * 2_000;
+            taken(&mut spill, number, 3_000);
+            assert!(spill.put(&entry(number, 3_000)));
+        }
+        let written: usize = spill.segments.values().map(|segment| segment.written).sum();
+        assert!(written < 2 * spill.live + 3 * SEGMENT, "{written} bytes for {}", spill.live);
+        (0..20_000).for_each(|number| taken(&mut spill, number, 3_000));
+        assert!(spill.is_empty());
     }
 
     /// A folder that can't be made: nothing is put aside, and nothing is lost.

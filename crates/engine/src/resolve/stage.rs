@@ -189,9 +189,16 @@ impl Stage {
 
     /// Brings all that is under way into memory, for a checkpoint.
     pub fn gather(&mut self) -> Result<(), EngineError> {
-        let Some(configured) = &mut self.configured else { return Ok(()) };
-        configured.resolver.gather();
-        configured.resolver.failure().map_or(Ok(()), |error| Err(error.into()))
+        if let Some(configured) = &mut self.configured {
+            configured.resolver.gather();
+        }
+        self.is_sound()
+    }
+
+    /// Fails where something under way could not be read back: nothing that was decided or handed out since counts.
+    pub fn is_sound(&mut self) -> Result<(), EngineError> {
+        let failure = self.configured.as_mut().and_then(|configured| configured.resolver.failure());
+        failure.map_or(Ok(()), |error| Err(error.into()))
     }
 
     /// Keys of which something is under way to somebody.
@@ -452,10 +459,8 @@ impl Stage {
 
     /// Keeps what concerns this target, and all conflicts. A table that has left the pipeline since has neither.
     fn outcome(&mut self, at: Offset, commit_time: i64, mut out: Outcome) -> Result<(), EngineError> {
+        self.is_sound()?;
         let Some(configured) = &mut self.configured else { return Ok(()) };
-        if let Some(error) = configured.resolver.failure() {
-            return Err(error.into());
-        }
         for send in out.sends.drain(..) {
             let Some((_, expectation)) = send.to.into_iter().find(|(member, _)| Some(*member) == configured.own) else {
                 continue;

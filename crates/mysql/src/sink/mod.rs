@@ -130,8 +130,18 @@ impl MysqlSink {
         }
         self.targets.insert(schema.id, target);
         self.level();
-        let acting: HashSet<QualifiedName> =
+        // With the parents of such tables: deletes of the children come first.
+        let mut acting: HashSet<QualifiedName> =
             self.targets.values().flat_map(|target| target.acted_on_by.iter().cloned()).collect();
+        loop {
+            let before = acting.len();
+            let above = self.targets.values().filter(|target| acting.contains(&target.name));
+            let above: Vec<QualifiedName> = above.flat_map(|target| target.parents.iter().cloned()).collect();
+            acting.extend(above);
+            if acting.len() == before {
+                break;
+            }
+        }
         self.targets.values_mut().for_each(|target| target.deletes_act = acting.contains(&target.name));
         Ok(())
     }

@@ -146,7 +146,7 @@ pub struct TargetTable {
     pub parents: Vec<QualifiedName>,
     /// Tables whose deletes change rows of this one, perhaps its own: parents by a foreign key with an action.
     pub acted_on_by: Vec<QualifiedName>,
-    /// A delete of a row changes rows of a table that is written, too.
+    /// A delete of a row changes rows of a table that is written, too, or has to come behind such a delete.
     pub deletes_act: bool,
     /// Parents have lower levels than their children.
     pub level: usize,

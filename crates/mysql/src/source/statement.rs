@@ -102,9 +102,15 @@ impl<'a> Statement<'a> {
                 if start.eq_ignore_ascii_case("START") && end.eq_ignore_ascii_case("TRANSACTION"));
             return if with_rows { Statement::CreateWithRows } else { Statement::Other };
         }
-        // Behind these words a statement only reads. A checksum tool, for one, writes what it reads into a table of its own.
+        // Behind these words, outside of parentheses, a statement only reads. A checksum tool, for one, writes what it reads into
+        // a table of its own.
         let reads: Option<&[&str]> = match () {
             () if rest.word("INSERT") || rest.word("REPLACE") => {
+                while ["LOW_PRIORITY", "DELAYED", "HIGH_PRIORITY", "IGNORE", "INTO"].iter().any(|word| rest.word(word))
+                {
+                }
+                // The table's name may be one of the words.
+                rest.name();
                 Some(&["SELECT", "VALUES", "VALUE", "SET", "TABLE", "WITH"])
             }
             () if rest.word("UPDATE") => Some(&["SET"]),
@@ -113,11 +119,23 @@ impl<'a> Statement<'a> {
             () => None,
         };
         let Some(reads) = reads else { return Statement::Other };
-        let is_read = |token: &Token| matches!(token, Token::Word(word) if reads.iter().any(|one| word.eq_ignore_ascii_case(one)));
-        let names = tokens.into_iter().take_while(|token| !is_read(token)).filter_map(|token| match token {
-            Token::Word(name) | Token::Quoted(name) => Some(name),
-            Token::Mark(_) => None,
-        });
+        let begun = tokens.len() - rest.0.len();
+        let (mut depth, mut read) = (0, false);
+        let is_name = |(at, token): (usize, Token)| {
+            match &token {
+                Token::Mark('(') => depth += 1,
+                Token::Mark(')') => depth -= 1,
+                Token::Word(word) => {
+                    read |= at >= begun && depth == 0 && reads.iter().any(|one| word.eq_ignore_ascii_case(one));
+                }
+                Token::Quoted(_) | Token::Mark(_) => {}
+            }
+            match token {
+                Token::Word(name) | Token::Quoted(name) if !read => Some(name),
+                Token::Word(_) | Token::Quoted(_) | Token::Mark(_) => None,
+            }
+        };
+        let names = tokens.into_iter().enumerate().filter_map(is_name);
         Statement::Writes(names.collect())
     }
 }
@@ -352,6 +370,12 @@ mod tests {
             ),
             ("DELETE a FROM a JOIN b ON a.id = b.id WHERE a.id IN (SELECT id FROM c)", "b", "c"),
             ("UPDATE a JOIN b USING (id) SET a.n = (SELECT max(n) FROM c)", "b", "c"),
+            (
+                "DELETE o FROM (SELECT id FROM tmp WHERE bad) d JOIN orders o USING (id) WHERE o.n IN (SELECT n FROM c)",
+                "orders",
+                "c",
+            ),
+            ("INSERT IGNORE INTO shop.value VALUES (1)", "value", "1"),
         ] {
             let Statement::Writes(names) = Statement::parse(text.as_bytes()) else { panic!("{text}") };
             assert!(

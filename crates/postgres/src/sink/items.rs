@@ -3,7 +3,7 @@
 use super::encode::Array;
 use super::plan::{NotEncoded, Plan};
 use super::statement::{Kind, Mask};
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use sync_worker_core::change::Op;
 use sync_worker_core::collapse::{Effect, Step, TableSet, Version};
 use sync_worker_core::error::ErrorClass;
@@ -80,7 +80,8 @@ pub enum Order {
     /// Deletes, updates, inserts: a unique value is freed before it is taken. Foreign keys are not checked.
     Unique,
     /// Deletes (children first), inserts (parents first), updates: what an update refers to is there. Deletes that act on
-    /// rows that refer to theirs come last: at the source such a row may have been given another parent before.
+    /// rows that refer to theirs come last, and their parents' behind them: at the source such a row may have been given another
+    /// parent before.
     ForeignKeys,
 }
 
@@ -92,6 +93,8 @@ pub struct Builder<'a> {
     pub order: Order,
     /// The depth of each table below those that it refers to.
     pub ranks: &'a HashMap<SchemaId, usize>,
+    /// Tables whose deletes come last where foreign keys are checked.
+    pub last: &'a HashSet<SchemaId>,
     pub scratch: String,
     /// What can't be encoded, found before anything is sent.
     pub refused: Vec<Refused>,
@@ -128,15 +131,13 @@ impl Builder<'_> {
 
     fn sets(&mut self, sets: &[TableSet], items: &mut Vec<Item>) -> Result<(), Damaged> {
         // (place of the kind, place of the table) orders the statements; see [`Order`].
-        let plans = self.plans;
-        let acts = |id: &SchemaId| plans.get(id).is_some_and(|plan| plan.target.deletes_act);
         let mut ordered: BTreeMap<(u8, usize, usize), Vec<Rows>> = BTreeMap::new();
         for (place, set) in sets.iter().enumerate() {
             let rank = self.ranks.get(&set.schema.id).copied().unwrap_or(0);
-            let acts = self.order == Order::ForeignKeys && acts(&set.schema.id);
+            let last = self.order == Order::ForeignKeys && self.last.contains(&set.schema.id);
             for rows in self.set(set)? {
                 let (kind, rank) = match (rows.kind, self.order) {
-                    (Kind::Delete, _) if acts => (4, usize::MAX - rank),
+                    (Kind::Delete, _) if last => (4, usize::MAX - rank),
                     (Kind::Delete, _) => (0, usize::MAX - rank),
                     (Kind::UpdateAll | Kind::UpdateFound | Kind::UpdateKeyAll | Kind::UpdateKey, Order::Unique) => {
                         (1, rank)

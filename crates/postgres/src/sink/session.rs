@@ -12,7 +12,7 @@ use crate::config::{Config, SessionReplicationRole};
 use crate::error::Error;
 use crate::own::{self, Owner};
 use crate::recent::Recent;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use sync_worker_core::collapse::collapse;
 use sync_worker_core::database::Scope;
@@ -45,6 +45,8 @@ pub struct Session {
     names: HashMap<TableName, String>,
     pub plans: Plans,
     pub ranks: HashMap<SchemaId, usize>,
+    /// Tables whose deletes come last where foreign keys are checked.
+    pub last: HashSet<SchemaId>,
     pub order: Order,
     /// Prepared when the target is taken over.
     pub ledger: Option<Ledger>,
@@ -74,6 +76,7 @@ impl Session {
             names,
             plans: Plans::new(),
             ranks: HashMap::new(),
+            last: HashSet::new(),
             order,
             ledger: None,
             watchful: 0,
@@ -181,6 +184,7 @@ impl Session {
         }
         if added {
             self.ranks = ranks(&self.plans);
+            self.last = acting(&self.plans);
         }
         Ok(())
     }
@@ -229,6 +233,22 @@ async fn settings(client: &Client, role: SessionReplicationRole, owner: &Owner) 
         )),
         _ => Err(error),
     }
+}
+
+/// Tables whose deletes act on rows that refer to theirs, and their parents: those of the children come first.
+fn acting(plans: &Plans) -> HashSet<SchemaId> {
+    let mut oids: HashSet<u32> =
+        plans.values().filter(|plan| plan.target.deletes_act).map(|plan| plan.target.table.oid).collect();
+    loop {
+        let before = oids.len();
+        for plan in plans.values().filter(|plan| oids.contains(&plan.target.table.oid)).collect::<Vec<_>>() {
+            oids.extend(plan.target.table.foreign_keys.iter().map(|key| key.parent_oid));
+        }
+        if oids.len() == before {
+            break;
+        }
+    }
+    plans.iter().filter(|(_, plan)| oids.contains(&plan.target.table.oid)).map(|(id, _)| *id).collect()
 }
 
 /// How deep each table stands below those that it refers to. In a cycle somebody is first.

@@ -34,6 +34,7 @@ impl Session {
             overwrite: self.overwriting > 0,
             order: self.order,
             ranks: &self.ranks,
+            last: &self.last,
             scratch: String::new(),
             refused: Vec::new(),
             needs_row_by_row: false,

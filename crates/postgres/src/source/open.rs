@@ -208,7 +208,7 @@ async fn check_tables(client: &Client, database: &DatabaseName, name: &str, tabl
             Some((oid, _)) if *oid != table.oid => {
                 return Err(gap(database, &format!("table {} was dropped and made again", table.name)));
             }
-            Some((oid, row)) if published.get(oid) != Some(row) => {
+            Some((oid, row)) if published.get(oid).is_none_or(|now| row.is_some_and(|row| row != *now)) => {
                 return Err(gap(database, &slot::taken_out(&table.name.to_string(), name)));
             }
             Some(_) | None => {}

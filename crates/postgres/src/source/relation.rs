@@ -22,6 +22,9 @@ use sync_worker_core::value::{Cell, Value};
 pub struct Table {
     pub schema: Arc<Schema>,
     columns: Vec<Plan>,
+    /// Old rows say that they are whole, and a partition may have logged its key alone: the columns besides the key, of which
+    /// one is not NULL.
+    may_lack: Vec<usize>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -61,6 +64,7 @@ impl Table {
             }
             let field = match field.map_err(malformed)? {
                 Field::Unchanged => match old.filter(|old| old.full || plan.identity) {
+                    Some(old) if self.lacks_all(old)? => return Err(self.lacked()),
                     Some(old) => old.tuple.fields().nth(at).unwrap_or(Ok(Field::Unchanged)).map_err(malformed)?,
                     None => Field::Unchanged,
                 },
@@ -78,6 +82,9 @@ impl Table {
     /// The row before an update or a delete: all of it, else the replica identity.
     pub fn before(&self, old: &Old<'_>, scratch: &mut Scratch) -> Result<Row, Error> {
         self.check(old.tuple)?;
+        if self.lacks_all(old)? {
+            return Err(self.lacked());
+        }
         for (at, field) in old.tuple.fields().enumerate() {
             let field = field.map_err(malformed)?;
             match old.full || self.columns[at].identity {
@@ -86,6 +93,22 @@ impl Table {
             }
         }
         Ok(scratch.rows.finish())
+    }
+
+    /// Whether an old row that is said to be whole can't be.
+    fn lacks_all(&self, old: &Old<'_>) -> Result<bool, Error> {
+        if self.may_lack.is_empty() || !old.full {
+            return Ok(false);
+        }
+        let fields: Vec<Field<'_>> = old.tuple.fields().collect::<Result<_, _>>().map_err(malformed)?;
+        Ok(self.may_lack.iter().all(|at| fields.get(*at) == Some(&Field::Null)))
+    }
+
+    fn lacked(&self) -> Error {
+        Error::Gap(format!(
+            "a partition of table {} has logged keys instead of whole rows for a while, before its replica identity was FULL; remove the pipeline's state and take a new snapshot",
+            self.schema.table
+        ))
     }
 
     fn check(&self, tuple: Tuple<'_>) -> Result<(), Error> {
@@ -188,7 +211,7 @@ impl Relations {
     pub async fn describe(&mut self, relation: &Relation<'_>) -> Result<(), Error> {
         let name = Qualified { schema: relation.schema.to_owned(), table: relation.table.to_owned() };
         let table = match self.tables.get(&name).cloned() {
-            Some(table) => Some(Arc::new(self.table(relation, &name, &table).await?)),
+            Some(table) => Some(self.table(relation, &name, &table).await?),
             None => match self.oids.get(&relation.oid) {
                 Some(before) => {
                     return Err(Error::Fatal(format!(
@@ -213,7 +236,12 @@ impl Relations {
 
     /// Names, types and identity come from the message, which belongs to this place in the log. The catalog, which may be
     /// newer, adds the spelling of types, the order of the key, and which columns may be null.
-    async fn table(&mut self, relation: &Relation<'_>, name: &Qualified, table: &TableName) -> Result<Table, Error> {
+    async fn table(
+        &mut self,
+        relation: &Relation<'_>,
+        name: &Qualified,
+        table: &TableName,
+    ) -> Result<Arc<Table>, Error> {
         let described = relation.columns().map_err(malformed)?;
         let client = match self.client.take() {
             Some(client) if !client.is_closed() => client,
@@ -255,6 +283,13 @@ impl Relations {
             _ if full => Vec::new(),
             _ => identity.clone(),
         };
+        let known = self.known.get(&relation.oid).filter(|known| known.message == relation.bytes);
+        if key.is_empty()
+            && let Some(known) = known.and_then(|known| known.table.clone())
+        {
+            // It has lost its key since, or is gone; what is in the log is from before.
+            return Ok(known);
+        }
         if key.is_empty() {
             return Err(Error::Fatal(format!(
                 "table {name} has no key: ALTER TABLE {} ADD PRIMARY KEY (...), or choose a unique index with REPLICA IDENTITY USING INDEX",
@@ -267,7 +302,13 @@ impl Relations {
             identity: identity.contains(&at),
         };
         let plans = columns.iter().enumerate().map(plan).collect();
-        Ok(Table { schema: Arc::new(Schema::new(table.clone(), Engine::Postgres, columns, key)), columns: plans })
+        let may_lack: Vec<usize> = match full && now.as_ref().is_some_and(|now| now.partitioned) {
+            true => (0..columns.len()).filter(|at| !key.contains(at)).collect(),
+            false => Vec::new(),
+        };
+        let may_lack = if may_lack.iter().any(|at| !columns[*at].nullable) { may_lack } else { Vec::new() };
+        let schema = Arc::new(Schema::new(table.clone(), Engine::Postgres, columns, key));
+        Ok(Arc::new(Table { schema, columns: plans, may_lack }))
     }
 }
 

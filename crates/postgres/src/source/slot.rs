@@ -213,13 +213,13 @@ pub async fn published(client: &Client, name: &str) -> Result<BTreeMap<u32, u32>
 }
 
 /// A table of the publication as its comment remembers it: its oid, and the row that makes it a part of the publication.
-pub type Remembered = BTreeMap<String, (u32, u32)>;
+pub type Remembered = BTreeMap<String, (u32, Option<u32>)>;
 
 /// Writes into the publication's comment which tables it was made for: a table that is dropped leaves a publication
 /// without a trace, and so does one that is taken out and put back.
 pub async fn remember(client: &Client, name: &str, tables: &[Table]) -> Result<(), Error> {
     let published = published(client, name).await?;
-    let member = |table: &Table| Some((table.name.to_string(), (table.oid, *published.get(&table.oid)?)));
+    let member = |table: &Table| Some((table.name.to_string(), (table.oid, Some(*published.get(&table.oid)?))));
     let members: Remembered = tables.iter().filter_map(member).collect();
     if remembered(client, name).await? == members {
         return Ok(());
@@ -234,12 +234,32 @@ pub async fn remembered(client: &Client, name: &str) -> Result<Remembered, Error
     let sql =
         format!("SELECT obj_description(oid, 'pg_publication') FROM pg_publication WHERE pubname = {}", literal(name));
     let text = client.value("a look at the publication", &sql).await?;
-    Ok(text.and_then(|text| serde_json::from_str(&text).ok()).unwrap_or_default())
+    Ok(text.as_deref().map(remembered_in).unwrap_or_default())
+}
+
+/// Older builds remembered a table's oid alone.
+fn remembered_in(text: &str) -> Remembered {
+    let Ok(tables) = serde_json::from_str::<BTreeMap<String, serde_json::Value>>(text) else {
+        return Remembered::new();
+    };
+    let of = |table: serde_json::Value| match table {
+        serde_json::Value::Number(oid) => Some((u32::try_from(oid.as_u64()?).ok()?, None)),
+        both => serde_json::from_value(both).ok(),
+    };
+    tables.into_iter().filter_map(|(name, table)| Some((name, of(table)?))).collect()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_older_builds_have_remembered_counts() {
+        let found = remembered_in(r#"{"public.a": 16385, "public.b": [16386, 16390], "c": "by somebody else"}"#);
+        let expected = [("public.a", (16385, None)), ("public.b", (16386, Some(16390)))];
+        assert_eq!(found, expected.map(|(name, table)| (name.to_owned(), table)).into());
+        assert!(remembered_in("a comment by somebody else").is_empty());
+    }
 
     #[test]
     fn names_are_valid_and_differ() {
