@@ -37,7 +37,6 @@ use sync_worker_core::position::{Checkpoint, Position};
 use sync_worker_core::source::{Source, SourceBatch};
 use token::Start;
 use tokio::sync::mpsc::{self, Receiver};
-use tokio::task::JoinHandle;
 
 /// How long the server holds back an answer when it has nothing to say. An idle stream moves its position that often, and
 /// a transaction that nothing follows is known to be complete after it.
@@ -89,13 +88,6 @@ impl Returned {
 pub struct MongodbSource {
     batches: Receiver<std::result::Result<SourceBatch, Error>>,
     returned: Arc<Returned>,
-    pump: JoinHandle<()>,
-}
-
-impl Drop for MongodbSource {
-    fn drop(&mut self) {
-        self.pump.abort();
-    }
 }
 
 #[async_trait]
@@ -172,8 +164,8 @@ pub async fn open(
     let assembly = Assembly::new(checkpoint.epoch.clone(), checkpoint.position, start);
     let (sender, batches) = mpsc::channel(BATCHES);
     let ours = scope.two_way.then(|| Ours::new(scope, name));
-    let pump = tokio::spawn(Pump::new(client, tables, ours, images, cursor, assembly, sender).run());
-    Ok((MongodbSource { batches, returned, pump }, checkpoint))
+    Pump::new(client, tables, ours, images, cursor, assembly, sender).start();
+    Ok((MongodbSource { batches, returned }, checkpoint))
 }
 
 /// What a stream of a two-way pipeline rests on.

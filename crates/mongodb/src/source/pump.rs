@@ -17,6 +17,7 @@ use std::time::Duration;
 use sync_worker_core::document::Document;
 use sync_worker_core::source::SourceBatch;
 use sync_worker_core::value::Damaged;
+use tokio::runtime::Handle;
 use tokio::sync::mpsc::{self, Receiver, Sender};
 use tokio::task::JoinSet;
 
@@ -77,7 +78,24 @@ impl Pump {
         Self { client, tables, ours, images, replies, reading, assembly, fragments, rows, batches }
     }
 
-    pub async fn run(mut self) {
+    /// Runs until an error, which is the last thing that it hands on, or until nobody wants more.
+    ///
+    /// On a thread of its own: among the runtime's tasks whoever takes the batches would run on the thread that makes them,
+    /// and only once it rests.
+    pub fn start(self) {
+        let runtime = Handle::current();
+        tokio::task::spawn_blocking(move || {
+            let unwanted = self.batches.clone();
+            runtime.block_on(async {
+                tokio::select! {
+                    () = unwanted.closed() => {}
+                    () = self.run() => {}
+                }
+            });
+        });
+    }
+
+    async fn run(mut self) {
         loop {
             let step = self.step().await;
             match step {

@@ -42,7 +42,6 @@ use sync_worker_core::position::{Checkpoint, Epoch, Position};
 use sync_worker_core::source::{Source, SourceBatch};
 use tables::{Case, Tables};
 use tokio::sync::mpsc::{self, Receiver};
-use tokio::task::JoinHandle;
 
 pub(crate) use collations::{Collations, read as read_collations};
 pub use decoder::boundary;
@@ -91,13 +90,6 @@ impl Returned {
 pub struct BinlogSource {
     batches: Receiver<std::result::Result<SourceBatch, Error>>,
     returned: Arc<Returned>,
-    pump: JoinHandle<()>,
-}
-
-impl Drop for BinlogSource {
-    fn drop(&mut self) {
-        self.pump.abort();
-    }
 }
 
 #[async_trait]
@@ -204,8 +196,8 @@ pub async fn open(
     let (sender, batches) = mpsc::channel(BATCHES);
     let ahead = Lookahead { config: config.clone(), scope: scope.clone(), checksum };
     let lookup = Lookup { config: config.clone(), client: None, ahead };
-    let pump = tokio::spawn(Pump { wire, decoder, lookup, lookback, batches: sender }.run());
-    Ok((BinlogSource { batches, returned, pump }, start))
+    Pump { wire, decoder, lookup, lookback, batches: sender }.start();
+    Ok((BinlogSource { batches, returned }, start))
 }
 
 fn unreadable(checkpoint: &Checkpoint) -> Error {

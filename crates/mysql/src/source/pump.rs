@@ -13,6 +13,7 @@ use crate::wire::{Wire, server_error};
 use std::io;
 use std::time::Duration;
 use sync_worker_core::source::SourceBatch;
+use tokio::runtime::Handle;
 use tokio::sync::mpsc::Sender;
 use tokio::sync::mpsc::error::TrySendError;
 
@@ -55,8 +56,24 @@ impl From<Unwanted> for Stop {
 }
 
 impl Pump {
-    /// Runs until an error, which is the last thing that it hands on.
-    pub async fn run(mut self) {
+    /// Runs until an error, which is the last thing that it hands on, or until nobody wants more.
+    ///
+    /// On a thread of its own: among the runtime's tasks whoever takes the batches would run on the thread that makes them,
+    /// and only once it rests.
+    pub fn start(self) {
+        let runtime = Handle::current();
+        tokio::task::spawn_blocking(move || {
+            let unwanted = self.batches.clone();
+            runtime.block_on(async {
+                tokio::select! {
+                    () = unwanted.closed() => {}
+                    () = self.run() => {}
+                }
+            });
+        });
+    }
+
+    async fn run(mut self) {
         match self.stream().await {
             Ok(()) | Err(Stop::Unwanted) => {}
             Err(Stop::Error(error)) => {
