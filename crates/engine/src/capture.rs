@@ -120,7 +120,7 @@ impl Capture {
             () = self.shutdown.cancelled() => return Ok(()),
             opened = opened => opened?,
         };
-        let (tail, resume) = match (tail, stored) {
+        let (mut tail, resume) = match (tail, stored) {
             (Some(tail), Some(stored)) => (tail, stored),
             (None, _) | (_, None) => {
                 self.refuse_forgotten().await?;
@@ -134,7 +134,6 @@ impl Capture {
         tracing::info!(pipeline = %self.id.pipeline, database = %self.id.database, position = %tail.taken, "capture is streaming");
 
         let (requests, incoming) = mpsc::channel(64);
-        let mut tail = tail;
         // Events of MongoDB can share a time without being one transaction.
         if !tail.open && !matches!(tail.taken, Position::Mongodb(_)) {
             // A table that has joined since may have rows between those of the last transaction, which then have other numbers.
