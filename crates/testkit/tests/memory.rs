@@ -1,6 +1,6 @@
 //! The in-memory stand-ins against the contracts of what they stand in for.
 
-use sync_worker_core::database::{Database, Scope};
+use sync_worker_core::database::{Database, Scope, TableAt};
 use sync_worker_core::error::ErrorClass;
 use sync_worker_core::row::Row;
 use sync_worker_core::sink::Sink;
@@ -103,7 +103,11 @@ fn scope() -> Scope {
     Scope {
         installation: "test".into(),
         pipeline: "p".into(),
-        tables: Vec::new(),
+        tables: vec![TableAt {
+            table: contract::source::TABLE.into(),
+            name: contract::source::TABLE.to_owned(),
+            document: Default::default(),
+        }],
         two_way: false,
         spill: Default::default(),
     }
