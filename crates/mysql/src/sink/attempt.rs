@@ -209,7 +209,8 @@ impl<'a> Attempt<'a> {
     }
 
     /// Deletes first, so that their unique values are free, children before parents; then, parents before children,
-    /// updates before inserts for the same reason. Deletes that act on rows of tables that are written come last. Returns how many deletes are about keys that the target can't hold.
+    /// updates before inserts for the same reason. Deletes that act on rows of tables that are written come last. Returns
+    /// how many deletes are about keys that the target can't hold.
     fn add_sets<'v>(
         &mut self,
         script: &mut Script,
