@@ -25,10 +25,16 @@ struct Versions {
     written: BTreeSet<(String, String)>,
     /// Each with the one that a local write was made over.
     over: BTreeSet<(String, String)>,
+    /// Each with the one that the same member wrote of the same key before.
+    after: Vec<(String, String)>,
+    /// What each member has written last of a key.
+    last: BTreeMap<(String, i64), String>,
     /// Made where there was no row, with its offset.
     inserted: Vec<(u64, i64, String)>,
     /// Of each key, by offset.
     deletes: BTreeMap<i64, BTreeMap<u64, String>>,
+    /// Of each key, the records as lines, to see how a problem came about.
+    lines: BTreeMap<i64, Vec<String>>,
     next: u64,
 }
 
@@ -105,7 +111,9 @@ impl Versions {
             .filter_map(|conflict| Some((contender(conflict, "winner")?, contender(conflict, "loser")?)))
             .collect();
         let mut older: HashMap<&str, Vec<&str>> = HashMap::new();
-        for (version, over) in self.over.iter().chain(&contenders) {
+        // A member's write comes after all that it wrote before, also where a version that had lost to that one was written
+        // there after all: with images that differ only a row that is absent can be met twice.
+        for (version, over) in self.over.iter().chain(&contenders).chain(&self.after) {
             older.entry(version).or_default().push(over);
         }
         let none = BTreeMap::new();
@@ -124,7 +132,25 @@ impl Versions {
             if !fair {
                 let new = new.as_deref().unwrap_or("a delete");
                 report.problems.push(format!("at {member}, {old} of key {id} was overwritten by {new}"));
+                self.tell(*id, end);
             }
+        }
+    }
+}
+
+impl Versions {
+    /// Prints all that is known of a key.
+    fn tell(&self, id: i64, end: &End<'_>) {
+        println!("--- key {id}: the log");
+        self.lines.get(&id).into_iter().flatten().for_each(|line| println!("{line}"));
+        println!("--- the ledger, the oldest entry first");
+        for conflict in end.conflicts.iter().rev().filter(|conflict| conflict["key"]["id"] == id) {
+            let [winner, loser] = ["winner", "loser"].map(|side| contender(conflict, side).unwrap_or_default());
+            println!("{}: {} {winner} before {loser}", conflict["offset"], conflict["kind"]);
+        }
+        println!("--- what was replaced, member by member");
+        for Replaced { member, old, new, .. } in end.replaced.iter().filter(|replaced| replaced.id == id) {
+            println!("{member}: {old:?} -> {new:?}");
         }
     }
 }
@@ -153,31 +179,40 @@ async fn read(address: &str, versions: &Mutex<Versions>) -> anyhow::Result<()> {
 
 impl Versions {
     fn take(&mut self, record: &Value) {
-        // A row that was read at one member has been written by any of them.
-        if record["source"]["snapshot"] == true {
-            return;
-        }
         let part = |image: &str, column: &str| record[image][column].clone();
         let writer = |image: &str| part(image, "writer").as_str().map(str::to_owned);
         let origin = record["source"]["name"].as_str().unwrap_or_default().to_owned();
         let offset = record["offset"].as_u64().unwrap_or_default();
-        match (writer("before"), writer("after")) {
-            (Some(before), Some(after)) => {
-                self.over.insert((after.clone(), before));
-                self.written.insert((origin, after));
-            }
-            (None, Some(after)) => {
-                self.inserted.push((offset, part("after", "id").as_i64().unwrap_or_default(), after.clone()));
-                self.written.insert((origin, after));
+        let id = ["after", "before"].iter().find_map(|image| part(image, "id").as_i64()).unwrap_or_default();
+        let (before, after) = (writer("before"), writer("after"));
+        // A row that was read at one member has been written by any of them.
+        let read = record["source"]["snapshot"] == true;
+        let how = if read { " read" } else { "" };
+        self.lines.entry(id).or_default().push(format!("{offset}: {origin}{how} {before:?} -> {after:?}"));
+        if read {
+            return;
+        }
+        // What capture publishes once more after a kill is nothing new.
+        let (version, new) = match (before, after) {
+            (before, Some(after)) => {
+                match before {
+                    Some(before) => drop(self.over.insert((after.clone(), before))),
+                    None => self.inserted.push((offset, id, after.clone())),
+                }
+                let new = self.written.insert((origin.clone(), after.clone()));
+                (after, new)
             }
             (Some(before), None) => {
-                let id = part("before", "id").as_i64().unwrap_or_default();
                 let committed = instant(record["source"]["ts_us"].as_i64().unwrap_or_default());
                 let delete = name_of_delete(id, &origin, &committed);
-                self.over.insert((delete.clone(), before));
-                self.deletes.entry(id).or_default().insert(offset, delete);
+                self.deletes.entry(id).or_default().insert(offset, delete.clone());
+                let new = self.over.insert((delete.clone(), before));
+                (delete, new)
             }
-            (None, None) => {}
+            (None, None) => return,
+        };
+        if new && let Some(last) = self.last.insert((origin, id), version.clone()) {
+            self.after.push((version, last));
         }
     }
 }

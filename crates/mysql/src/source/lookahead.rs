@@ -5,24 +5,21 @@
 //! log is read for that over another connection, once for each table and each time that one is altered.
 
 use super::event::{self, Header};
+use super::reader::{Dump, Reader};
 use super::statement::Statement;
 use super::tables::Tables;
-use super::{Dump, request};
 use crate::catalog::QualifiedName;
 use crate::codec::Invalid;
-use crate::config::Config;
 use crate::error::Error;
 use crate::gtid::GtidSet;
 use crate::wire::{Wire, server_error};
 use std::time::Duration;
-use sync_worker_core::database::Scope;
 
 /// How long the server may look for the next event that it has to send.
 const PATIENCE: Duration = Duration::from_secs(60);
 
 pub struct Lookahead {
-    pub config: Config,
-    pub scope: Scope,
+    pub reader: Reader,
     /// Whether events carry a checksum, until a file says so itself.
     pub checksum: bool,
 }
@@ -32,8 +29,8 @@ impl Lookahead {
     pub async fn alters(&self, tables: &Tables, name: &QualifiedName, taken: &GtidSet) -> Result<bool, Error> {
         let cut = |invalid: Invalid| Error::Protocol(invalid.0);
         tracing::info!(table = %name, "looking ahead in the log for changes of a definition");
-        let mut wire = Wire::connect(&self.config).await?;
-        request(&mut wire, &self.config, &self.scope, taken, Dump::UpToNow).await?;
+        let mut wire = Wire::connect(&self.reader.config).await?;
+        self.reader.request(&mut wire, taken, Dump::UpToNow).await?;
         let mut checksum = self.checksum;
         loop {
             let Some(packet) = wire.packet() else {

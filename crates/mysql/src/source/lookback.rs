@@ -7,15 +7,13 @@ use super::collations::Collations;
 use super::decoder::{Decoder, Step};
 use super::payload::Payload;
 use super::prepared::{Held, Keep, Prepared};
+use super::reader::{Dump, Reader};
 use super::tables::{Case, Tables};
-use super::{Dump, request};
-use crate::config::Config;
 use crate::error::Error;
 use crate::gtid::{Gtid, GtidSet};
 use crate::wire::{Wire, server_error};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
-use sync_worker_core::database::Scope;
 use sync_worker_core::position::Epoch;
 
 /// How long the server may look for the next event that it has to send.
@@ -23,33 +21,29 @@ const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Where to look.
 pub struct Lookback {
-    config: Config,
-    scope: Scope,
+    reader: Reader,
+    folder: PathBuf,
     epoch: Epoch,
     checksum: bool,
 }
 
 impl Lookback {
-    pub fn new(config: &Config, scope: &Scope, epoch: &Epoch, checksum: bool) -> Self {
-        Self { config: config.clone(), scope: scope.clone(), epoch: epoch.clone(), checksum }
-    }
-
-    fn folder(&self) -> PathBuf {
-        self.scope.spill.join("lookback")
+    pub fn new(reader: Reader, spill: &Path, epoch: &Epoch, checksum: bool) -> Self {
+        Self { reader, folder: spill.join("lookback"), epoch: epoch.clone(), checksum }
     }
 
     /// The events of the transaction that was prepared last under `name` before `decision`; None where the log does not
     /// reach back so far.
     pub async fn find(&self, name: &str, decision: Gtid) -> Result<Option<Held>, Error> {
-        tracing::info!(pipeline = %self.scope.pipeline, "looking in the log for a transaction that was prepared before capture began");
-        let mut wire = Wire::connect(&self.config).await?;
+        tracing::info!(pipeline = %self.reader.pipeline, "looking in the log for a transaction that was prepared before capture began");
+        let mut wire = Wire::connect(&self.reader.config).await?;
         let purged = wire.query_value("SELECT @@global.gtid_purged").await?;
         let purged = purged.parse::<GtidSet>().map_err(|_| Error::Protocol("a set of GTIDs can't be read"))?;
-        request(&mut wire, &self.config, &self.scope, &purged, Dump::UpToNow).await?;
+        self.reader.request(&mut wire, &purged, Dump::UpToNow).await?;
         // Without tables: what it decodes is where transactions begin and end.
         let tables = Tables::new(Vec::new(), Case::Kept, Collations::new());
         let start = super::boundary(0, 0);
-        let prepared = Prepared::new(&self.folder(), Keep::All)?;
+        let prepared = Prepared::new(&self.folder, Keep::All)?;
         let mut decoder = Decoder::new(tables, self.epoch.clone(), start, purged, prepared);
         decoder.set_checksum(self.checksum);
         loop {

@@ -16,6 +16,7 @@ mod payload;
 mod plan;
 mod prepared;
 mod pump;
+mod reader;
 mod rows;
 mod statement;
 mod table_map;
@@ -34,6 +35,7 @@ use lookback::Lookback;
 use own::Ours;
 use prepared::{Keep, Prepared};
 use pump::{Lookup, Pump};
+use reader::{Dump, Reader};
 use std::sync::{Arc, Mutex, PoisonError};
 use sync_worker_core::database::Scope;
 use sync_worker_core::error::Result;
@@ -185,8 +187,9 @@ pub async fn open(
 
     let case = Case::of_setting(&wire.query_value("SELECT @@global.lower_case_table_names").await?);
     let collations = collations::read(&mut wire).await?;
-    request(&mut wire, config, scope, &taken, Dump::AndFollow).await?;
-    let lookback = Lookback::new(config, scope, &epoch, checksum);
+    let reader = Reader::new(config, scope, name);
+    reader.request(&mut wire, &taken, Dump::AndFollow).await?;
+    let lookback = Lookback::new(reader.clone(), &scope.spill, &epoch, checksum);
     let tables = Tables::new(tables, case, collations);
     let mut decoder = Decoder::new(tables, epoch, position, taken, Prepared::new(&scope.spill, Keep::Ours)?);
     decoder.set_checksum(checksum);
@@ -194,7 +197,7 @@ pub async fn open(
         decoder.set_two_way(Ours::new(scope, name));
     }
     let (sender, batches) = mpsc::channel(BATCHES);
-    let ahead = Lookahead { config: config.clone(), scope: scope.clone(), checksum };
+    let ahead = Lookahead { reader, checksum };
     let lookup = Lookup { config: config.clone(), client: None, ahead };
     Pump { wire, decoder, lookup, lookback, batches: sender }.start();
     Ok((BinlogSource { batches, returned }, start))
@@ -265,54 +268,6 @@ async fn is_there(wire: &mut Wire, from: &Checkpoint) -> std::result::Result<boo
         Err(Error::Server { source, .. }) if source.code == 1220 => Ok(false),
         Err(error) => Err(error),
     }
-}
-
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Dump {
-    AndFollow,
-    /// The stream ends where the log ends.
-    UpToNow,
-}
-
-/// Asks for the stream.
-async fn request(
-    wire: &mut Wire,
-    config: &Config,
-    scope: &Scope,
-    taken: &GtidSet,
-    dump: Dump,
-) -> std::result::Result<(), Error> {
-    const NON_BLOCK: u8 = 1;
-    const BINLOG_DUMP_GTID: u8 = 0x1E;
-    const HEARTBEAT_NANOSECONDS: u64 = 1_000_000_000;
-    let address = config.address()?;
-    let name = format!("{}/{}/{}", scope.installation, scope.pipeline, address.user);
-    // A server knows a replica by its UUID, and lets go of an older stream of the same one: a look back has another.
-    let identity = fingerprint(name.as_bytes()) ^ u64::from(dump == Dump::UpToNow);
-    let uuid: String = identity.to_be_bytes().iter().map(|byte| format!("{byte:02x}")).collect();
-    let uuid = format!("{}-{}-4000-8000-{}", &uuid[..8], &uuid[8..12], &format!("{uuid}0000")[8..20]);
-    let configured = config.server_id.filter(|_| dump == Dump::AndFollow);
-    let server_id = configured.unwrap_or((identity & 0x3FFF_FFFF) as u32 | 0x4000_0000);
-    let settings = format!(
-        "SET @master_binlog_checksum = @@global.binlog_checksum, @source_binlog_checksum = @@global.binlog_checksum, \
-         @master_heartbeat_period = {HEARTBEAT_NANOSECONDS}, @source_heartbeat_period = {HEARTBEAT_NANOSECONDS}, \
-         @slave_uuid = '{uuid}', @replica_uuid = '{uuid}'"
-    );
-    wire.execute(&settings).await?;
-    let set = taken.encode();
-    let flags = if dump == Dump::UpToNow { NON_BLOCK } else { 0 };
-    let mut command = vec![BINLOG_DUMP_GTID, flags, 0];
-    command.extend_from_slice(&server_id.to_le_bytes());
-    command.extend_from_slice(&0u32.to_le_bytes()); // no file name
-    command.extend_from_slice(&4u64.to_le_bytes());
-    command.extend_from_slice(&u32::try_from(set.len()).unwrap_or(u32::MAX).to_le_bytes());
-    command.extend_from_slice(&set);
-    wire.start(&command).await
-}
-
-/// FNV-1a: an identity that stays the same for the same names.
-fn fingerprint(bytes: &[u8]) -> u64 {
-    bytes.iter().fold(0xCBF2_9CE4_8422_2325, |hash, byte| (hash ^ u64::from(*byte)).wrapping_mul(0x100_0000_01B3))
 }
 
 /// The tables of a scope as the server spells their names, with what the catalog says about each.
