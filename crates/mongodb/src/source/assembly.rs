@@ -120,14 +120,14 @@ impl Assembly {
     }
 
     /// Takes an event and the token behind it.
-    pub fn take(&mut self, event: Event, token: Start) {
+    pub fn take(&mut self, event: Event, token: &[u8]) {
         if self.open.as_ref().is_some_and(|open| open.time != event.time) {
             self.close();
         }
         if self.next.0 != event.time {
             self.next = (event.time, 0);
         }
-        self.newest = token;
+        self.newest.move_to(token);
         let alone = event.transaction.is_none() && self.open.is_none();
         let (time, ordinal) = self.next;
         let open = self.open.get_or_insert_with(|| Transaction {
@@ -153,11 +153,11 @@ impl Assembly {
     }
 
     /// The token at the end of what the server sent; `idle`: it sent no event.
-    pub fn token(&mut self, place: Place, token: Start, idle: bool) {
+    pub fn token(&mut self, place: Place, token: &[u8], idle: bool) {
         // A server may also answer without an event while it passes over what is not ours, inside of a transaction, too:
         // its token moves then. One that stays has nothing more at present.
-        let idle = idle && (self.newest == token || place.mark);
-        self.newest = token.clone();
+        let idle = idle && (self.newest.is_after(token) || place.mark);
+        self.newest.move_to(token);
         let later = self.open.as_ref().is_some_and(|open| place.time > open.time || idle && place.time == open.time);
         if later {
             self.close();
@@ -175,12 +175,12 @@ impl Assembly {
             self.reached = reached;
             self.moved = true;
         }
-        self.resume = token;
+        self.resume.move_to(token);
     }
 
     fn close(&mut self) {
         let Some(mut open) = self.open.take() else { return };
-        self.resume = self.newest.clone();
+        self.resume.copy(&self.newest);
         // The ordinal after the last one is known here; what was not ours left none.
         let last = open.first + open.changes.len() as u64;
         // An echo stands at the first place of its time, changes or none.
@@ -250,8 +250,8 @@ mod tests {
         Event { change: None, told, ..event(increment, transaction) }
     }
 
-    fn token(increment: u32) -> Start {
-        Start::After(rawdoc! { "_data": format!("{increment:02X}") })
+    fn token(increment: u32) -> Vec<u8> {
+        rawdoc! { "_data": format!("{increment:02X}") }.into_bytes()
     }
 
     fn assembly() -> Assembly {
@@ -269,13 +269,13 @@ mod tests {
     #[test]
     fn a_transaction_ends_where_another_time_comes_and_a_plain_write_at_once() {
         let mut assembly = assembly();
-        assembly.take(event(1, Some("a")), token(1));
-        assembly.take(event(1, Some("a")), token(2));
+        assembly.take(event(1, Some("a")), &token(1));
+        assembly.take(event(1, Some("a")), &token(2));
         assert!(assembly.whole().is_none(), "a transaction that may go on");
-        assembly.take(event(2, None), token(3));
+        assembly.take(event(2, None), &token(3));
         assert_eq!(shown(&assembly.whole().unwrap()), "@100.1+0x2 @100.2+0x1 reached @100.2+0");
         // Another event of the same commit.
-        assembly.take(event(2, None), token(4));
+        assembly.take(event(2, None), &token(4));
         let batch = assembly.whole().unwrap();
         assert_eq!(shown(&batch), "@100.2+1x1 reached @100.2+1");
         assert_eq!(batch.checkpoint.unwrap().resume, "04");
@@ -285,15 +285,15 @@ mod tests {
     fn a_token_ends_a_transaction_when_it_is_later_or_the_stream_is_idle() {
         let mut assembly = assembly();
         let mark = |increment| Place { time: time(increment), mark: true };
-        assembly.take(event(1, Some("a")), token(1));
-        assembly.token(Place { time: time(1), mark: false }, token(1), false);
+        assembly.take(event(1, Some("a")), &token(1));
+        assembly.token(Place { time: time(1), mark: false }, &token(1), false);
         assert!(assembly.whole().is_none());
-        assembly.token(mark(5), token(5), false);
+        assembly.token(mark(5), &token(5), false);
         let batch = assembly.whole().unwrap();
         assert_eq!(shown(&batch), "@100.1+0x1 reached @100.4");
         assert_eq!(batch.checkpoint.unwrap().resume, "05");
-        assembly.take(event(7, Some("b")), token(7));
-        assembly.token(Place { time: time(7), mark: false }, token(7), true);
+        assembly.take(event(7, Some("b")), &token(7));
+        assembly.token(Place { time: time(7), mark: false }, &token(7), true);
         assert_eq!(shown(&assembly.whole().unwrap()), "@100.7+0x1 reached @100.7");
     }
 
@@ -301,15 +301,15 @@ mod tests {
     fn each_part_of_our_own_transaction_says_so() {
         let mut assembly = assembly();
         // A take-over is one by itself.
-        assembly.take(marker(1, None), token(1));
+        assembly.take(marker(1, None), &token(1));
         let batch = assembly.whole().unwrap();
         assert_eq!(shown(&batch), "@100.1+0x0 reached @100.1+0");
         assert!(batch.parts[0].echo.is_some() && batch.checkpoint.is_some());
-        assembly.take(marker(2, Some("a")), token(2));
-        assembly.take(event(2, Some("a")), token(3));
+        assembly.take(marker(2, Some("a")), &token(2));
+        assembly.take(event(2, Some("a")), &token(3));
         let mut parts = assembly.part().parts;
-        assembly.take(event(2, Some("a")), token(4));
-        assembly.take(event(3, None), token(5));
+        assembly.take(event(2, Some("a")), &token(4));
+        assembly.take(event(3, None), &token(5));
         parts.extend(assembly.whole().unwrap().parts);
         let echoes = parts.iter().map(|part| (part.changes.len(), part.echo.as_ref().map(|echo| echo.offset)));
         let ours = Some(Some(Offset(7)));
@@ -319,12 +319,12 @@ mod tests {
     #[test]
     fn a_large_transaction_comes_in_parts_and_gives_no_place_to_resume_inside() {
         let mut assembly = assembly();
-        assembly.take(event(1, Some("a")), token(1));
+        assembly.take(event(1, Some("a")), &token(1));
         let batch = assembly.part();
         assert_eq!(shown(&batch), "@100.1+0x1.. reached @100.0");
         assert!(batch.checkpoint.is_none());
-        assembly.take(event(1, Some("a")), token(2));
-        assembly.take(event(2, None), token(3));
+        assembly.take(event(1, Some("a")), &token(2));
+        assembly.take(event(2, None), &token(3));
         let batch = assembly.whole().unwrap();
         assert_eq!(shown(&batch), "@100.1+1x1 @100.2+0x1 reached @100.2+0");
         assert!(batch.checkpoint.is_some());

@@ -30,7 +30,10 @@ pub struct Event {
 
 /// The fields of an event, as they come.
 #[derive(Default)]
-struct Parts<'a> {
+pub struct Parts<'a> {
+    pub token: Option<Document<'a>>,
+    /// It is one of several fragments.
+    pub split: Option<Document<'a>>,
     operation: &'a str,
     time: Option<Timestamp>,
     wall: Option<i64>,
@@ -49,11 +52,13 @@ fn collection(field: Element<'_>) -> Result<Option<&str>, Damaged> {
 }
 
 impl<'a> Parts<'a> {
-    fn of(event: Document<'a>) -> Result<Self, Damaged> {
+    /// Walks the event once.
+    pub fn of(event: Document<'a>) -> Result<Self, Damaged> {
         let mut parts = Parts::default();
         for field in event.fields() {
             let field = field?;
             match (field.name, field.kind) {
+                ("_id", kind::DOCUMENT) => parts.token = Some(field.document()?),
                 ("operationType", kind::STRING) => parts.operation = field.text()?,
                 ("clusterTime", kind::TIMESTAMP) => {
                     let bits = u64::from_le_bytes(field.array()?);
@@ -70,6 +75,7 @@ impl<'a> Parts<'a> {
                 ("updateDescription", kind::DOCUMENT) => parts.update = Some(field.document()?),
                 ("lsid", kind::DOCUMENT) => parts.session = Some(field.document()?),
                 ("txnNumber", kind::INT64) => parts.number = Some(i64::from_le_bytes(field.array()?)),
+                ("splitEvent", kind::DOCUMENT) => parts.split = Some(field.document()?),
                 _ => {}
             }
         }
@@ -88,8 +94,7 @@ impl<'a> Parts<'a> {
 }
 
 /// `ours`: the pipeline is two-way.
-pub fn decode(event: Document<'_>, tables: &Tables, ours: Option<&Ours>, rows: &mut Rows) -> Result<Event, Error> {
-    let parts = Parts::of(event)?;
+pub fn decode(parts: &Parts<'_>, tables: &Tables, ours: Option<&Ours>, rows: &mut Rows) -> Result<Event, Error> {
     let time = parts.time.ok_or(Damaged("an event without its time"))?;
     let commit_time = match parts.wall {
         Some(millis) => millis.saturating_mul(1_000),
@@ -105,7 +110,7 @@ pub fn decode(event: Document<'_>, tables: &Tables, ours: Option<&Ours>, rows: &
             if ours.is_some() {
                 parts.needs_images()?;
             }
-            Some(change(&parts, schema, rows)?)
+            Some(change(parts, schema, rows)?)
         }
         ("insert" | "update" | "replace" | "delete", None) => None,
         ("drop" | "rename", Some(_)) => {

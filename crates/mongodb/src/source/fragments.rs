@@ -8,31 +8,21 @@ use sync_worker_core::value::Damaged;
 #[derive(Default)]
 pub struct Fragments(Vec<Vec<u8>>);
 
-/// What became of a document of the stream.
-pub enum Taken<'a> {
-    /// An event of one piece.
-    Whole(Document<'a>),
-    /// A fragment; more are to come.
-    Fragment,
-    /// The last fragment: the whole event.
-    Joined(Vec<u8>),
-}
-
 impl Fragments {
-    pub fn take<'a>(&mut self, event: Document<'a>) -> Result<Taken<'a>, Error> {
-        let Some(split) = event.document("splitEvent")? else { return Ok(Taken::Whole(event)) };
+    /// Takes a document of the stream that is said to be one of several. Returns the whole event with the last of them.
+    pub fn take(&mut self, fragment: Document<'_>, split: Document<'_>) -> Result<Option<Vec<u8>>, Error> {
         let number = |name: &str| -> Result<usize, Damaged> {
             let field = split.get(name)?.filter(|field| field.kind == kind::INT32);
             let number = i32::from_le_bytes(field.ok_or(Damaged("a fragment without its number"))?.array()?);
             usize::try_from(number).map_err(|_| Damaged("a fragment below zero"))
         };
-        let (fragment, of) = (number("fragment")?, number("of")?);
-        if fragment != self.0.len() + 1 || fragment > of {
+        let (at, of) = (number("fragment")?, number("of")?);
+        if at != self.0.len() + 1 || at > of {
             return Err(Error::Protocol("fragments of an event out of order"));
         }
-        self.0.push(event.as_bytes().to_vec());
-        if fragment < of {
-            return Ok(Taken::Fragment);
+        self.0.push(fragment.as_bytes().to_vec());
+        if at < of {
+            return Ok(None);
         }
         let mut whole = Writer::default();
         for (at, fragment) in std::mem::take(&mut self.0).iter().enumerate() {
@@ -48,7 +38,7 @@ impl Fragments {
                 }
             }
         }
-        Ok(Taken::Joined(whole.finish()?))
+        Ok(Some(whole.finish()?))
     }
 
     /// Whether an event is not complete yet.

@@ -17,6 +17,7 @@ mod token;
 use crate::catalog;
 use crate::client::{Client, same_epoch, within};
 use crate::clock;
+use crate::codec;
 use crate::ddl;
 use crate::error::Error;
 use crate::own::{self, PARKED, PROGRESS};
@@ -206,7 +207,7 @@ async fn watch(
     match start {
         Start::At(time) => stage.append(cstr!("startAtOperationTime"), *time),
         // Goes on after an invalidate, too, where `resumeAfter` does not.
-        Start::After(token) => stage.append(cstr!("startAfter"), token.clone()),
+        Start::After(token) => stage.append(cstr!("startAfter"), codec::raw(token.clone())?),
     }
     let list = |names: &[&str]| -> RawArrayBuf { names.iter().copied().collect() };
     let mut wanted = RawArrayBuf::new();

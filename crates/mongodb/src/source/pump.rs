@@ -6,9 +6,9 @@ use crate::codec::Rows;
 use crate::error::Error;
 use crate::source::assembly::Assembly;
 use crate::source::echo::Ours;
-use crate::source::event::{self, Tables};
-use crate::source::fragments::{Fragments, Taken};
-use crate::source::token::{self, Start};
+use crate::source::event::{self, Parts, Tables};
+use crate::source::fragments::Fragments;
+use crate::source::token;
 use crate::source::{AWAIT, Images, NO_IMAGE, lost, tell_of_images, watch};
 use bson::RawDocument;
 use futures::StreamExt;
@@ -169,27 +169,27 @@ impl Pump {
         if !self.fragments.is_open() {
             let token = cursor.get_document("postBatchResumeToken");
             let token = token.map_err(|_| Error::Protocol("an answer without its token"))?;
-            let start = Start::After(token.to_owned());
             // Shards send at their own pace: with them only a later time tells that a transaction is complete.
-            self.assembly.token(token::place(token)?, start, idle && !self.client.sharded);
+            self.assembly.token(token::place(token)?, token.as_bytes(), idle && !self.client.sharded);
         }
         let Some(batch) = self.assembly.whole() else { return Ok(Ok(())) };
         Ok(self.batches.send(Ok(batch)).await.map_err(|_| Stopped))
     }
 
     fn event(&mut self, event: &RawDocument) -> Result<(), Error> {
-        match self.fragments.take(Document::new(event.as_bytes())?)? {
-            Taken::Whole(event) => self.whole(event),
-            Taken::Fragment => Ok(()),
-            Taken::Joined(event) => self.whole(Document::new(&event)?),
+        let event = Document::new(event.as_bytes())?;
+        let parts = Parts::of(event)?;
+        let Some(split) = parts.split else { return self.whole(&parts) };
+        match self.fragments.take(event, split)? {
+            Some(joined) => self.whole(&Parts::of(Document::new(&joined)?)?),
+            None => Ok(()),
         }
     }
 
-    fn whole(&mut self, event: Document<'_>) -> Result<(), Error> {
-        let token = event.get("_id")?.ok_or(Damaged("an event without its token"))?;
-        let start = Start::After(crate::codec::raw(token.document()?.as_bytes().to_vec())?);
+    fn whole(&mut self, event: &Parts<'_>) -> Result<(), Error> {
+        let token = event.token.ok_or(Damaged("an event without its token"))?;
         let decoded = event::decode(event, &self.tables, self.ours.as_ref(), &mut self.rows)?;
-        self.assembly.take(decoded, start);
+        self.assembly.take(decoded, token.as_bytes());
         Ok(())
     }
 }

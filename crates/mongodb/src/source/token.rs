@@ -4,14 +4,15 @@
 //! rest nothing is read here.
 
 use crate::error::Error;
-use bson::{RawDocument, RawDocumentBuf, Timestamp, rawdoc};
+use bson::{RawDocument, Timestamp, rawdoc};
 use std::fmt::Write;
 
 /// Where a stream starts or goes on.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Start {
     At(Timestamp),
-    After(RawDocumentBuf),
+    /// The bytes of a token, which is a document.
+    After(Vec<u8>),
 }
 
 /// What a token says.
@@ -35,19 +36,46 @@ pub fn place(token: &RawDocument) -> Result<Place, Error> {
 }
 
 impl Start {
+    /// Moves it behind a token, in the memory that it has: there is one with each event.
+    pub fn move_to(&mut self, token: &[u8]) {
+        match self {
+            Start::After(bytes) => {
+                bytes.clear();
+                bytes.extend_from_slice(token);
+            }
+            Start::At(_) => *self = Start::After(token.to_vec()),
+        }
+    }
+
+    /// The same to where another one stands.
+    pub fn copy(&mut self, other: &Start) {
+        match other {
+            Start::After(token) => self.move_to(token),
+            Start::At(_) => *self = other.clone(),
+        }
+    }
+
+    pub fn is_after(&self, token: &[u8]) -> bool {
+        matches!(self, Start::After(bytes) if bytes == token)
+    }
+
     /// As it stands in a checkpoint: a time, the hexadecimal digits of `_data`, or, where a token has more than that, those
     /// of the whole token.
     pub fn to_text(&self) -> String {
         match self {
             Start::At(time) => format!("at:{}.{}", time.time, time.increment),
-            Start::After(token) => match token.get_str("_data") {
-                Ok(data) if token.iter().count() == 1 => data.to_owned(),
-                Ok(_) | Err(_) => token.as_bytes().iter().fold("token:".to_owned(), |mut text, byte| {
-                    // Writing into a string can't fail.
-                    write!(text, "{byte:02X}").unwrap_or_default();
-                    text
-                }),
-            },
+            Start::After(token) => {
+                let document = RawDocument::from_bytes(token).ok();
+                let data = document.and_then(|document| document.get_str("_data").ok().map(|data| (document, data)));
+                match data {
+                    Some((document, data)) if document.iter().count() == 1 => data.to_owned(),
+                    Some(_) | None => token.iter().fold("token:".to_owned(), |mut text, byte| {
+                        // Writing into a string can't fail.
+                        write!(text, "{byte:02X}").unwrap_or_default();
+                        text
+                    }),
+                }
+            }
         }
     }
 
@@ -59,10 +87,10 @@ impl Start {
         if let Some(digits) = text.strip_prefix("token:") {
             let bytes: Option<Vec<u8>> =
                 (0..digits.len() / 2).map(|at| u8::from_str_radix(digits.get(2 * at..2 * at + 2)?, 16).ok()).collect();
-            return Some(Start::After(RawDocumentBuf::from_bytes(bytes?).ok()?));
+            return bytes.filter(|bytes| RawDocument::from_bytes(bytes).is_ok()).map(Start::After);
         }
         let is_data = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_hexdigit());
-        is_data.then(|| Start::After(rawdoc! { "_data": text }))
+        is_data.then(|| Start::After(rawdoc! { "_data": text }.into_bytes()))
     }
 }
 
@@ -88,8 +116,8 @@ mod tests {
         let typed = rawdoc! { "_data": "82AB", "_typeBits": 7 };
         for start in [
             Start::At(Timestamp { time: 1, increment: 2 }),
-            Start::After(rawdoc! { "_data": "82AB" }),
-            Start::After(typed),
+            Start::After(rawdoc! { "_data": "82AB" }.into_bytes()),
+            Start::After(typed.into_bytes()),
         ] {
             assert_eq!(Start::parse(&start.to_text()), Some(start));
         }
