@@ -2,6 +2,7 @@
 //! the same versions over the same images to the same members, hold the same state and put the same on record.
 
 use anyhow::{Context, ensure};
+use bytes::BytesMut;
 use serde_json::Value as Json;
 use std::collections::{BTreeSet, HashMap};
 use std::io::{BufRead, BufReader};
@@ -13,6 +14,7 @@ use sync_worker_core::position::{Lsn, Position, PostgresPosition};
 use sync_worker_core::record::{Body, Offset, Record};
 use sync_worker_core::row::{Key, Row, RowBuilder};
 use sync_worker_core::value::{Cell, Value};
+use sync_worker_engine::resolve::checkpoint::take_entry;
 use sync_worker_engine::resolve::key::RowKey;
 use sync_worker_engine::resolve::rules::{OnDelete, Rules, Strategy};
 use sync_worker_engine::resolve::version::{Event, Expectation, Member, Origin, Version, VersionId};
@@ -180,11 +182,12 @@ fn replay(schedule: &Json, spill: Option<(&Path, usize)>, hits: &mut HashMap<Bra
         }
         spilled += resolver.entries().spilled() as u64;
         let state = number.is_multiple_of(8) || offset + 1 == steps.len();
+        let mut under_way = BytesMut::new();
         if state {
-            resolver.gather();
+            resolver.encode_entries(&mut under_way)?;
         }
         ensure!(resolver.failure().is_none(), "what was put aside could not be read back");
-        let told = names.told(&resolver, &out, state)?;
+        let told = names.told(&resolver, &out, state.then_some(&under_way[..]))?;
         match step[4].as_str() {
             Some(expected) => ensure!(told == expected, "record {offset}\n-- model\n{expected}\n-- resolver\n{told}"),
             None => ensure!(
@@ -305,7 +308,8 @@ impl Names {
         Ok(shown.collect::<anyhow::Result<BTreeSet<_>>>()?.into_iter().collect::<Vec<_>>().join(","))
     }
 
-    fn told(&mut self, resolver: &Resolver, out: &Outcome, state: bool) -> anyhow::Result<String> {
+    /// `under_way`: the entries as they stand in a checkpoint, where the state is to be told, too.
+    fn told(&mut self, resolver: &Resolver, out: &Outcome, under_way: Option<&[u8]>) -> anyhow::Result<String> {
         let mut lines = Vec::new();
         for send in &out.sends {
             self.note(send.version.row.as_ref())?;
@@ -320,8 +324,9 @@ impl Names {
                 lines.push(format!("send {key} {} {} {over}", id(send.version.id), member.0));
             }
         }
-        if state {
-            for entry in resolver.entries().iter() {
+        if let Some(mut bytes) = under_way {
+            while !bytes.is_empty() {
+                let entry = take_entry(&mut bytes)?;
                 let key = number_of(&entry.version.key);
                 lines.push(format!("held {key} {}", id(entry.version.id)));
                 for way in &entry.under_way {

@@ -202,10 +202,10 @@ impl Assembler {
 
     /// Two-way, the stage's state, if everything that it has taken has been handed out: a checkpoint says what a target has
     /// been sent.
-    pub fn state(&self) -> Option<(Offset, bytes::Bytes)> {
+    pub fn state(&mut self) -> Result<Option<(Offset, bytes::Bytes)>, EngineError> {
         let clean = self.writes.is_empty() && self.keep.is_empty() && self.waiting.is_empty();
-        let (stage, (offset, _)) = (self.stage.as_ref()?, self.last.filter(|_| clean)?);
-        Some((offset, checkpoint::encode(stage, &self.sequence)?))
+        let (Some(stage), Some((offset, _))) = (&mut self.stage, self.last.filter(|_| clean)) else { return Ok(None) };
+        Ok(checkpoint::encode(stage, &self.sequence)?.map(|state| (offset, state)))
     }
 
     /// There is enough for a batch: do not wait for more.

@@ -87,9 +87,6 @@ impl Session {
         }
         let (conflicts, echoed) = (stage.take_conflicts(), stage.echoed);
         let due = resolving.checkpoints.is_due(stage);
-        if due {
-            stage.gather()?;
-        }
         if !conflicts.is_empty() {
             if let Some(last) = conflicts.last() {
                 self.lot.flushed(last.offset).await?;
@@ -113,7 +110,7 @@ impl Session {
                 apply.metrics.conflict(&conflict.kind, &conflict.strategy, winner);
             }
         }
-        if due && let Some((offset, state)) = self.assembler.state() {
+        if due && let Some((offset, state)) = self.assembler.state()? {
             self.lot.flushed(offset).await?;
             let log = apply.bus.identity().to_owned();
             let checkpoint = ResolverCheckpoint { offset, rests_on: self.marker.offset, log, state };

@@ -3,13 +3,14 @@
 use super::flips::{Flips, Last};
 use super::key::RowKey;
 use super::rules::Rules;
+use super::spill::SpillError;
 use super::stage::{Configured, Paused, Stage, resolver_rules};
 use super::version::{Entry, Images, Member, Origin, UnderWay, Version, VersionId};
 use super::{Limits, Resolver};
 use crate::sequence::Sequence;
 use bytes::{BufMut, Bytes, BytesMut};
 use smallvec::SmallVec;
-use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 use sync_worker_core::encoding::{decode_two_way, encode_two_way, ended, put_bytes, take_byte, take_bytes, take_text};
 use sync_worker_core::guard::{Expected, Image};
@@ -27,10 +28,9 @@ const FORMAT_2: u8 = 2;
 /// Without paused tables, too, keys that go back and forth, and what a member may be met with.
 const FORMAT_1: u8 = 1;
 
-/// The stage and the positions taken of each origin; None before the first configuration. What is under way has been
-/// [gathered](Stage::gather).
-pub fn encode(stage: &Stage, sequence: &Sequence) -> Option<Bytes> {
-    let configured = stage.configured.as_ref()?;
+/// The stage and the positions taken of each origin; None before the first configuration.
+pub fn encode(stage: &mut Stage, sequence: &Sequence) -> Result<Option<Bytes>, SpillError> {
+    let Some(configured) = stage.configured.as_mut() else { return Ok(None) };
     let mut out = BytesMut::new();
     out.put_u8(FORMAT);
     let mut rules = BytesMut::new();
@@ -60,8 +60,8 @@ pub fn encode(stage: &Stage, sequence: &Sequence) -> Option<Bytes> {
     }
     put_varint(&mut out, configured.stopped.len() as u64);
     configured.stopped.iter().for_each(|key| put_key(&mut out, key));
-    put_resolver(&mut out, &configured.resolver);
-    Some(out.freeze())
+    put_resolver(&mut out, &mut configured.resolver)?;
+    Ok(Some(out.freeze()))
 }
 
 /// Puts a state into a stage that has none. Returns the positions taken.
@@ -167,9 +167,9 @@ fn entry_of(bytes: &mut &[u8], format: u8) -> Result<Entry, Damaged> {
     Ok(Entry::new(version, under_way))
 }
 
-fn put_resolver(out: &mut BytesMut, resolver: &Resolver) {
+fn put_resolver(out: &mut BytesMut, resolver: &mut Resolver) -> Result<(), SpillError> {
     put_varint(out, resolver.entries.len() as u64);
-    resolver.entries.iter().for_each(|entry| put_entry(out, entry));
+    resolver.encode_entries(out)?;
     put_varint(out, resolver.parked().count() as u64);
     for (member, key, offset) in resolver.parked() {
         out.put_u8(member.0);
@@ -183,6 +183,7 @@ fn put_resolver(out: &mut BytesMut, resolver: &Resolver) {
         put_key(out, key);
         put_bytes(out, &image.to_bytes());
     }
+    Ok(())
 }
 
 fn take_resolver(
@@ -204,7 +205,9 @@ fn take_resolver(
     for list in &mut sent {
         list.sort_by_key(|(offset, _)| *offset);
     }
-    resolver.sent = sent.into_iter().map(VecDeque::from).collect();
+    for (of, list) in resolver.sent.iter_mut().zip(sent) {
+        list.into_iter().for_each(|(offset, hash)| of.push(offset, hash));
+    }
     for _ in 0..take_varint(bytes)? {
         let member = usize::from(take_byte(bytes)?);
         let key = take_key(bytes)?;

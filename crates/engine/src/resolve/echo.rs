@@ -52,7 +52,7 @@ impl Resolver {
             reasons.insert(key.clone(), *reason);
             candidates.push(key.clone());
         }
-        while let Some((_, hash)) = self.sent[place].pop_front_if(|(sent, _)| *sent <= echo.offset) {
+        while let Some(hash) = self.sent[place].pop_up_to(echo.offset) {
             self.entries.fetch(hash);
             self.have_arrived(member, echo.offset, hash);
             let rest =

@@ -1,8 +1,10 @@
 //! The keys of which something is under way: in memory, and on disk beyond that.
 
+use super::checkpoint::put_entry;
 use super::key::RowKey;
 use super::spill::{Spill, SpillError};
 use super::version::Entry;
+use bytes::BytesMut;
 use hashbrown::HashTable;
 use hashbrown::hash_table;
 use std::path::PathBuf;
@@ -39,9 +41,10 @@ impl Entries {
         self.len() == 0
     }
 
-    /// Those in memory: all of them once they are [gathered](Self::gather).
-    pub fn iter(&self) -> impl Iterator<Item = &Entry> {
-        self.table.iter()
+    /// Appends all of them as they stand in checkpoints.
+    pub fn encode(&mut self, out: &mut BytesMut) -> Result<(), SpillError> {
+        self.table.iter().for_each(|entry| put_entry(out, entry));
+        self.spill.as_mut().map_or(Ok(()), |spill| spill.copy_to(out))
     }
 
     /// Brings what has this hash into memory.
@@ -60,13 +63,6 @@ impl Entries {
             && spill.put(found.get())
         {
             found.remove();
-        }
-    }
-
-    /// Brings everything into memory.
-    pub fn gather(&mut self) {
-        for hash in self.spill.as_ref().map(Spill::hashes).unwrap_or_default() {
-            self.fetch(hash);
         }
     }
 

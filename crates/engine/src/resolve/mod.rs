@@ -15,16 +15,20 @@ pub mod entry;
 pub mod flips;
 pub mod intake;
 pub mod key;
+pub mod places;
 pub mod rules;
+pub mod sent;
 pub mod spill;
 pub mod stage;
 pub mod version;
 
+use bytes::BytesMut;
 use conflict::{Conflict, Kind};
 use entries::Entries;
 use hashbrown::hash_table;
 use key::{RowKey, RowMap};
 use rules::{Rules, Winner, merge};
+use sent::Sent;
 use smallvec::{SmallVec, smallvec};
 use spill::SpillError;
 use std::collections::{HashMap, VecDeque};
@@ -157,9 +161,8 @@ pub struct Resolver {
     entries: Entries,
     /// Per member, the sends that it has not taken, as its own stream has shown.
     parked: Vec<RowMap<Offset>>,
-    /// Per member, the hashes of the keys of sends under way to it, the oldest first. One that was replaced since is still
-    /// there.
-    sent: Vec<VecDeque<(Offset, u64)>>,
+    /// Per member, the sends under way to it. One that was replaced since is still there.
+    sent: Vec<Sent>,
     /// The image of the last accepted version of keys that have a conflict on record.
     disputed: RowMap<Image>,
     /// The same keys, the oldest first.
@@ -171,7 +174,7 @@ impl Resolver {
     pub fn new(members: usize, rules: HashMap<TableName, Arc<Rules>>, limits: Limits) -> Self {
         let members: Vec<_> = (0..members).filter_map(|member| u8::try_from(member).ok()).map(Member).collect();
         Self {
-            sent: vec![VecDeque::new(); members.len()],
+            sent: members.iter().map(|_| Sent::default()).collect(),
             parked: vec![RowMap::default(); members.len()],
             members,
             merges: merges(&rules),
@@ -214,9 +217,9 @@ impl Resolver {
         self.entries.spill_to(folder, limit);
     }
 
-    /// Brings all of them into memory.
-    pub fn gather(&mut self) {
-        self.entries.gather();
+    /// Appends all of them as they stand in checkpoints.
+    pub fn encode_entries(&mut self, out: &mut BytesMut) -> Result<(), SpillError> {
+        self.entries.encode(out)
     }
 
     /// Why nothing that was decided since the last call counts: entries could not be read back.
@@ -388,7 +391,7 @@ impl Resolver {
             }
         };
         let mut put = |entry: &mut Entry, member: Member, expected: Expected| {
-            sent[usize::from(member.0)].push_back((at, hash));
+            sent[usize::from(member.0)].push(at, hash);
             let over = match entry.of_mut(member) {
                 Some(way) => {
                     way.over.push(expected, limits.images);
@@ -454,7 +457,7 @@ impl Resolver {
         }
         way.sent = at;
         let over = way.over.to_list();
-        self.sent[usize::from(member.0)].push_back((at, version.key.hash()));
+        self.sent[usize::from(member.0)].push(at, version.key.hash());
         out.sends.push(Send { version: version.clone(), to: smallvec![(member, Expectation::Over(over))] });
     }
 

@@ -5,9 +5,9 @@
 //! where each entry lies. Nothing here outlives the process: a resolver is rebuilt from the log.
 
 use super::checkpoint::{put_entry, take_entry};
+use super::places::{PLACE_BITS, Places};
 use super::version::Entry;
 use bytes::{BufMut, BytesMut};
-use hashbrown::HashTable;
 use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io;
@@ -42,11 +42,11 @@ pub enum SpillError {
     Damaged(#[from] Damaged),
 }
 
-/// Where an entry lies: the number of its file in the upper half, the offset in it in the lower one.
-struct Place {
-    hash: u64,
-    at: u64,
-}
+/// Bits of an offset in a file: an entry begins below [`SEGMENT`] and what may wait.
+const OFFSET_BITS: u32 = 27;
+
+/// Files that may be there at once: half a terabyte.
+const MOST_SEGMENTS: u32 = 1 << (PLACE_BITS - OFFSET_BITS);
 
 struct Segment {
     file: File,
@@ -58,7 +58,8 @@ struct Segment {
 
 pub struct Spill {
     folder: PathBuf,
-    places: HashTable<Place>,
+    /// By the numbers of files as far as they differ among those that are there.
+    places: Places,
     segments: BTreeMap<u32, Segment>,
     /// Of the last segment, behind what is in its file.
     tail: BytesMut,
@@ -85,7 +86,7 @@ impl Spill {
     pub fn new(folder: PathBuf) -> Self {
         Self {
             folder,
-            places: HashTable::new(),
+            places: Places::default(),
             segments: BTreeMap::new(),
             tail: BytesMut::new(),
             window: Vec::new(),
@@ -103,18 +104,40 @@ impl Spill {
         self.places.is_empty()
     }
 
-    /// The hashes of all entries, in the order in which they lie.
-    pub fn hashes(&self) -> Vec<u64> {
-        let mut places: Vec<(u64, u64)> = self.places.iter().map(|place| (place.at, place.hash)).collect();
+    /// The encoded entries, in the order in which they lie.
+    pub fn copy_to(&mut self, out: &mut BytesMut) -> Result<(), SpillError> {
+        for at in self.sorted(|_| true) {
+            out.extend_from_slice(self.read(at)?);
+        }
+        Ok(())
+    }
+
+    /// Where the entries of some files lie, in order.
+    fn sorted(&self, is_in: impl Fn(u32) -> bool) -> Vec<u64> {
+        let mut places: Vec<u64> = self.places.iter().map(|known| self.at(known)).collect();
+        places.retain(|at| is_in(split(*at).0));
         places.sort_unstable();
-        places.into_iter().map(|(_, hash)| hash).collect()
+        places
+    }
+
+    /// A place as it is kept.
+    fn known(at: u64) -> u64 {
+        let (number, offset) = split(at);
+        u64::from(number % MOST_SEGMENTS) << OFFSET_BITS | offset as u64
+    }
+
+    fn at(&self, known: u64) -> u64 {
+        let first = self.segments.keys().next().copied().unwrap_or(0);
+        let number = u32::try_from(known >> OFFSET_BITS).unwrap_or(0);
+        let behind = number.wrapping_sub(first) % MOST_SEGMENTS;
+        place(first + behind, (known & ((1 << OFFSET_BITS) - 1)) as usize)
     }
 
     /// Puts an entry aside; false where it has to stay in memory, since nothing can be written at the moment.
     pub fn put(&mut self, entry: &Entry) -> bool {
         let bytes = encoded(entry);
         let Some(at) = self.append(&bytes) else { return false };
-        self.places.insert_unique(entry.hash(), Place { hash: entry.hash(), at }, |place| place.hash);
+        self.places.put(entry.hash(), Self::known(at));
         self.live += bytes.len();
         self.compact();
         true
@@ -161,22 +184,24 @@ impl Spill {
             return;
         }
         let Some((&oldest, _)) = self.segments.first_key_value() else { return };
-        let mut left: Vec<u64> = self.places.iter().map(|place| place.at).filter(|at| split(*at).0 == oldest).collect();
-        left.sort_unstable();
-        for at in left {
+        for at in self.sorted(|number| number == oldest) {
             // What can't be read shows when it is needed.
-            let Ok((entry, _)) = self.read(at) else { return };
-            let known = |place: &Place| place.at == at;
-            let Some(moved) = self.append(&encoded(&entry)) else { return };
-            if let Some(place) = self.places.find_mut(entry.hash(), known) {
-                place.at = moved;
-            }
+            let Ok(Ok((entry, bytes))) = self.read(at).map(|bytes| Ok::<_, Damaged>((decoded(bytes)?, bytes.to_vec())))
+            else {
+                return;
+            };
+            let Some(moved) = self.append(&framed(&bytes)) else { return };
+            self.places.remove(entry.hash(), Self::known(at));
+            self.places.put(entry.hash(), Self::known(moved));
             self.left(at);
         }
     }
 
     fn next_segment(&mut self) -> io::Result<()> {
         let number = self.segments.keys().next_back().map_or(0, |last| last + 1);
+        if self.segments.keys().next().is_some_and(|first| number - first >= MOST_SEGMENTS) {
+            return Err(io::Error::other("there are too many files of keys under way"));
+        }
         fs::create_dir_all(&self.folder)?;
         let path = self.folder.join(format!("under-way.{}.{number}", std::process::id()));
         let file = File::options().create(true).truncate(true).read(true).write(true).open(&path)?;
@@ -189,11 +214,14 @@ impl Spill {
     /// Takes the entries with a hash back: one, but for two keys that share it.
     pub fn take(&mut self, hash: u64) -> Result<Vec<Entry>, SpillError> {
         let mut found = Vec::new();
-        while let Some(at) = self.places.find(hash, |place| place.hash == hash).map(|place| place.at) {
-            let (entry, length) = self.read(at)?;
-            if let Ok(known) = self.places.find_entry(hash, |place| place.at == at) {
-                known.remove();
+        for known in self.places.of(hash) {
+            let at = self.at(known);
+            let bytes = self.read(at)?;
+            let (entry, length) = (decoded(bytes)?, HEAD + bytes.len());
+            if entry.hash() != hash {
+                continue;
             }
+            self.places.remove(hash, known);
             self.live -= length;
             self.left(at);
             found.push(entry);
@@ -201,19 +229,19 @@ impl Spill {
         Ok(found)
     }
 
-    /// The entry at a place, and how long it is there.
-    fn read(&mut self, at: u64) -> Result<(Entry, usize), SpillError> {
+    /// The encoded entry at a place.
+    fn read(&mut self, at: u64) -> Result<&[u8], SpillError> {
         let Self { folder, segments, tail, window, window_at, .. } = self;
         let (number, offset) = split(at);
         let damaged = || Damaged("a place that is not there");
         let segment = segments.get(&number).ok_or_else(damaged)?;
         if offset >= segment.written {
-            return decoded(tail.get(offset - segment.written..).ok_or_else(damaged)?)?.ok_or_else(|| damaged().into());
+            return Ok(unframed(tail.get(offset - segment.written..).ok_or_else(damaged)?).ok_or_else(damaged)?);
         }
         // Relative to what was read last.
         let from = at.checked_sub(*window_at).and_then(|from| usize::try_from(from).ok()).unwrap_or(usize::MAX);
-        if let Some(entry) = decoded(window.get(from..).unwrap_or_default())? {
-            return Ok(entry);
+        if unframed(window.get(from..).unwrap_or_default()).is_some() {
+            return Ok(unframed(&window[from..]).ok_or_else(damaged)?);
         }
         // In order, where it begins within that or right behind it.
         let mut size = if from <= window.len() { BLOCK } else { GUESS };
@@ -224,12 +252,14 @@ impl Spill {
                 window.clear();
                 return Err(SpillError::Read { folder: folder.display().to_string(), error });
             }
-            match decoded(window)? {
-                Some(entry) => return Ok(entry),
-                // What is behind it in memory is a part of no entry in the file.
-                None if window.len() < size => return Err(damaged().into()),
-                None => size *= 4,
+            if unframed(window).is_some() {
+                return Ok(unframed(window).ok_or_else(damaged)?);
             }
+            // What is behind it in memory is a part of no entry in the file.
+            if window.len() < size {
+                return Err(damaged().into());
+            }
+            size *= 4;
         }
     }
 
@@ -255,22 +285,28 @@ impl Spill {
     }
 }
 
-/// With its length before it.
 fn encoded(entry: &Entry) -> BytesMut {
     let mut bytes = BytesMut::new();
-    bytes.put_bytes(0, HEAD);
     put_entry(&mut bytes, entry);
-    let length = u32::try_from(bytes.len() - HEAD).unwrap_or(u32::MAX);
-    bytes[..HEAD].copy_from_slice(&length.to_le_bytes());
+    framed(&bytes)
+}
+
+/// With its length before it.
+fn framed(entry: &[u8]) -> BytesMut {
+    let mut bytes = BytesMut::with_capacity(HEAD + entry.len());
+    bytes.put_u32_le(u32::try_from(entry.len()).unwrap_or(u32::MAX));
+    bytes.put_slice(entry);
     bytes
 }
 
-/// The entry at the beginning of some bytes, and how long it is there; None where they end before it.
-fn decoded(bytes: &[u8]) -> Result<Option<(Entry, usize)>, Damaged> {
-    let Some((head, rest)) = bytes.split_first_chunk::<HEAD>() else { return Ok(None) };
-    let Some(mut body) = rest.get(..u32::from_le_bytes(*head) as usize) else { return Ok(None) };
-    let length = HEAD + body.len();
-    Ok(Some((take_entry(&mut body)?, length)))
+/// The encoded entry at the beginning of some bytes; None where they end before it.
+fn unframed(bytes: &[u8]) -> Option<&[u8]> {
+    let (head, rest) = bytes.split_first_chunk::<HEAD>()?;
+    rest.get(..u32::from_le_bytes(*head) as usize)
+}
+
+fn decoded(mut bytes: &[u8]) -> Result<Entry, Damaged> {
+    take_entry(&mut bytes)
 }
 
 #[cfg(test)]

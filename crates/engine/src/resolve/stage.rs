@@ -187,14 +187,6 @@ impl Stage {
         self.spill = Some(folder);
     }
 
-    /// Brings all that is under way into memory, for a checkpoint.
-    pub fn gather(&mut self) -> Result<(), EngineError> {
-        if let Some(configured) = &mut self.configured {
-            configured.resolver.gather();
-        }
-        self.is_sound()
-    }
-
     /// Fails where something under way could not be read back: nothing that was decided or handed out since counts.
     pub fn is_sound(&mut self) -> Result<(), EngineError> {
         let failure = self.configured.as_mut().and_then(|configured| configured.resolver.failure());

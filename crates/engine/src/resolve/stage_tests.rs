@@ -87,7 +87,7 @@ impl Bus {
 
     /// With its state put aside and taken up again.
     fn restart(&mut self) {
-        let state = super::super::checkpoint::encode(&self.stage, &Sequence::default()).unwrap();
+        let state = super::super::checkpoint::encode(&mut self.stage, &Sequence::default()).unwrap().unwrap();
         let mut stage = Stage::new(PipelineName::new("p"), Partition(0), "b".into(), None);
         super::super::checkpoint::decode(&state, &mut stage).unwrap();
         self.stage = stage;
