@@ -288,6 +288,9 @@ impl Session {
     }
 
     async fn show(&mut self, apply: &Apply, offset: Offset, commit_times: &[i64]) -> Result<()> {
+        if let Some(resolving) = &self.resolving {
+            resolving.parts.progress.moved(offset.0 + 1);
+        }
         let metrics = &apply.metrics;
         let now = now_micros();
         #[allow(clippy::cast_precision_loss)] // a lag is no exact figure

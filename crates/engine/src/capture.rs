@@ -8,6 +8,7 @@ mod resume;
 use crate::breaker::Breaker;
 use crate::failure::{Action, EngineError, FAILED_RETRY, Halt, action, wait_failed};
 use crate::metrics::CaptureMetrics;
+use crate::pace::Pace;
 use crate::preflight::Owed;
 use crate::publish::{Durable, Publisher, Tail};
 use crate::snapshot::{self, Request, SnapshotSettings};
@@ -61,6 +62,8 @@ pub struct Capture {
     pub owed: Option<Owed>,
     /// Two-way: how many of our own transactions the stream has shown.
     pub echoes: watch::Sender<u64>,
+    /// Two-way: how far the appliers are.
+    pub pace: Option<Pace>,
     pub commands: mpsc::Receiver<Command>,
     pub shutdown: CancellationToken,
 }
@@ -213,6 +216,8 @@ impl Session {
         capture.status.set(State::Snapshot, "");
         loop {
             let room = self.publisher.under_way.len() < PUBLISHES_UNDER_WAY;
+            let published = self.durable.0 + self.publisher.records_under_way;
+            let rests = capture.pace.as_mut().is_some_and(|pace| pace.rests(published));
             tokio::select! {
                 biased;
                 () = capture.shutdown.cancelled() => return Ok(()),
@@ -244,7 +249,8 @@ impl Session {
                     Err(error) if error.is_cancelled() => {}
                     Err(_) => return Err(EngineError::Stopped("the snapshot ended unexpectedly").into()),
                 },
-                batch = self.source.next(), if room => self.take(capture, batch?).await?,
+                Some(()) = OptionFuture::from(capture.pace.as_mut().filter(|_| rests).map(Pace::rest)) => {}
+                batch = self.source.next(), if room && !rests => self.take(capture, batch?).await?,
             }
         }
     }
@@ -292,6 +298,7 @@ impl Session {
     }
 
     async fn is_durable(&mut self, capture: &Capture, durable: Durable) -> Result<()> {
+        self.publisher.records_under_way -= durable.records;
         if let Some(next) = durable.next {
             self.durable = next;
         }

@@ -38,6 +38,7 @@ pub mod envelope;
 pub mod failure;
 pub mod letters;
 pub mod metrics;
+pub mod pace;
 pub mod pipeline;
 pub mod preflight;
 pub mod projected;

@@ -9,6 +9,7 @@ pub use crate::decide::Choice;
 use crate::decide::Decided;
 use crate::letters;
 use crate::metrics::Metrics;
+use crate::pace::{Offsets, Pace, Progress};
 use crate::preflight::Owed;
 use crate::resolve::applier::TwoWayParts;
 use crate::retry::RetryPolicy;
@@ -201,6 +202,8 @@ impl Pipeline {
             Some(two_way) => configure(&plan, two_way, &parts, tasks).await?,
             None => None,
         };
+        let offsets = Offsets::new(vec![0; plan.targets().count()]);
+        let place = |database: &DatabaseName| plan.targets().position(|target| target == database);
         let mut captures = BTreeMap::new();
         let mut echoes = BTreeMap::new();
         for source in plan.sources() {
@@ -221,6 +224,7 @@ impl Pipeline {
                 snapshot: SnapshotSettings { initial: plan.snapshot.initial && seeds, ..plan.snapshot.clone() },
                 owed: parts.owed(&plan, source, &plan.to),
                 echoes: shown,
+                pace: plan.two_way.as_ref().and_then(|_| Some(Pace::new(&offsets, place(source)?))),
                 commands,
                 shutdown: parts.shutdown.clone(),
             };
@@ -231,7 +235,7 @@ impl Pipeline {
         let documents = parts.members.get(&plan.from).is_some_and(|from| from.database.engine() == Engine::Mongodb);
         let (decided, _) = broadcast::channel(64);
         let mut appliers = BTreeMap::new();
-        for target in plan.targets() {
+        for (place, target) in plan.targets().enumerate() {
             let Some(member) = parts.members.get(target) else { continue };
             let (sender, commands) = mpsc::channel(16);
             let two_way = plan.two_way.as_ref().zip(echoes.remove(target)).map(|(_, echoes)| TwoWayParts {
@@ -241,6 +245,7 @@ impl Pipeline {
                 // Apart from the sources' folders, which each of them empties.
                 spill: parts.spill.join(".under-way").join(plan.name.as_str()).join(target.as_str()),
                 echoes,
+                progress: Progress::new(&offsets, place),
             });
             let task = Apply {
                 id: TargetId { pipeline: plan.name.clone(), database: target.clone(), partition: PARTITION },

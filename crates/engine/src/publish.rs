@@ -33,6 +33,7 @@ pub struct Tail {
 /// A publish that is under way, and what follows once it is durable.
 struct Published {
     receipt: Option<Receipt>,
+    records: u64,
     checkpoint: Option<Checkpoint>,
     reads: Vec<oneshot::Sender<bool>>,
 }
@@ -41,6 +42,8 @@ struct Published {
 pub struct Durable {
     /// The offset after the last record; None where nothing was published.
     pub next: Option<Offset>,
+    /// How many there were.
+    pub records: u64,
     pub checkpoint: Option<Checkpoint>,
     /// Snapshot reads whose rows these were.
     pub reads: Vec<oneshot::Sender<bool>>,
@@ -52,7 +55,7 @@ impl Published {
             Some(receipt) => Some(receipt.await?.next()),
             None => None,
         };
-        Ok(Durable { next, checkpoint: self.checkpoint, reads: self.reads })
+        Ok(Durable { next, records: self.records, checkpoint: self.checkpoint, reads: self.reads })
     }
 }
 
@@ -69,6 +72,8 @@ pub struct Publisher {
     echo: Echo,
     /// Resolve in the order of publishing.
     pub under_way: FuturesOrdered<BoxFuture<'static, Result<Durable>>>,
+    /// How many records these are.
+    pub records_under_way: u64,
 }
 
 impl Publisher {
@@ -88,6 +93,7 @@ impl Publisher {
             announced: HashSet::new(),
             echo: Echo::default(),
             under_way: FuturesOrdered::new(),
+            records_under_way: 0,
         }
     }
 
@@ -98,11 +104,13 @@ impl Publisher {
         checkpoint: Option<Checkpoint>,
         reads: Vec<oneshot::Sender<bool>>,
     ) -> Result<()> {
+        let count = records.len() as u64;
         let receipt = match records.is_empty() {
             true => None,
             false => Some(self.bus.publish(PARTITION, records).await?),
         };
-        self.under_way.push_back(Box::pin(Published { receipt, checkpoint, reads }.durable()));
+        self.records_under_way += count;
+        self.under_way.push_back(Box::pin(Published { receipt, records: count, checkpoint, reads }.durable()));
         Ok(())
     }
 

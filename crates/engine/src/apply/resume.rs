@@ -44,6 +44,7 @@ impl Apply {
             }
             let log = self.bus.identity();
             let (checkpoints, resumed) = Checkpoints::resume(&self.id, two_way, marker.offset, log, bounds).await?;
+            two_way.progress.moved(resumed.from.0);
             let ahead = self.bus.subscribe_ahead(PARTITION, resumed.from).await?;
             let resolving = Resolving { parts: two_way.clone(), checkpoints };
             return Ok(Resuming { ahead, sequence: resumed.sequence, resolving: Some((resumed.stage, resolving)) });

@@ -5,6 +5,7 @@ use super::stage::Stage;
 use crate::capture::PARTITION;
 use crate::decide::Decided;
 use crate::failure::EngineError;
+use crate::pace::Progress;
 use crate::sequence::Sequence;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -31,6 +32,8 @@ pub struct TwoWayParts {
     pub resolvers: Arc<dyn ResolverStore>,
     /// How many of our transactions the target's own stream has shown since the start.
     pub echoes: watch::Receiver<u64>,
+    /// Tells captures how far it has come.
+    pub progress: Progress,
     /// Told what became of people's decisions.
     pub decided: broadcast::Sender<Decided>,
     /// A folder for what is under way beyond what memory is for; the resolver makes it.

@@ -35,7 +35,7 @@ use sync_worker_core::value::{Cell, Value};
 const MOST_STOPPED: usize = 1_000;
 
 /// Keys of which something is under way that memory is for (invariant 9): about half a kilobyte each.
-const MOST_IN_MEMORY: usize = 50_000;
+const MOST_IN_MEMORY: usize = 25_000;
 
 /// What a target has to do about a key.
 #[derive(Debug)]
