@@ -243,7 +243,7 @@ class Resolver:
         also = [event["before"]] if self.seeding else []
         if entry is not None and self.rules.merge and not entry["version"]["read"] and self.is_known(event, entry):
             if None not in (entry["version"]["value"], event["before"], event["value"]):
-                return self.on_columns(seq, event, entry)
+                return self.on_columns(seq, event, entry, also)
         if entry is None or origin not in entry["pending"]:
             # What an older send has left at the origin meanwhile, and the event was made over, the others need not have.
             over = event["before"] if entry is None else image(entry["version"])
@@ -282,16 +282,16 @@ class Resolver:
         known = pending is None or event["before"] in pending[1] or event["before"] == image(entry["version"])
         return known or not self.seeding or mutant == "seed-columns"
 
-    def on_columns(self, seq, event, entry):
+    def on_columns(self, seq, event, entry, also):
         """While an entry exists, the columns that an event changed are merged into it; what an event added to a counter
         is added, whoever the entry is under way to: equal images prove nothing."""
         origin, key, held = event["origin"], event["key"], entry["version"]
         merged, contested = merge(held, event, self.rules)
         if origin not in entry["pending"] and origin not in entry["unsure"] and merged["value"] == event["value"]:
-            return self.accept(seq, event, {d: image(entry["version"]) for d in self.others(event)})
+            return self.accept(seq, event, {d: image(entry["version"]) for d in self.others(event)}, also)
         for column, winner, loser in contested if mutant != "column-silent" else []:
             self.dispute(seq, key, held, (winner["id"], column, winner["value"][column]), (loser["id"], column, loser["value"][column]), "update_origin_differs")
-        return self.accept(seq, merged, {d: image(held) for d in self.others(event)} | {origin: image(event)})
+        return self.accept(seq, merged, {d: image(held) for d in self.others(event)} | {origin: image(event)}, also)
 
     def others(self, version):
         return [d for d in self.databases if d != version["origin"]]

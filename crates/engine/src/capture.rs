@@ -10,7 +10,7 @@ use crate::failure::{Action, EngineError, FAILED_RETRY, Halt, action, wait_faile
 use crate::metrics::CaptureMetrics;
 use crate::preflight::Owed;
 use crate::publish::{Durable, Publisher, Tail};
-use crate::snapshot::{self, Request, SnapshotSettings};
+use crate::snapshot::{self, Copied, Request, SnapshotSettings};
 use crate::status::{Entry, State};
 use crate::window::{WindowId, Windows};
 use futures::StreamExt;
@@ -61,6 +61,7 @@ pub struct Capture {
     pub owed: Option<Owed>,
     /// Two-way: how many of our own transactions the stream has shown.
     pub echoes: watch::Sender<u64>,
+    pub copied: watch::Sender<Copied>,
     pub commands: mpsc::Receiver<Command>,
     pub shutdown: CancellationToken,
 }
@@ -169,6 +170,7 @@ impl Capture {
             settings: self.snapshot.clone(),
             status: self.status.clone(),
             requests: requests.clone(),
+            copied: self.copied.clone(),
         };
         readers.spawn(snapshot.run());
         let outcome = session.stream(self, &requests, &mut readers).await;

@@ -38,7 +38,7 @@ impl Bus {
         let members = ["a", "b"].map(|name| TwoWayMember { name: name.into(), priority: 0 }).to_vec();
         let mut bus =
             Self { stage: Stage::new(PipelineName::new("p"), Partition(0), "b".into(), None), schema, next: 0 };
-        let rules = Arc::new(TwoWay { members, tables: vec![table] });
+        let rules = Arc::new(TwoWay { members, tables: vec![table], merged_seeds: false });
         bus.take(Record::of_nobody(0, Body::Configuration(rules)));
         bus
     }
