@@ -59,7 +59,9 @@ pub fn encode(record: &Record, out: &mut BytesMut) {
         Body::Change(_) => BODY_CHANGE,
         Body::Schema(_) => BODY_SCHEMA,
         Body::Commit => BODY_COMMIT,
-        Body::Marker(_) | Body::Configuration(_) | Body::Decision(_) | Body::Resume(_) | Body::Seeded(_) => BODY_TWO_WAY,
+        Body::Marker(_) | Body::Configuration(_) | Body::Decision(_) | Body::Resume(_) | Body::Seeded(_) => {
+            BODY_TWO_WAY
+        }
     };
     let previous = match record.previous {
         None => PREVIOUS_NONE,

@@ -141,7 +141,8 @@ fn two_way() -> Vec<(&'static str, Record)> {
         rules(Rule::Manual, OnDelete::ByStrategy, None),
     ];
     let configuration = TwoWay { members: vec![member("crm", 10), member("shop", -1)], tables, merged_seeds: false };
-    let merged_seeds = TwoWay { tables: configuration.tables[2..3].to_vec(), merged_seeds: true, ..configuration.clone() };
+    let merged_seeds =
+        TwoWay { tables: configuration.tables[2..3].to_vec(), merged_seeds: true, ..configuration.clone() };
     let decision = |op, before: Option<&Row>, after: Option<&Row>, seen| {
         let change = Change { schema: schema.clone(), op, before: before.cloned(), after: after.cloned() };
         nobody(Body::Decision(Decision { change, seen }))

@@ -303,7 +303,8 @@ impl Pipeline {
             }
         };
         if self.seeded.as_ref().is_some_and(|seeded| !seeded.borrow().contains(&table)) {
-            let text = format!("the rows of table {table} are still being copied from all members; repair it after that");
+            let text =
+                format!("the rows of table {table} are still being copied from all members; repair it after that");
             return Err(Refusal::Failed(text));
         }
         let (reply, outcome) = oneshot::channel();

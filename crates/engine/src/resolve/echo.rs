@@ -141,7 +141,9 @@ impl Resolver {
 
     /// Puts on record that the member holds a row which nothing explains, and sends what is held once more, over that row.
     pub(super) fn drifted(&mut self, at: Offset, key: &RowKey, member: Member, out: &mut Outcome) {
-        let Some((entry, way)) = self.entries.get(key).and_then(|entry| Some((entry, entry.of(member)?))) else { return };
+        let Some((entry, way)) = self.entries.get(key).and_then(|entry| Some((entry, entry.of(member)?))) else {
+            return;
+        };
         let (version, seen) = (entry.version.clone(), Expected::Seen(way.sent));
         let kind = if way.over.cut { Kind::Late } else { Kind::Drift };
         let conflict = Conflict {

@@ -326,14 +326,7 @@ impl Resolver {
     /// While an entry exists, the columns that an event changed are merged into it, whoever it is under way to: what an
     /// event added to a counter is added, for equal images prove nothing. False where the rows stand against each other as
     /// a whole.
-    fn merged(
-        &mut self,
-        at: Offset,
-        event: &Event,
-        origin: Member,
-        also: Option<Expected>,
-        out: &mut Outcome,
-    ) -> bool {
+    fn merged(&mut self, at: Offset, event: &Event, origin: Member, also: Option<Expected>, out: &mut Outcome) -> bool {
         if !self.merges {
             return false;
         }

@@ -89,9 +89,9 @@ impl Resolver {
         waiting.map(|(key, member, sent)| Waiting { key: key.clone(), member, sent, blind: false }).collect()
     }
 
-    /// All snapshot rows of a table have come.
-    pub fn seeded(&mut self, table: &TableName) {
-        self.seeds.done.insert(table.clone());
+    /// All snapshot rows of a table have come. False where that was known.
+    pub fn seeded(&mut self, table: &TableName) -> bool {
+        self.seeds.merged && self.seeds.done.insert(table.clone())
     }
 
     /// Nothing can explain any more what a send has met.
@@ -101,7 +101,8 @@ impl Resolver {
         self.entries.fetch(key.hash());
         let parked = self.parked[usize::from(member.0)].get(key) == Some(sent);
         let found = self.entries.get(key).and_then(|entry| {
-            let way = entry.under_way.iter().position(|way| way.member == *member && way.sent == *sent && !way.unsure)?;
+            let way =
+                entry.under_way.iter().position(|way| way.member == *member && way.sent == *sent && !way.unsure)?;
             Some((way, entry.version.clone()))
         });
         if let Some((way, version)) = found.filter(|_| parked) {

@@ -55,6 +55,8 @@ pub struct Asked {
     pub image: Image,
     /// What it may be written over.
     pub over: Expectations,
+    /// A row that is copied while all members' rows are.
+    pub copied: bool,
 }
 
 pub struct Stage {
@@ -74,7 +76,7 @@ pub struct Stage {
     /// Tables have been paused, or go on.
     pauses_changed: bool,
     /// Tables whose rows have all been copied, for the log.
-    seeded: Vec<TableName>,
+    seeded: Vec<(TableName, Offset)>,
     /// Of rows of paused tables that stay as their member has written them: how many, for the log.
     unseen: BTreeMap<TableName, u64>,
     room: intake::Room,
@@ -230,8 +232,9 @@ impl Stage {
         std::mem::take(&mut self.unseen)
     }
 
-    pub fn take_seeded(&mut self) -> Vec<TableName> {
-        std::mem::take(&mut self.seeded)
+    /// Tables of which all rows that were copied stand up to an offset.
+    pub fn take_seeded(&mut self, up_to: Offset) -> impl Iterator<Item = TableName> {
+        self.seeded.extract_if(.., move |(_, at)| *at <= up_to).map(|(table, _)| table)
     }
 
     /// The tables of which nothing is taken.
@@ -259,9 +262,10 @@ impl Stage {
                 self.end_seeds(at, &mut out)?;
             }
             Body::Seeded(table) => {
-                self.configured()?.resolver.seeded(&table);
-                self.end_seeds(at, &mut out)?;
-                self.seeded.push(table);
+                if self.configured()?.resolver.seeded(&table) {
+                    self.end_seeds(at, &mut out)?;
+                    self.seeded.push((table, at));
+                }
             }
             Body::Schema(_) | Body::Commit => return Ok(()),
             Body::Change(change) => self.change(at, &origin, commit_time, &change, &mut out)?,
@@ -531,7 +535,8 @@ impl Stage {
                 Expectation::Over(over) => {
                     let change = change_of(&version, rules.schema.clone())?;
                     let write = Write { change, offset: at, parked: false, over: None };
-                    let asked = Asked { key: version.key.clone(), image: version.image, over };
+                    let copied = version.read && configured.rules.merged_seeds;
+                    let asked = Asked { key: version.key.clone(), image: version.image, over, copied };
                     self.tasks.push(Task::Write(write, asked));
                 }
             }

@@ -171,7 +171,7 @@ fn seed(section: &Section<'_>, names: Option<&BTreeMap<DatabaseName, i64>>) -> O
     Some(Seed::Member(name))
 }
 
-/// Notes seeds that nothing would copy: rows of which a member was never sent a copy would be taken for drift, without end.
+/// Notes seeds that nothing would copy: what differs would wait for that without end.
 pub fn check_seed(section: &Section<'_>, two_way: &TwoWayPlan, snapshot: &SnapshotSettings) {
     if two_way.seed == Seed::Merge && !snapshot.initial {
         let text = "copies nothing beside seed = \"merge\", which copies all members' rows: leave it out, or write seed = \"none\"";
