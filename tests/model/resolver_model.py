@@ -45,6 +45,14 @@ that send may be written over) exists while a winning version is still in flight
        A's event had won while a send to A was under way, and A did not park that send: the row had gone back to an
        image that the send could be written over, so it was written after all. Send the entry's version to A again.
   snapshot row from A  -> dropped if an entry exists; else sent to the others over nothing; loses against any event
+  merged seeds: every database's rows are copied to all others, and the guard is what compares them
+       until Seeded, a row that differs may be one whose snapshot row is still to come: the send waits for that, or for an
+       event. An update of a row that the others need not have yet may be written over nothing, too.
+       snapshot row from A, something under way to A, and it is no image that the send may be written over
+                                            -> the two differ: an event's version stays, of two snapshot rows the
+                                               strategy decides; the loser is on record as `seed`
+       an event that beats a snapshot row that it had not seen puts that on record likewise
+       Seeded           -> every snapshot row has come: what still waits has drifted
   a person's decision  -> on a key that has a conflict on record, and valid only on the version that the person saw;
        sent to everyone over that version
   records whose position is not above the last of their origin are duplicates: dropped
@@ -69,6 +77,8 @@ Checked after every schedule
   every local write that is not in the final version's history is in the ledger as a loser, or in a loser's history;
   no row is called drifted unless it was written behind capture's back;
   counters under `delta` end at the exact sum of all increments, where no row is deleted;
+  with merged seeds the rows that the databases began with are accounted for like writes; a `seed` entry's loser is a row
+  that was copied, and none that the winner had seen;
   a column written under `merge` is in the final row, replaced by a write that saw it, or in the ledger as a loser.
 """
 import copy
@@ -90,6 +100,15 @@ MUTANTS = {
     "delta-equal": "a counter that shows the written value already is taken for having it",
     "column-silent": "a column that lost is not put on record",
     "retry-unguarded": "a retry is written over whatever the target holds by then",
+    "seed-eager": "a row that differs is overwritten before its own snapshot row has come",
+    "seed-dropped": "a snapshot row of a key that is under way is dropped, as without merged seeds",
+    "seed-silent": "the snapshot row that lost is not put on record",
+    "seed-again": "a snapshot row that the send may be written over is taken for one that differs",
+    "seed-beats": "a snapshot row can win against an event",
+    "seed-event-silent": "a snapshot row that an event has beaten is not put on record",
+    "seed-columns": "columns are merged of rows that have nothing in common",
+    "seed-absent": "an update waits where its row was not copied yet",
+    "seed-kept": "what waits is forgotten when the seeds have been copied",
 }
 mutant = None
 KEEP = "KEEP"  # instead of an image: this database has the version, or something newer of its own
@@ -103,8 +122,8 @@ def image(version):
 class Rules:
     """How a table decides: a strategy, what a delete does, and whether columns are merged."""
 
-    def __init__(self, strategy, on_delete, merge):
-        self.strategy, self.on_delete, self.merge = strategy, on_delete, merge
+    def __init__(self, strategy, on_delete, merge, merged_seeds):
+        self.strategy, self.on_delete, self.merge, self.merged_seeds = strategy, on_delete, merge, merged_seeds
 
     def winner(self, held, event):
         if (held["value"] is None) != (event["value"] is None) and self.on_delete != "by_strategy":
@@ -116,6 +135,9 @@ class Rules:
 class Resolver:
     def __init__(self, databases, rules):
         self.databases, self.rules = list(databases), rules
+        self.seeding = rules.merged_seeds  # until all of them have been copied
+        self.waiting = {}    # (database, key) -> offset of a send that met a row which differs, while seeding
+        self.values = {}     # id of a loser -> its row, for the judge
         self.entries = {}    # key -> dict(version; pending, unsure: database -> (offset of the send, images it may be written over))
         self.parked = {}     # (database, key) -> offset of the send that the database has not taken
         self.position = {}   # origin -> highest stream position seen
@@ -135,6 +157,8 @@ class Resolver:
             return self.on_read(seq, payload)
         if kind == "decision":
             return self.on_decision(seq, payload)
+        if kind == "seeded":
+            return self.on_seeded(seq)
         return self.on_event(seq, payload)
 
     def dispute(self, seq, key, held, winner, loser, kind):
@@ -168,18 +192,44 @@ class Resolver:
                 sent, over = pending[database]
                 if taken(sent):
                     del pending[database]
+                elif key in differs and self.seeding and mutant != "seed-eager":
+                    self.waiting[database, key] = sent
                 elif key in differs and mutant != "drift-ignored":
-                    self.dispute(seq, key, version, version["id"], None, "drift")
-                    pending[database] = (seq, over + [("seen", sent)])
-                    sends.append((version, {database: over + [("seen", sent)]}))
+                    sends += self.drifted(seq, key, database)
             if not pending and not unsure:
                 del self.entries[key]
         return sends
 
+    def drifted(self, seq, key, database):
+        entry = self.entries[key]
+        version, (sent, over) = entry["version"], entry["pending"][database]
+        self.dispute(seq, key, version, version["id"], None, "drift")
+        entry["pending"][database] = (seq, over + [("seen", sent)])
+        return [(version, {database: over + [("seen", sent)]})]
+
+    def on_seeded(self, seq):
+        """Every database's rows have been copied: nothing can explain any more what still waits."""
+        waiting, self.waiting, self.seeding, sends = self.waiting, {}, False, []
+        for (database, key), sent in sorted(waiting.items()) if mutant != "seed-kept" else []:
+            pending = self.entries[key]["pending"] if key in self.entries else {}
+            if database in pending and pending[database][0] == sent == self.parked.get((database, key)):
+                sends += self.drifted(seq, key, database)
+        return sends
+
     def on_read(self, seq, version):
-        if version["key"] in self.entries:
+        origin, key = version["origin"], version["key"]
+        entry = self.entries.get(key)
+        if entry is None:
+            return self.accept(seq, version, {d: None for d in self.others(version)})
+        # Where nothing is under way to it, it has what is held, or a write of its own has told what it has.
+        if not self.seeding or mutant == "seed-dropped" or origin not in entry["pending"]:
             return []
-        return self.accept(seq, version, {d: None for d in self.others(version)})
+        held, over = entry["version"], entry["pending"][origin][1]
+        if image(version) == image(held) or image(version) in over and mutant != "seed-again":
+            return []  # it has the version, or the version will be written over what it has
+        by_strategy = held["read"] or mutant == "seed-beats"
+        winner = self.rules.winner(held, version) if by_strategy else held
+        return self.settle(seq, entry, version, winner, "seed", silent=mutant == "seed-silent")
 
     def on_decision(self, seq, version):
         if self.last.get(version["key"], KEEP) != version["before"] and mutant != "stale-decision":
@@ -189,52 +239,71 @@ class Resolver:
     def on_event(self, seq, event):
         origin, key = event["origin"], event["key"]
         entry = self.entries.get(key)
-        if entry is not None and self.rules.merge and not entry["version"]["read"]:
+        # A row that the event had seen may be at others, too, where it is still to be copied from.
+        also = [event["before"]] if self.seeding else []
+        if entry is not None and self.rules.merge and not entry["version"]["read"] and self.is_known(event, entry):
             if None not in (entry["version"]["value"], event["before"], event["value"]):
-                return self.on_columns(seq, event, entry)
+                return self.on_columns(seq, event, entry, also)
         if entry is None or origin not in entry["pending"]:
             # What an older send has left at the origin meanwhile, and the event was made over, the others need not have.
             over = event["before"] if entry is None else image(entry["version"])
-            return self.accept(seq, event, {d: over for d in self.others(event)})
+            if entry is None and self.seeding and mutant != "seed-absent":
+                also = [None]  # the row need not have been copied yet
+            return self.accept(seq, event, {d: over for d in self.others(event)}, also)
         held = entry["version"]
         if held["origin"] == origin or event["before"] == image(held):  # its own version sent back to it, or it evidently saw this one
             self.equal.add((event["id"], held["id"]))
             # The others have what is held, whatever an older send has left at the origin meanwhile.
-            return self.accept(seq, event, {d: image(held) for d in self.others(event)} | {origin: KEEP})
-        winner = event if held["read"] else self.rules.winner(held, event)
-        loser = held if winner is event else event
-        if not loser["read"]:
-            self.dispute(seq, key, held, winner["id"], loser["id"], kind(held, event))
-        if winner is event:
-            return self.accept(seq, event, {d: image(held) for d in self.others(event)} | {origin: KEEP})
+            return self.accept(seq, event, {d: image(held) for d in self.others(event)} | {origin: KEEP}, also)
+        if held["read"]:
+            differ = self.rules.merged_seeds and image(event) != image(held)
+            return self.settle(seq, entry, event, event, "seed", also, silent=not differ or mutant == "seed-event-silent")
+        return self.settle(seq, entry, event, self.rules.winner(held, event), kind(held, event), also)
+
+    def settle(self, seq, entry, version, winner, kind, also=(), silent=False):
+        """Of the version that is held and one that its origin has instead, the winner stays."""
+        held, origin, key = entry["version"], version["origin"], version["key"]
+        loser = held if winner is version else version
+        if not silent:
+            self.dispute(seq, key, held, winner["id"], loser["id"], kind)
+            self.values[loser["id"]] = loser["value"]
+        if winner is version:
+            return self.accept(seq, version, {d: image(held) for d in self.others(version)} | {origin: KEEP}, also)
         if mutant == "loser-kept":
             return []
-        over = entry["pending"][origin][1] + [image(event)]
+        over = entry["pending"][origin][1] + [image(version)]
         entry["pending"][origin] = (seq, over)
         return [(held, {origin: over})]
 
-    def on_columns(self, seq, event, entry):
+    def is_known(self, event, entry):
+        """Whether the row that an event was made over has been seen: one of a seed that is still to come need have nothing
+        in common with what is held."""
+        pending = entry["pending"].get(event["origin"])
+        known = pending is None or event["before"] in pending[1] or event["before"] == image(entry["version"])
+        return known or not self.seeding or mutant == "seed-columns"
+
+    def on_columns(self, seq, event, entry, also):
         """While an entry exists, the columns that an event changed are merged into it; what an event added to a counter
         is added, whoever the entry is under way to: equal images prove nothing."""
         origin, key, held = event["origin"], event["key"], entry["version"]
         merged, contested = merge(held, event, self.rules)
         if origin not in entry["pending"] and origin not in entry["unsure"] and merged["value"] == event["value"]:
-            return self.accept(seq, event, {d: image(entry["version"]) for d in self.others(event)})
+            return self.accept(seq, event, {d: image(entry["version"]) for d in self.others(event)}, also)
         for column, winner, loser in contested if mutant != "column-silent" else []:
             self.dispute(seq, key, held, (winner["id"], column, winner["value"][column]), (loser["id"], column, loser["value"][column]), "update_origin_differs")
-        return self.accept(seq, merged, {d: image(held) for d in self.others(event)} | {origin: image(event)})
+        return self.accept(seq, merged, {d: image(held) for d in self.others(event)} | {origin: image(event)}, also)
 
     def others(self, version):
         return [d for d in self.databases if d != version["origin"]]
 
-    def accept(self, seq, version, expectations):
+    def accept(self, seq, version, expectations, also=()):
         """Sends the version to each database over the image expected there, or over any that older sends under way
         to it may have found or left; KEEP: this database has it, or something newer of its own."""
         old = self.entries.get(version["key"], dict(version=None, pending={}, unsure={}))
         under_way = {d: (sent, over + [image(old["version"])]) for d, (sent, over) in old["pending"].items()}
         keeps = [d for d in expectations if expectations[d] is KEEP]
         under_way = {d: u for d, u in old["unsure"].items() if d not in under_way} | under_way
-        over = {d: under_way.get(d, (0, []))[1] + [e] for d, e in expectations.items() if d not in keeps}
+        over = {d: under_way.get(d, (0, []))[1] + [e, *also] for d, e in expectations.items() if d not in keeps}
         pending = {} if mutant == "echo-early" else {d: (seq, o) for d, o in over.items()}
         unsure = {d: u for d, u in under_way.items() if d not in pending}
         self.entries[version["key"]] = dict(version=version, pending=pending, unsure=unsure)
@@ -299,6 +368,7 @@ class Database:
         self.rows, self.stream = {}, []
         self.truth = {}  # key -> id of the version held, a delete's too: for the judge, nobody else sees it
         self.progress, self.parked, self.refuses = -1, {}, set()
+        self.unread, self.shown, self.seeds_end = [], set(), -1  # keys to copy; keys in the stream; the end of the copy there
 
     def local_write(self, now, key, value, ident, logged=True):
         before = self.rows.get(key)
@@ -307,6 +377,7 @@ class Database:
         self.history.wrote(key, ident, self.truth.get(key), logged)
         self.put(key, value, ident)
         if logged:
+            self.shown.add(key)
             version = dict(origin=self.name, key=key, value=value, ts=now + self.skew, id=ident, before=before, by=self.name, read=False)
             self.stream.append(("event", version))
 
@@ -314,6 +385,15 @@ class Database:
         if key in self.rows:
             version = dict(origin=self.name, key=key, value=self.rows[key], ts=now, id=self.truth[key], before=None, by=self.name, read=True)
             self.stream.append(("read", version))
+
+    def copy_seed(self, rng, ts, keys):
+        """Reads one more row, or one that was read before: the copy was interrupted. A key that the stream has shown
+        meanwhile may be left out."""
+        if self.unread:
+            key = self.unread.pop() if rng.random() < 0.9 else rng.randrange(keys)
+            if key not in self.shown or rng.random() < 0.5:
+                self.snapshot_row(ts, key)
+            self.seeds_end = len(self.stream) - 1
 
     def apply(self, batch, expected_progress, offset):
         """One transaction: marker by compare-and-set, guarded rows, parked keys. False: superseded."""
@@ -353,6 +433,7 @@ class Database:
             self.history.same(version["id"], truth)  # written over nothing, as expected: whoever made it nothing
         self.history.overwrote(self.name, key, None if there is None else truth, version["id"])
         self.put(key, version["value"], version["id"])
+        self.shown.add(key)
         return None
 
     def retry(self, key, seq):
@@ -382,13 +463,21 @@ class History:
 
     def __init__(self):
         self.parents, self.replaced, self.local, self.errors, self.drifted = {}, set(), [], [], []
+        self.over = {}  # a local write -> the version that it was made over
         self.columns = {}  # (key, column, value written) -> value replaced
+        self.seeds = {}  # names of rows that a database began with, while all of them are copied
 
     def wrote(self, key, ident, before, logged):
         self.parents[ident] = [before]
+        self.over[ident] = before
         self.replaced.add((key, before))
         if logged:
             self.local.append((key, ident))
+
+    def begun(self, key, ident, row):
+        """A row to be accounted for like a write."""
+        self.local.append((key, ident))
+        self.seeds[ident] = key, row
 
     def wrote_columns(self, key, before, after):
         for column in range(1, COUNTER):
@@ -425,6 +514,12 @@ class History:
                         parts.append(ident[start:i])
                         start = i + 1
                 todo += parts + [ident[start:-1]]
+        return seen
+
+    def seen_by(self, ident):
+        seen = []
+        while (ident := self.over.get(ident)) and ident not in seen:
+            seen.append(ident)
         return seen
 
     def overwrote(self, database, key, old, new):
@@ -503,18 +598,37 @@ class Schedule:
         self.merges = rng.random() < 0.4
         strategy = rng.choice(["timestamp", "priority", "first_write", "reject", "manual"])
         on_delete = rng.choice(["by_strategy", "by_strategy", "delete_wins", "update_wins"])
-        self.rules = Rules(strategy, on_delete, self.merges)
+        self.seeding = rng.choice(["", "", "one", "merged"])  # whose rows are copied to the others
+        if self.merges and self.seeding == "one":
+            self.seeding = ""
+        self.rules = Rules(strategy, on_delete, self.merges, self.seeding == "merged")
         self.told_apart = rng.random() < 0.5
         self.deletes = not self.merges or rng.random() < 0.3
         self.refusing = rng.random() < 0.5
         self.drifting = rng.random() < 0.3 and not self.merges
-        self.seeding = rng.random() < 0.5 and not self.merges
+        self.times = rng.random() < 0.3  # rows have a column with the time of their last change
         self.added = {}
+        self.differ = set()  # keys with rows that differ before they are copied
 
-    def first(self, key):
-        return (f"s{key}" if self.told_apart else "", "s", "s", 0)
+    def first(self, rng, key):
+        """The row that each database begins with, and its name."""
+        row = lambda name, value: ((name if self.told_apart else "", value, value, 0), name)
+        same = row(f"s{key}", "s")
+        if self.seeding != "merged":
+            return {n: same for n in (self.names[:1] if self.seeding else self.names)}
+        rows = {n: same for n in self.names if rng.random() < 0.7}
+        if rng.random() < 0.5:
+            own = rows.keys() and rng.choice(sorted(rows))
+            for n in [n for n in rows if n == own or rng.random() < 0.3]:
+                name = f"s{key}{n}"
+                rows[n] = row(name, name if self.told_apart else rng.choice("xyz"))
+        if len(rows) > 1 and len({name for _, name in rows.values()}) > 1:
+            self.differ.add(key)
+        return rows
 
     def next(self, rng, key, ident, row):
+        if row is None and self.merges and not self.deletes:
+            return None  # a counter that begins anew has no sum
         if row is not None and self.deletes and rng.random() < 0.2:
             return None
         _, a, b, counter = row or ("", "s", "s", 0)
@@ -536,13 +650,21 @@ def run(seed):
     captures = [Capture(databases[n]) for n in names]
     log, writes, decisions, now = [], 0, 0, 0
     total, keys = rng.randint(5, 120), rng.randint(1, 6)
-    for key in range(keys):  # seeding: only the first database has the rows, the others get them by snapshot
-        for n in names[:1] if schedule.seeding else names:
-            databases[n].put(key, schedule.first(key), f"s{key}")
+    for key in range(keys):
+        for n, (row, ident) in schedule.first(rng, key).items():
+            databases[n].put(key, row, ident)
+            if schedule.rules.merged_seeds:
+                history.begun(key, ident, row)
+    for n in names if schedule.rules.merged_seeds else []:
+        databases[n].unread = rng.sample(range(keys), keys)
+    read_at = lambda: rng.randint(0, 2) if schedule.times else 0  # a snapshot row has no time, but for a column with one
 
     while writes < total:
         now += 1
         db, action = databases[rng.choice(names)], rng.random()
+        if db.unread and rng.random() < 0.15:
+            db.copy_seed(rng, read_at(), keys)
+            continue
         applier = rng.choice([a for a in appliers if a.target is db])
         key = rng.randrange(keys)
         if action < 0.30:
@@ -570,6 +692,8 @@ def run(seed):
             applier.retry(rng)
         elif action < 0.965 and schedule.refusing:
             db.refuses ^= {key}
+        elif action < 0.972 and schedule.rules.merged_seeds:
+            copied(log, databases)
         elif action < 0.972 and not schedule.merges:
             databases[names[0]].snapshot_row(now, key)
         elif action < 0.975 and schedule.drifting:  # a write that capture never sees
@@ -585,7 +709,7 @@ def run(seed):
         elif action < 0.985 and len(captures) < 6:  # a second capture, started from an older checkpoint
             captures.append(copy.copy(rng.choice(captures)))
             captures[-1].crash()
-        elif action < 0.99 and len(appliers) < 6:  # a second applier of the same target, likewise
+        elif action < 0.997 and len(appliers) < 6:  # a second applier of the same target, likewise
             twin = Applier(applier.target, names, rules, applier.queue)
             twin.saved = applier.saved
             twin.crash()
@@ -593,10 +717,17 @@ def run(seed):
 
     for db in databases.values():
         db.refuses.clear()
-    if not schedule.merges:
+    for db in databases.values():
+        while db.unread:
+            db.copy_seed(rng, read_at(), keys)
+    if not schedule.merges and not schedule.rules.merged_seeds:
         for key in range(keys):
             databases[names[0]].snapshot_row(now, key)
     quiesce(seed, databases, captures, appliers, log, rng)
+    if schedule.rules.merged_seeds:
+        copied(log, databases)
+        quiesce(seed, databases, captures, appliers, log, rng)
+    assert not any(d.parked for d in databases.values()), f"seed {seed}: a key stayed parked"
     if schedule.drifting:  # a write that capture never saw shows when its key is written to again
         for key in range(keys):
             databases[names[0]].local_write(now + 1000, key, (f"e{key}", "end", "end", 0), f"e{key}")
@@ -604,6 +735,15 @@ def run(seed):
     judge(seed, schedule, databases, appliers, history, log)
     decided = max((a.resolver.ledger for a in appliers), key=len)
     return len(log), len(decided)
+
+
+def copied(log, databases):
+    """Ends the seeding once every database's rows are on the log; once more does no harm."""
+    reached = {}
+    for origin, position, *_ in log:
+        reached[origin] = max(reached.get(origin, -1), position)
+    if all(not db.unread and reached.get(db.name, -1) >= db.seeds_end for db in databases.values()):
+        log.append(("seeds", reached.get("seeds", -1) + 1, "seeded", None))
 
 
 def quiesce(seed, databases, captures, appliers, log, rng):
@@ -631,35 +771,43 @@ def judge(seed, schedule, databases, appliers, history, log):
     tail = min(len(d) for d in decided)
     assert all(d[len(d) - tail:] == decided[0][len(decided[0]) - tail:] for d in decided), f"seed {seed}: appliers disagree"
     assert not any(a.resolver.entries for a in appliers), f"seed {seed}: state left behind"
-    assert not any(d.parked for d in databases.values()), f"seed {seed}: a key stayed parked"
     ledger = max(decided, key=len)
     if schedule.merges and not schedule.deletes:
         for key, row in states[0].items():
             total = schedule.added.get(key, 0)
+            if key in schedule.differ:
+                continue  # one of the counters has lost
             assert row[COUNTER] == total, f"seed {seed}: counter {key} is {row[COUNTER]}, {total} were added"
     if not schedule.told_apart:
         return
-    if not schedule.drifting and not schedule.seeding:  # a row that is not seeded yet is as unknown to capture as a drifted one
+    if not schedule.drifting and schedule.seeding != "one":  # a row that is not seeded yet is as unknown to capture as a drifted one
         assert not history.drifted, f"seed {seed}: {history.drifted[0]} was called drift"
         drift = [entry for entry in ledger if entry[4] == "drift"]
         assert not drift, f"seed {seed}: {drift[0]} is recorded as drift"
+    for _, key, winner, loser, kind in ledger:
+        if kind == "seed" and not schedule.drifting:
+            assert not str(loser).startswith("w"), f"seed {seed}: write {loser} of key {key} lost against a row that was copied"
+            assert loser not in history.seen_by(winner), f"seed {seed}: {winner} of key {key} stands against {loser}, which it had seen"
     if schedule.merges:
         if not schedule.deletes:
-            judge_columns(seed, states[0], history, ledger)
+            values = {ident: value for a in appliers for ident, value in a.resolver.values.items()}
+            judge_columns(seed, states[0], history, ledger, values)
         return
     judge_rows(seed, databases[names[0]].truth, schedule, history, ledger)
 
 
-def judge_columns(seed, rows, history, ledger):
+def judge_columns(seed, rows, history, ledger, values):
     final = {(key, column, row[column]) for key, row in rows.items() for column in range(1, COUNTER)}
-    lost = {(key,) + loser[1:] for _, key, _, loser, _ in ledger}
+    lost = {(key,) + loser[1:] for _, key, _, loser, _ in ledger if isinstance(loser, tuple)}
+    lost |= {(key, column, values[loser][column]) for _, key, _, loser, _ in ledger if loser in values for column in range(1, COUNTER)}
     accounted = history.column_ancestors(final | lost)
-    for written in history.columns:
+    begun = {(key, column, row[column]) for key, row in history.seeds.values() for column in range(1, COUNTER)}
+    for written in begun | history.columns.keys():
         assert written in accounted, f"seed {seed}: column write {written} vanished without a trace in the ledger"
 
 
 def judge_rows(seed, truth, schedule, history, ledger):
-    known = (("u",) if schedule.drifting else ()) + (("s", "None") if schedule.seeding else ())
+    known = (("u",) if schedule.drifting else ()) + (("s", "None") if schedule.seeding == "one" else ())
     losers = {loser for _, _, _, loser, _ in ledger}
     lost = history.ancestors(losers)
     for database, key, old, new in history.errors:

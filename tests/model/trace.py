@@ -4,7 +4,7 @@
 Run it:  python3 trace.py FIRST COUNT [--mutant NAME] [--full]
 
 One line of JSON a schedule: seed, members, rules, and its steps. A step is [origin, position, kind, payload, expected]:
-origin is a member's place in the list, or -1 for a person; expected is the CRC-32 of the text that `told` makes of the
+origin is a member's place in the list, -1 for a person, or -2 for the end of the seeds; expected is the CRC-32 of the text that `told` makes of the
 sends and of what went into the ledger, at every eighth record and at the last one also of everything under way and
 parked; with --full that text itself.
 A version is named after the record that brought it, `r` and its offset; a merged one `m` and the offset of the merge.
@@ -46,8 +46,9 @@ def told(resolver, sends, ledger, place, state):
         for word in ("pending", "unsure"):
             for name, (sent, images) in entry[word].items():
                 lines.append(f"{word} {key} {place[name]} {sent} {over(images)}")
-    for (name, key), sent in resolver.parked.items() if state else ():
-        lines.append(f"parked {place[name]} {key} {sent}")
+    for word, keys in ("parked", resolver.parked), ("waiting", resolver.waiting):
+        for (name, key), sent in keys.items() if state else ():
+            lines.append(f"{word} {place[name]} {key} {sent}")
     for _, key, winner, loser, kind in ledger:
         column = "-"
         if isinstance(winner, tuple):
@@ -57,7 +58,7 @@ def told(resolver, sends, ledger, place, state):
 
 
 def payload_of(kind, payload, names):
-    if kind == "marker":
+    if kind in ("marker", "seeded"):
         return payload
     fields = ("key", "value", "before", "ts")
     return [payload[field] for field in fields]
@@ -77,14 +78,14 @@ def trace(seed, full):
     place = {name: index for index, name in enumerate(names)}
     resolver, steps = model.Resolver(names, rules), []
     for offset, (origin, position, kind, payload) in enumerate(log):
-        record = payload if kind == "marker" else dict(payload, id=f"r{offset}")
+        record = payload if kind in ("marker", "seeded") else dict(payload, id=f"r{offset}")
         before = len(resolver.ledger)
         sends = resolver.on_record(offset, (origin, position, kind, record))
         state = offset % 8 == 0 or offset == len(log) - 1
         text = told(resolver, sends, resolver.ledger[before:], place, state)
         expected = text if full else zlib.crc32(text.encode())
-        steps.append([place.get(origin, -1), position, kind, payload_of(kind, payload, names), expected])
-    rules = dict(strategy=rules.strategy, on_delete=rules.on_delete, merge=rules.merge)
+        steps.append([place.get(origin, -2 if kind == "seeded" else -1), position, kind, payload_of(kind, payload, names), expected])
+    rules = dict(strategy=rules.strategy, on_delete=rules.on_delete, merge=rules.merge, merged_seeds=rules.merged_seeds)
     return dict(seed=seed, members=names, rules=rules, steps=steps)
 
 

@@ -17,6 +17,7 @@ use sync_worker_core::value::{Cell, Value};
 use sync_worker_engine::resolve::checkpoint::take_entry;
 use sync_worker_engine::resolve::key::RowKey;
 use sync_worker_engine::resolve::rules::{OnDelete, Rules, Strategy};
+use sync_worker_engine::resolve::seed::Waiting;
 use sync_worker_engine::resolve::version::{Event, Expectation, Member, Origin, Version, VersionId};
 use sync_worker_engine::resolve::{Branch, Decision, Echo, Limits, Outcome, Reason, Resolver};
 use sync_worker_engine::sequence::{Sequence, Verdict};
@@ -91,6 +92,15 @@ fn every_mutant_of_the_models_resolver_is_told_from_the_resolver() -> anyhow::Re
         "stale-decision",
         "delta-equal",
         "column-silent",
+        "seed-eager",
+        "seed-dropped",
+        "seed-silent",
+        "seed-again",
+        "seed-beats",
+        "seed-event-silent",
+        "seed-columns",
+        "seed-absent",
+        "seed-kept",
     ];
     for mutant in mutants {
         let mut trace = Trace::start(0, SCHEDULES_PER_MUTANT, &["--mutant", mutant])?;
@@ -151,6 +161,7 @@ fn replay(schedule: &Json, spill: Option<(&Path, usize)>, hits: &mut HashMap<Bra
     if let Some((folder, limit)) = spill {
         resolver.spill_to(folder.to_owned(), limit);
     }
+    resolver.merge_seeds(schedule["rules"]["merged_seeds"].as_bool().context("merged_seeds")?);
     let mut spilled = 0;
     let mut sequence = Sequence::default();
     let mut names = Names::default();
@@ -172,6 +183,12 @@ fn replay(schedule: &Json, spill: Option<(&Path, usize)>, hits: &mut HashMap<Bra
                 "read" => {
                     let event = names.event(at, Origin::Member(member(origin)?), payload, true)?;
                     resolver.read(at, &event.version, &mut out);
+                }
+                "seeded" => {
+                    resolver.seeded(&"t".into());
+                    for waiting in resolver.waiting() {
+                        resolver.end_waiting(at, &waiting, &mut out);
+                    }
                 }
                 _ => {
                     let event = names.event(at, Origin::Person, payload, false)?;
@@ -341,6 +358,9 @@ impl Names {
             }
             for (member, key, sent) in resolver.parked() {
                 lines.push(format!("parked {} {} {sent}", member.0, number_of(key)));
+            }
+            for Waiting { key, member, sent, .. } in resolver.waiting() {
+                lines.push(format!("waiting {} {} {sent}", member.0, number_of(&key)));
             }
         }
         for conflict in &out.conflicts {

@@ -9,7 +9,7 @@ use crate::wire::{
 use axum::Json;
 use axum::extract::{Query, State};
 use std::collections::BTreeMap;
-use sync_worker_core::ledger::{Contender, Recorded, Wanted};
+use sync_worker_core::ledger::{Contender, NO_TIME, Recorded, Wanted};
 use sync_worker_core::name::{DatabaseName, TableName};
 use sync_worker_core::rules::{OnDelete, Strategy};
 use sync_worker_core::schema::Schema;
@@ -131,7 +131,10 @@ fn version(schema: &Schema, contender: &Contender) -> Result<Version, Damaged> {
     Ok(Version {
         by: contender.by.as_ref().map(ToString::to_string),
         merged: contender.merged,
-        commit_time: envelope::instant(contender.commit_time),
+        commit_time: Some(contender.commit_time)
+            .filter(|time| *time != NO_TIME)
+            .map(envelope::instant)
+            .unwrap_or_default(),
         row: contender.row.as_ref().map(|row| envelope::row(schema, row)).transpose()?,
     })
 }

@@ -142,6 +142,7 @@ pub struct Version {
     pub by: Option<String>,
     /// Put together from versions of several members.
     pub merged: bool,
+    /// Empty for a row that was copied and has none.
     pub commit_time: String,
     /// None for a delete.
     pub row: Option<serde_json::Value>,

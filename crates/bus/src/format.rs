@@ -46,6 +46,7 @@ const MARKER: u8 = 0;
 const CONFIGURATION: u8 = 1;
 const DECISION: u8 = 2;
 const RESUME: u8 = 3;
+const SEEDED: u8 = 4;
 
 const OPS: [Op; 5] = [Op::Create, Op::Read, Op::Update, Op::Delete, Op::Truncate];
 const OP: u8 = 0b111;
@@ -58,7 +59,9 @@ pub fn encode(record: &Record, out: &mut BytesMut) {
         Body::Change(_) => BODY_CHANGE,
         Body::Schema(_) => BODY_SCHEMA,
         Body::Commit => BODY_COMMIT,
-        Body::Marker(_) | Body::Configuration(_) | Body::Decision(_) | Body::Resume(_) => BODY_TWO_WAY,
+        Body::Marker(_) | Body::Configuration(_) | Body::Decision(_) | Body::Resume(_) | Body::Seeded(_) => {
+            BODY_TWO_WAY
+        }
     };
     let previous = match record.previous {
         None => PREVIOUS_NONE,
@@ -98,6 +101,10 @@ pub fn encode(record: &Record, out: &mut BytesMut) {
         }
         Body::Resume(table) => {
             out.put_u8(RESUME);
+            out.put_slice(table.as_str().as_bytes());
+        }
+        Body::Seeded(table) => {
+            out.put_u8(SEEDED);
             out.put_slice(table.as_str().as_bytes());
         }
     }
@@ -172,6 +179,10 @@ impl From<Damaged> for Undecodable {
     }
 }
 
+fn table_name(bytes: &[u8]) -> Result<TableName, Damaged> {
+    std::str::from_utf8(bytes).map(TableName::new).map_err(|_| Damaged("a table's name that is no text"))
+}
+
 /// Decodes records, sharing the names and schemas that follow one another.
 #[derive(Default)]
 pub struct Decoder {
@@ -237,10 +248,8 @@ impl Decoder {
                 let seen = Image::from_bytes(take_bytes(&mut rest)?)?;
                 Body::Decision(Decision { change: self.change(bytes, rest, schemas)?, seen })
             }
-            RESUME => {
-                let table = std::str::from_utf8(rest).map_err(|_| Damaged("a table's name that is no text"))?;
-                Body::Resume(TableName::new(table))
-            }
+            RESUME => Body::Resume(table_name(rest)?),
+            SEEDED => Body::Seeded(table_name(rest)?),
             _ => return Err(Damaged("unknown kind of record").into()),
         })
     }

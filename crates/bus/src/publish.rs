@@ -44,7 +44,7 @@ fn estimate(record: &Record) -> usize {
     match &record.body {
         Body::Change(change) | Body::Decision(Decision { change, .. }) => OVERHEAD + change.size(),
         Body::Schema(schema) => OVERHEAD + 48 * schema.columns.len(),
-        Body::Commit | Body::Resume(_) => OVERHEAD,
+        Body::Commit | Body::Resume(_) | Body::Seeded(_) => OVERHEAD,
         Body::Marker(echo) => OVERHEAD + 48 * (echo.parked.len() + echo.unparked.len()),
         Body::Configuration(two_way) => {
             OVERHEAD + two_way.tables.iter().map(|table| OVERHEAD + 48 * table.schema.columns.len()).sum::<usize>()
@@ -56,7 +56,7 @@ fn table(body: &Body) -> String {
     match body {
         Body::Change(change) | Body::Decision(Decision { change, .. }) => change.table().to_string(),
         Body::Schema(schema) => schema.table.to_string(),
-        Body::Resume(table) => table.to_string(),
+        Body::Resume(table) | Body::Seeded(table) => table.to_string(),
         Body::Commit | Body::Marker(_) | Body::Configuration(_) => String::new(),
     }
 }
@@ -86,7 +86,7 @@ impl Checked<'_> {
             Body::Schema(schema) => self.announced(schema),
             // Decisions are in its schemas, which no other record announces.
             Body::Configuration(two_way) => two_way.tables.iter().try_for_each(|table| self.announced(&table.schema)),
-            Body::Commit | Body::Marker(_) | Body::Resume(_) => Ok(()),
+            Body::Commit | Body::Marker(_) | Body::Resume(_) | Body::Seeded(_) => Ok(()),
         }
     }
 

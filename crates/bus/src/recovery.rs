@@ -159,7 +159,12 @@ fn announced(segment: &Segment, schemas: &mut Vec<Arc<Schema>>) -> Result<()> {
             let announced = match record.body {
                 Body::Schema(schema) => vec![schema],
                 Body::Configuration(two_way) => two_way.tables.iter().map(|table| table.schema.clone()).collect(),
-                Body::Change(_) | Body::Commit | Body::Marker(_) | Body::Decision(_) | Body::Resume(_) => continue,
+                Body::Change(_)
+                | Body::Commit
+                | Body::Marker(_)
+                | Body::Decision(_)
+                | Body::Resume(_)
+                | Body::Seeded(_) => continue,
             };
             for schema in announced {
                 if schemas.iter().all(|known| known.id != schema.id) {

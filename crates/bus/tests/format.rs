@@ -140,7 +140,9 @@ fn two_way() -> Vec<(&'static str, Record)> {
         rules(Rule::Reject, OnDelete::ByStrategy, None),
         rules(Rule::Manual, OnDelete::ByStrategy, None),
     ];
-    let configuration = TwoWay { members: vec![member("crm", 10), member("shop", -1)], tables };
+    let configuration = TwoWay { members: vec![member("crm", 10), member("shop", -1)], tables, merged_seeds: false };
+    let merged_seeds =
+        TwoWay { tables: configuration.tables[2..3].to_vec(), merged_seeds: true, ..configuration.clone() };
     let decision = |op, before: Option<&Row>, after: Option<&Row>, seen| {
         let change = Change { schema: schema.clone(), op, before: before.cloned(), after: after.cloned() };
         nobody(Body::Decision(Decision { change, seen }))
@@ -151,6 +153,8 @@ fn two_way() -> Vec<(&'static str, Record)> {
         ("configuration", nobody(Body::Configuration(Arc::new(configuration)))),
         ("decision-row", decision(Op::Create, None, Some(&full), Image::Absent)),
         ("resume", nobody(Body::Resume("customer".into()))),
+        ("configuration-of-merged-seeds", nobody(Body::Configuration(Arc::new(merged_seeds)))),
+        ("seeded", nobody(Body::Seeded("customer".into()))),
         ("decision-delete", decision(Op::Delete, Some(&full), None, Image::Row([9; 16]))),
     ]
 }
@@ -257,6 +261,7 @@ proptest! {
     fn every_configuration_round_trips(
         members: Vec<(String, i64)>,
         tables in prop::collection::vec((0usize..5, 0usize..3, any::<Option<Vec<String>>>(), any::<bool>()), 0..4),
+        merged_seeds: bool,
     ) {
         let member = |(name, priority): (String, i64)| TwoWayMember { name: DatabaseName::new(&name), priority };
         let tables = tables.into_iter().map(|(strategy, on_delete, delta, mysql)| TableRules {
@@ -267,7 +272,7 @@ proptest! {
             merge: delta.map(|delta| Merge { delta }),
             timestamp_column: mysql.then(|| "changed".to_owned()),
         });
-        let two_way = TwoWay { members: members.into_iter().map(member).collect(), tables: tables.collect() };
+        let two_way = TwoWay { members: members.into_iter().map(member).collect(), tables: tables.collect(), merged_seeds };
         let record = Record::of_nobody(-1, Body::Configuration(Arc::new(two_way)));
         let decoded = Decoder::default().decode(&encoded(&record), |_| None).unwrap();
         prop_assert!(same(&decoded, &record));

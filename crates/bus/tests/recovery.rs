@@ -217,7 +217,10 @@ async fn lost_schemas_of_a_configuration_are_taken_from_it() {
     schema.columns.iter().for_each(|_| builder.push(Cell::Present(Value::Int(1))));
     let change = Change { schema, op: Op::Create, before: None, after: Some(builder.finish()) };
     let all = vec![
-        Record::of_nobody(1, Body::Configuration(Arc::new(TwoWay { members: Vec::new(), tables }))),
+        Record::of_nobody(
+            1,
+            Body::Configuration(Arc::new(TwoWay { members: Vec::new(), tables, merged_seeds: false })),
+        ),
         Record::of_nobody(2, Body::Decision(Decision { change, seen: Image::Absent })),
     ];
     let log = EmbeddedLog::open(folder.path(), small()).unwrap();

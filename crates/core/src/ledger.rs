@@ -30,6 +30,15 @@ pub const UNFIT: &str = "constraint";
 /// The kind of an entry about members that undo each other's writes: the key stands still until a person decides.
 pub const FLIP_FLOP: &str = "flip_flop";
 
+/// The kind of an entry about rows that members had before all of theirs were copied to all others.
+pub const SEED: &str = "seed";
+
+/// What decides where such a row meets a change: the change stays, whatever the rules.
+pub const BY_CHANGE: &str = "change";
+
+/// The commit time of a row that was copied and says nothing about its last change.
+pub const NO_TIME: i64 = i64::MIN;
+
 /// One entry of the ledger. (pipeline, partition, offset, table, key, column, kind) names it: what was recorded before is
 /// not recorded again.
 #[derive(Clone, Debug)]

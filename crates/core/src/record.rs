@@ -65,6 +65,9 @@ pub enum Body {
     Decision(Decision),
     /// A person's word that a table goes on which the appliers have paused. Of no member, and with no position.
     Resume(TableName),
+    /// The rows that every member had of a table at the pipeline's start are on the log, where they are merged. Of no
+    /// member, and with no position.
+    Seeded(TableName),
 }
 
 /// A version of nobody's, which takes effect only where the state that the person saw still stands.
@@ -84,7 +87,7 @@ impl Record {
     }
 
     pub fn is_of_nobody(&self) -> bool {
-        matches!(self.body, Body::Configuration(_) | Body::Decision(_) | Body::Resume(_))
+        matches!(self.body, Body::Configuration(_) | Body::Decision(_) | Body::Resume(_) | Body::Seeded(_))
     }
 }
 

@@ -91,4 +91,6 @@ pub struct TwoWay {
     /// In the order of their names.
     pub members: Vec<TwoWayMember>,
     pub tables: Vec<TableRules>,
+    /// The rows that all members have at the start are copied to all others; what differs is decided.
+    pub merged_seeds: bool,
 }

@@ -72,6 +72,8 @@ pub struct Applied {
     /// What was left alone because the row is none that may be written over, parked without a retry: the write's index in
     /// [`WriteBatch::writes`] and what was seen. A version that was tried again is refused instead, and tried again.
     pub differing: Vec<(usize, Image)>,
+    /// Guarded writes whose row was as wanted already, by their index.
+    pub equal: Vec<usize>,
     /// The set-based statements were refused and the batch was written row by row.
     pub row_by_row: bool,
 }

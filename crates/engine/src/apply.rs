@@ -7,6 +7,7 @@
 //! by side, and the sink waits for the flush before it commits (invariant 2).
 
 mod resume;
+mod seeds;
 mod two_way;
 
 use crate::assemble::{Assembler, Batch, BatchLimits};
@@ -254,7 +255,7 @@ impl Session {
     }
 
     async fn write(&mut self, apply: &Apply, batch: Batch) -> Result<()> {
-        let Batch { mut writes, over, keep, offset, digest, commit_times, split } = batch;
+        let Batch { mut writes, over, keep, copied, offset, digest, commit_times, split } = batch;
         let unpark = match self.resolving {
             Some(_) => self.lot.prepare_guarded(&mut writes, over, keep)?,
             None => self.lot.prepare(&mut writes).await?,
@@ -262,13 +263,16 @@ impl Session {
         // A marker that moved for an echo alone would be echoed in turn, for ever.
         if self.resolving.is_some() && writes.is_empty() && unpark.is_empty() {
             self.keep_up(apply).await?;
+            self.report_seeds(apply, offset);
             return self.show(apply, offset, &commit_times).await;
         }
         let marker = Marker { offset: Some(offset), digest, writes: self.marker.writes + 1, ..self.marker.clone() };
         let changes = writes.len();
+        let copies: Vec<_> = copied.into_iter().map(|at| (at, writes[at].change.table().clone())).collect();
         let begun = Instant::now();
         let applied = self.commit(apply, marker, writes, unpark, false).await?;
         self.assembler.took(changes, begun.elapsed());
+        self.count_copies(copies, &applied);
 
         let metrics = &apply.metrics;
         metrics.applied.inc_by(changes as u64);
@@ -281,7 +285,10 @@ impl Session {
             tracing::info!(pipeline = %apply.id.pipeline, database = %apply.id.database, changes, "a transaction above the limit is applied in parts");
         }
         match self.resolving {
-            Some(_) => self.keep_up(apply).await?,
+            Some(_) => {
+                self.keep_up(apply).await?;
+                self.report_seeds(apply, offset);
+            }
             None => apply.bus.retain(PARTITION, &format!("apply:{}", apply.id.database), offset).await?,
         }
         self.show(apply, offset, &commit_times).await

@@ -48,6 +48,8 @@ pub struct Batch {
     /// occurs once.
     pub over: Vec<Expectations>,
     pub keep: Vec<Name>,
+    /// Of the writes, rows that are copied while all members' rows are.
+    pub copied: Vec<usize>,
     /// The last record that the batch covers, and its digest.
     pub offset: Offset,
     pub digest: u64,
@@ -55,6 +57,14 @@ pub struct Batch {
     pub commit_times: Vec<i64>,
     /// It ends inside a source transaction that is above the limit.
     pub split: bool,
+}
+
+/// What of a batch is left once each key occurs once.
+struct Newest {
+    writes: Vec<Write>,
+    over: Vec<Expectations>,
+    keep: Vec<Name>,
+    copied: Vec<usize>,
 }
 
 pub struct Assembler {
@@ -225,23 +235,23 @@ impl Assembler {
             self.bytes -= self.complete_bytes;
             (self.complete, self.complete_bytes) = (0, 0);
             let commit_times = std::mem::take(&mut self.commit_times);
-            let (writes, over, keep) = self.newest(writes);
-            return Some(Batch { writes, over, keep, offset, digest, commit_times, split: false });
+            let Newest { writes, over, keep, copied } = self.newest(writes);
+            return Some(Batch { writes, over, keep, copied, offset, digest, commit_times, split: false });
         }
         if self.open_is_over_limit() {
             let (offset, digest) = self.last?;
             let writes = std::mem::take(&mut self.writes);
             self.bytes = 0;
-            let (writes, over, keep) = self.newest(writes);
-            return Some(Batch { writes, over, keep, offset, digest, commit_times: Vec::new(), split: true });
+            let Newest { writes, over, keep, copied } = self.newest(writes);
+            return Some(Batch { writes, over, keep, copied, offset, digest, commit_times: Vec::new(), split: true });
         }
         None
     }
 
     /// Two-way, of each key the newest only: what it may be written over says all that older ones would have left.
-    fn newest(&mut self, writes: Vec<Write>) -> (Vec<Write>, Vec<Expectations>, Vec<Name>) {
+    fn newest(&mut self, writes: Vec<Write>) -> Newest {
         if self.stage.is_none() {
-            return (writes, Vec::new(), Vec::new());
+            return Newest { writes, over: Vec::new(), keep: Vec::new(), copied: Vec::new() };
         }
         let rest = self.asked.split_off(writes.len());
         let asked = std::mem::replace(&mut self.asked, rest);
@@ -263,6 +273,7 @@ impl Assembler {
         };
         let lasts: Vec<bool> = asked.iter().enumerate().map(|(place, one)| lasts(place, one)).collect();
         let (mut taken, mut over) = (Vec::with_capacity(newest.len()), Vec::with_capacity(newest.len()));
+        let mut copied = Vec::new();
         for ((write, mut one), lasts) in writes.into_iter().zip(asked).zip(lasts) {
             if !lasts {
                 continue;
@@ -271,10 +282,12 @@ impl Assembler {
             if let Some(stage) = &mut self.stage {
                 stage.hand_out(&mut one);
             }
+            copied.extend(one.copied.then_some(taken.len()));
             taken.push(write);
             over.push(one.over);
         }
-        (taken, over, superseded.into_keys().map(|key| (key.table, key.key)).collect())
+        let keep = superseded.into_keys().map(|key| (key.table, key.key)).collect();
+        Newest { writes: taken, over, keep, copied }
     }
 
     /// Learns from how long the target took for a batch of `rows` rows.

@@ -11,7 +11,7 @@ use crate::metrics::CaptureMetrics;
 use crate::pace::Pace;
 use crate::preflight::Owed;
 use crate::publish::{Durable, Publisher, Tail};
-use crate::snapshot::{self, Request, SnapshotSettings};
+use crate::snapshot::{self, Copied, Request, SnapshotSettings};
 use crate::status::{Entry, State};
 use crate::window::{WindowId, Windows};
 use futures::StreamExt;
@@ -64,6 +64,7 @@ pub struct Capture {
     pub echoes: watch::Sender<u64>,
     /// Two-way: how far the appliers are.
     pub pace: Option<Pace>,
+    pub copied: watch::Sender<Copied>,
     pub commands: mpsc::Receiver<Command>,
     pub shutdown: CancellationToken,
 }
@@ -172,6 +173,7 @@ impl Capture {
             settings: self.snapshot.clone(),
             status: self.status.clone(),
             requests: requests.clone(),
+            copied: self.copied.clone(),
         };
         readers.spawn(snapshot.run());
         let outcome = session.stream(self, &requests, &mut readers).await;

@@ -40,6 +40,9 @@ pub fn envelope(delivered: &Delivered) -> Result<Option<Json>, Damaged> {
         Body::Resume(table) => {
             return Ok(Some(json!({ "resume": table.as_str(), "offset": delivered.offset.0 })));
         }
+        Body::Seeded(table) => {
+            return Ok(Some(json!({ "seeded": table.as_str(), "offset": delivered.offset.0 })));
+        }
         Body::Schema(_) | Body::Commit => return Ok(None),
     };
     let image = |image: &Option<Row>| image.as_ref().map(|image| row(&change.schema, image)).transpose();

@@ -45,6 +45,7 @@ pub mod projected;
 pub mod publish;
 pub mod resolve;
 pub mod retry;
+pub mod seeding;
 pub mod sequence;
 pub mod snapshot;
 pub mod status;

@@ -13,7 +13,8 @@ use crate::pace::{Offsets, Pace, Progress};
 use crate::preflight::Owed;
 use crate::resolve::applier::TwoWayParts;
 use crate::retry::RetryPolicy;
-use crate::snapshot::SnapshotSettings;
+use crate::seeding::Seeding;
+use crate::snapshot::{Copied, SnapshotSettings};
 use crate::status::{Board, State, Task};
 use crate::two_way::Configure;
 use std::collections::{BTreeMap, BTreeSet};
@@ -76,8 +77,27 @@ impl Default for Resolution {
 pub struct TwoWayPlan {
     /// In the order of their names.
     pub members: Vec<TwoWayMember>,
-    /// Whose rows are copied to the others on the first start; None: the members are taken to be equal.
-    pub seed: Option<DatabaseName>,
+    pub seed: Seed,
+}
+
+/// Whose rows are copied to the others on the first start.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Seed {
+    Member(DatabaseName),
+    /// Every member's, to all others.
+    Merge,
+    /// The members are taken to be equal.
+    None,
+}
+
+impl Seed {
+    fn is_of(&self, member: &DatabaseName) -> bool {
+        match self {
+            Seed::Member(name) => name == member,
+            Seed::Merge => true,
+            Seed::None => false,
+        }
+    }
 }
 
 /// A pipeline as its configuration describes it.
@@ -175,6 +195,8 @@ pub struct Pipeline {
     pub(crate) decided: broadcast::Sender<Decided>,
     captures: BTreeMap<DatabaseName, mpsc::Sender<capture::Command>>,
     appliers: BTreeMap<DatabaseName, mpsc::Sender<letters::Command>>,
+    /// With merged seeds, the tables whose rows have all been copied.
+    seeded: Option<watch::Receiver<BTreeSet<TableName>>>,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -206,12 +228,12 @@ impl Pipeline {
         let place = |database: &DatabaseName| plan.targets().position(|target| target == database);
         let mut captures = BTreeMap::new();
         let mut echoes = BTreeMap::new();
+        let (copied, _) = watch::channel(BTreeSet::new());
         for source in plan.sources() {
             let Some(member) = parts.members.get(source) else { continue };
             let (capture, commands) = mpsc::channel(16);
             let (shown, seen) = watch::channel(0);
-            // Two-way, one member's rows are copied to the others.
-            let seeds = plan.two_way.as_ref().is_none_or(|two_way| two_way.seed.as_ref() == Some(source));
+            let seeds = plan.two_way.as_ref().is_none_or(|two_way| two_way.seed.is_of(source));
             let task = Capture {
                 id: CaptureId { pipeline: plan.name.clone(), database: source.clone() },
                 scope: plan.scope(source, &parts.installation, parts.spill.clone()),
@@ -225,6 +247,7 @@ impl Pipeline {
                 owed: parts.owed(&plan, source, &plan.to),
                 echoes: shown,
                 pace: plan.two_way.as_ref().and_then(|_| Some(Pace::new(&offsets, place(source)?))),
+                copied: copied.clone(),
                 commands,
                 shutdown: parts.shutdown.clone(),
             };
@@ -232,6 +255,7 @@ impl Pipeline {
             captures.insert(source.clone(), capture);
             echoes.insert(source.clone(), seen);
         }
+        let seeded = seeding(&plan, &parts, begun.clone(), copied, tasks);
         let documents = parts.members.get(&plan.from).is_some_and(|from| from.database.engine() == Engine::Mongodb);
         let (decided, _) = broadcast::channel(64);
         let mut appliers = BTreeMap::new();
@@ -269,7 +293,7 @@ impl Pipeline {
             appliers.insert(target.clone(), sender);
         }
         let (ledger, bus, queue) = (parts.ledger, parts.bus, parts.queue);
-        Ok(Self { plan, bus, queue, ledger, decided, captures, appliers })
+        Ok(Self { plan, bus, queue, ledger, decided, captures, appliers, seeded })
     }
 
     /// Reads keys at the source, or at a member that is named, and puts them on the bus as they are. Returns once they are
@@ -283,6 +307,11 @@ impl Pipeline {
                 return Err(Refusal::Failed(text.to_owned()));
             }
         };
+        if self.seeded.as_ref().is_some_and(|seeded| !seeded.borrow().contains(&table)) {
+            let text =
+                format!("the rows of table {table} are still being copied from all members; repair it after that");
+            return Err(Refusal::Failed(text));
+        }
         let (reply, outcome) = oneshot::channel();
         let command = capture::Command::Repair { table, keys, reply };
         let gone = || Refusal::NotRunning { pipeline: self.plan.name.clone(), task: "capture" };
@@ -381,6 +410,25 @@ async fn configure(plan: &Plan, two_way: &TwoWayPlan, parts: &Parts, tasks: &mut
         sender.send(done).unwrap_or_default();
     });
     Ok(Some((begun, (bounds.next > Offset(0)).then_some(CONFIGURED_WITHIN))))
+}
+
+/// With merged seeds, has the log told of each table that all its rows are there. Returns those of which it has been told.
+fn seeding(
+    plan: &Plan,
+    parts: &Parts,
+    begun: Option<Begun>,
+    copied: watch::Sender<Copied>,
+    tasks: &mut JoinSet<()>,
+) -> Option<watch::Receiver<BTreeSet<TableName>>> {
+    let (begun, _) = begun?;
+    let two_way = plan.two_way.as_ref().filter(|two_way| two_way.seed == Seed::Merge)?;
+    let members = two_way.members.iter().map(|member| member.name.clone()).collect();
+    let (seeded, told) = watch::channel(BTreeSet::new());
+    let pipeline = plan.name.clone();
+    let seeding = Seeding { pipeline, members, begun, copied, seeded, bus: parts.bus.clone() };
+    let shutdown = parts.shutdown.clone();
+    tasks.spawn(async move { shutdown.run_until_cancelled(seeding.run()).await.unwrap_or_default() });
+    Some(told)
 }
 
 /// Runs a task once the pipeline has begun.

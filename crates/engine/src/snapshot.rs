@@ -7,15 +7,15 @@ use crate::failure::EngineError;
 use crate::status::{Entry, SnapshotStatus, State};
 use crate::window::{Read, WindowId};
 use futures::future::try_join_all;
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
 use sync_worker_core::database::{Database, Scope};
 use sync_worker_core::error::Result;
-use sync_worker_core::name::TableName;
+use sync_worker_core::name::{DatabaseName, TableName};
 use sync_worker_core::reader::{KeyRange, TableReader};
 use sync_worker_core::row::Key;
 use sync_worker_core::store::{CaptureId, ChunkState, Store};
-use tokio::sync::{Mutex, mpsc, oneshot};
+use tokio::sync::{Mutex, mpsc, oneshot, watch};
 
 /// What a reader asks of the capture whose stream it reads beside.
 pub enum Request {
@@ -60,16 +60,28 @@ pub struct Snapshot {
     pub settings: SnapshotSettings,
     pub status: Entry,
     pub requests: mpsc::Sender<Request>,
+    pub copied: watch::Sender<Copied>,
 }
+
+/// Tables, and databases of which all of a table's rows are durable on the bus.
+pub type Copied = BTreeSet<(TableName, DatabaseName)>;
 
 /// A table's chunks: those planned and not done, and how far planning has come.
 struct Plan {
     table: TableName,
     waiting: VecDeque<ChunkState>,
+    /// Chunks that are being read.
+    taken: usize,
     next: u64,
     /// The upper key of the last planned chunk; None before the first.
     upper: Option<Key>,
     complete: bool,
+}
+
+impl Plan {
+    fn is_copied(&self) -> bool {
+        self.complete && self.waiting.is_empty() && self.taken == 0
+    }
 }
 
 impl Snapshot {
@@ -84,7 +96,8 @@ impl Snapshot {
 
     async fn copy(&self) -> Result<()> {
         let (plans, done_rows) = self.plans().await?;
-        if plans.iter().all(|plan| plan.complete && plan.waiting.is_empty()) {
+        plans.iter().for_each(|plan| self.tell_copied(plan));
+        if plans.iter().all(Plan::is_copied) {
             let done = SnapshotStatus { rows: done_rows, estimate: done_rows, done: true };
             self.status.update(|status| status.snapshot = Some(done));
             return Ok(());
@@ -119,6 +132,7 @@ impl Snapshot {
             Plan {
                 table: table.clone(),
                 waiting: chunks.iter().filter(|chunk| !chunk.done).map(|chunk| (*chunk).clone()).collect(),
+                taken: 0,
                 next: last.map_or(0, |chunk| chunk.number + 1),
                 upper: last.and_then(|chunk| chunk.range.up_to.clone()),
                 complete: last.is_some_and(|chunk| chunk.range.up_to.is_none()),
@@ -147,9 +161,22 @@ impl Snapshot {
                 }
             }
             chunk.done = true;
+            let table = chunk.table.clone();
             self.store.save_chunks(&self.id, &[chunk]).await?;
+            let mut plans = plans.lock().await;
+            if let Some(plan) = plans.iter_mut().find(|plan| plan.table == table) {
+                plan.taken -= 1;
+                self.tell_copied(plan);
+            }
         }
         Ok(())
+    }
+
+    fn tell_copied(&self, plan: &Plan) {
+        if plan.is_copied() {
+            let copied = (plan.table.clone(), self.id.database.clone());
+            self.copied.send_if_modified(|all| all.insert(copied));
+        }
     }
 
     /// The next chunk to read, planned and stored where none was waiting.
@@ -157,6 +184,7 @@ impl Snapshot {
         let mut plans = plans.lock().await;
         for plan in plans.iter_mut() {
             if let Some(chunk) = plan.waiting.pop_front() {
+                plan.taken += 1;
                 return Ok(Some(chunk));
             }
             if plan.complete {
@@ -167,6 +195,7 @@ impl Snapshot {
             let chunk = ChunkState { table: plan.table.clone(), number: plan.next, range, done: false, rows: 0 };
             self.store.save_chunks(&self.id, std::slice::from_ref(&chunk)).await?;
             plan.next += 1;
+            plan.taken += 1;
             plan.complete = up_to.is_none();
             plan.upper = up_to;
             return Ok(Some(chunk));

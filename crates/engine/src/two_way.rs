@@ -3,7 +3,7 @@
 use crate::capture::PARTITION;
 use crate::clock::now_micros;
 use crate::failure::{EngineError, FAILED_RETRY};
-use crate::pipeline::{Plan, TwoWayPlan};
+use crate::pipeline::{Plan, Seed, TwoWayPlan};
 use crate::resolve::checkpoint;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -74,7 +74,8 @@ pub fn rules(plan: &Plan, two_way: &TwoWayPlan, tables: &Tables) -> Result<TwoWa
             document: table.document.clone(),
         })
     });
-    Ok(TwoWay { members: two_way.members.clone(), tables: rules.collect::<Result<_, _>>()? })
+    let merged_seeds = two_way.seed == Seed::Merge;
+    Ok(TwoWay { members: two_way.members.clone(), tables: rules.collect::<Result<_, _>>()?, merged_seeds })
 }
 
 fn of(tables: &Tables, name: &TableName) -> Vec<(DatabaseName, Arc<Schema>)> {

@@ -7,7 +7,7 @@ use crate::pipeline::{Pipeline, Plan, Refusal, Resolution};
 use crate::resolve::rules::{self, Facts, Winner, delete_decides, rank, ranks};
 use std::collections::BTreeMap;
 use sync_worker_core::error::Result;
-use sync_worker_core::ledger::{Conflict, Contender, FLIP_FLOP, Ledger, Recorded, Wanted};
+use sync_worker_core::ledger::{BY_CHANGE, Conflict, Contender, FLIP_FLOP, Ledger, Recorded, Wanted};
 use sync_worker_core::name::{DatabaseName, PipelineName, TableName};
 use sync_worker_core::rules::{OnDelete, Strategy, TwoWayMember};
 
@@ -75,7 +75,8 @@ impl<'p> OtherRules<'p> {
     pub fn verdict(&self, recorded: &Recorded) -> Option<Verdict> {
         let conflict = &recorded.conflict;
         let (winner, loser) = (&conflict.winner, conflict.loser.as_ref()?);
-        if conflict.kind == FLIP_FLOP {
+        // A change stays where it meets a row that was copied: no rule was asked.
+        if conflict.kind == FLIP_FLOP || conflict.strategy == BY_CHANGE {
             return None;
         }
         let resolution = self.tables.get(&conflict.table);
@@ -204,7 +205,7 @@ impl Pipeline {
 mod tests {
     use super::*;
     use crate::assemble::BatchLimits;
-    use crate::pipeline::{Table, TwoWayPlan};
+    use crate::pipeline::{Seed, Table, TwoWayPlan};
     use crate::retry::RetryPolicy;
     use crate::snapshot::SnapshotSettings;
     use sync_worker_core::document::mapping::DocumentMapping;
@@ -228,7 +229,7 @@ mod tests {
             to: vec!["erp".into(), "shop".into()],
             two_way: Some(TwoWayPlan {
                 members: vec![member("crm", 10), member("erp", 0), member("shop", 5)],
-                seed: None,
+                seed: Seed::None,
             }),
             tables: vec![table],
             snapshot: SnapshotSettings::default(),

@@ -183,7 +183,7 @@ pub fn same(one: &Record, other: &Record) -> bool {
         (Body::Decision(one), Body::Decision(other)) => {
             one.seen == other.seen && same_change(&one.change, &other.change)
         }
-        (Body::Resume(one), Body::Resume(other)) => one == other,
+        (Body::Resume(one), Body::Resume(other)) | (Body::Seeded(one), Body::Seeded(other)) => one == other,
         (
             Body::Change(_)
             | Body::Schema(_)
@@ -191,7 +191,8 @@ pub fn same(one: &Record, other: &Record) -> bool {
             | Body::Marker(_)
             | Body::Configuration(_)
             | Body::Decision(_)
-            | Body::Resume(_),
+            | Body::Resume(_)
+            | Body::Seeded(_),
             _,
         ) => false,
     };

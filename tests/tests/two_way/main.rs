@@ -62,3 +62,4 @@ mod converge;
 mod counters;
 mod echo;
 mod rest;
+mod seed;

@@ -43,12 +43,16 @@ pub fn encode_two_way(two_way: &TwoWay, out: &mut BytesMut) {
     // Records from before there were any end here.
     let columns =
         || two_way.tables.iter().enumerate().filter_map(|(at, table)| Some((at, table.timestamp_column.as_ref()?)));
-    if columns().next().is_some() {
+    if columns().next().is_some() || two_way.merged_seeds {
         put_varint(out, columns().count() as u64);
         for (at, column) in columns() {
             put_varint(out, at as u64);
             put_text(out, column);
         }
+    }
+    // The same, one step later.
+    if two_way.merged_seeds {
+        out.put_u8(two_way.merged_seeds.into());
     }
 }
 
@@ -77,8 +81,9 @@ pub fn decode_two_way(mut bytes: &[u8]) -> Result<TwoWay, Damaged> {
             table.timestamp_column = Some(take_text(&mut bytes)?.to_owned());
         }
     }
+    let merged_seeds = !bytes.is_empty() && take_flag(&mut bytes)?;
     super::ended(bytes)?;
-    Ok(TwoWay { members, tables })
+    Ok(TwoWay { members, tables, merged_seeds })
 }
 
 fn take_merge(bytes: &mut &[u8]) -> Result<Merge, Damaged> {

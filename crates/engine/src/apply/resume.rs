@@ -1,6 +1,7 @@
 //! Where a session goes on.
 
 use super::Apply;
+use super::seeds::Copies;
 use super::two_way::Resolving;
 use crate::capture::PARTITION;
 use crate::failure::EngineError;
@@ -46,7 +47,7 @@ impl Apply {
             let (checkpoints, resumed) = Checkpoints::resume(&self.id, two_way, marker.offset, log, bounds).await?;
             two_way.progress.moved(resumed.from.0);
             let ahead = self.bus.subscribe_ahead(PARTITION, resumed.from).await?;
-            let resolving = Resolving { parts: two_way.clone(), checkpoints };
+            let resolving = Resolving { parts: two_way.clone(), checkpoints, copies: Copies::default() };
             return Ok(Resuming { ahead, sequence: resumed.sequence, resolving: Some((resumed.stage, resolving)) });
         }
         let mut sequence = Sequence::default();

@@ -1,5 +1,6 @@
 //! What a two-way session does beside a one-way one: the proof of the echo, the ledger, checkpoints.
 
+use super::seeds::Copies;
 use super::{Apply, PATIENCE, Session};
 use crate::failure::{EngineError, timed};
 use crate::resolve::applier::{Checkpoints, TwoWayParts};
@@ -21,6 +22,7 @@ const PROOF_AGAIN: Duration = Duration::from_secs(3);
 pub(super) struct Resolving {
     pub(super) parts: TwoWayParts,
     pub(super) checkpoints: Checkpoints,
+    pub(super) copies: Copies,
 }
 
 /// Shows that what is written to the target comes back as an echo and not as changes (invariant 4): the take-over is such
@@ -88,6 +90,7 @@ impl Session {
         let (conflicts, echoed) = (stage.take_conflicts(), stage.echoed);
         let due = resolving.checkpoints.is_due(stage);
         if !conflicts.is_empty() {
+            resolving.copies.differed(&conflicts);
             if let Some(last) = conflicts.last() {
                 self.lot.flushed(last.offset).await?;
             }

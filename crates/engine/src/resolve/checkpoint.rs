@@ -20,13 +20,18 @@ use sync_worker_core::row::{Key, Row};
 use sync_worker_core::rules::TwoWay;
 use sync_worker_core::value::{Damaged, put_varint, take_varint};
 
-const FORMAT: u8 = 3;
+const FORMAT: u8 = 4;
 
-/// Without the tables that went on again.
+/// Without merged seeds.
+const FORMAT_3: u8 = 3;
+
+/// Without the tables that went on again, too.
 const FORMAT_2: u8 = 2;
 
 /// Without paused tables, too, keys that go back and forth, and what a member may be met with.
 const FORMAT_1: u8 = 1;
+
+const FORMATS: [u8; 4] = [FORMAT, FORMAT_3, FORMAT_2, FORMAT_1];
 
 /// The stage and the positions taken of each origin; None before the first configuration.
 pub fn encode(stage: &mut Stage, sequence: &Sequence) -> Result<Option<Bytes>, SpillError> {
@@ -61,6 +66,7 @@ pub fn encode(stage: &mut Stage, sequence: &Sequence) -> Result<Option<Bytes>, S
     put_varint(&mut out, configured.stopped.len() as u64);
     configured.stopped.iter().for_each(|key| put_key(&mut out, key));
     put_resolver(&mut out, &mut configured.resolver)?;
+    put_seeds(&mut out, &configured.resolver);
     Ok(Some(out.freeze()))
 }
 
@@ -68,7 +74,7 @@ pub fn encode(stage: &mut Stage, sequence: &Sequence) -> Result<Option<Bytes>, S
 pub fn decode(mut bytes: &[u8], stage: &mut Stage) -> Result<Sequence, Damaged> {
     let bytes = &mut bytes;
     let format = take_byte(bytes)?;
-    if ![FORMAT, FORMAT_2, FORMAT_1].contains(&format) {
+    if !FORMATS.contains(&format) {
         return Err(Damaged("a resolver's state of another format"));
     }
     let rules = Arc::new(decode_two_way(take_bytes(bytes)?)?);
@@ -96,7 +102,11 @@ pub fn decode(mut bytes: &[u8], stage: &mut Stage) -> Result<Sequence, Damaged> 
             stopped.insert(take_key(bytes)?);
         }
     }
-    let resolver = take_resolver(bytes, format, rules.members.len(), resolver_rules(&rules))?;
+    let mut resolver = take_resolver(bytes, format, rules.members.len(), resolver_rules(&rules))?;
+    resolver.merge_seeds(rules.merged_seeds);
+    if format == FORMAT {
+        take_seeds(bytes, &mut resolver)?;
+    }
     ended(bytes)?;
     let configured = stage.configured.insert(Configured::with(rules, &stage.target, resolver));
     (configured.paused, configured.resumed) = (paused, resumed);
@@ -107,7 +117,7 @@ pub fn decode(mut bytes: &[u8], stage: &mut Stage) -> Result<Sequence, Damaged> 
 /// The configuration that a state was made under.
 pub fn rules(mut bytes: &[u8]) -> Result<TwoWay, Damaged> {
     match take_byte(&mut bytes)? {
-        FORMAT | FORMAT_2 | FORMAT_1 => decode_two_way(take_bytes(&mut bytes)?),
+        format if FORMATS.contains(&format) => decode_two_way(take_bytes(&mut bytes)?),
         _ => Err(Damaged("a resolver's state of another format")),
     }
 }
@@ -220,6 +230,35 @@ fn take_resolver(
         resolver.disputed_order.push_back(key);
     }
     Ok(resolver)
+}
+
+fn put_seeds(out: &mut BytesMut, resolver: &Resolver) {
+    let seeds = resolver.seeds();
+    put_varint(out, seeds.done().len() as u64);
+    seeds.done().iter().for_each(|table| put_bytes(out, table.as_str().as_bytes()));
+    let waiting = seeds.all_waiting();
+    put_varint(out, waiting.len() as u64);
+    for (key, member, sent) in waiting {
+        put_key(out, key);
+        out.put_u8(member.0);
+        put_varint(out, sent.0);
+    }
+}
+
+fn take_seeds(bytes: &mut &[u8], resolver: &mut Resolver) -> Result<(), Damaged> {
+    let (mut done, mut waiting) = (BTreeSet::new(), Vec::new());
+    for _ in 0..take_varint(bytes)? {
+        done.insert(TableName::new(take_text(bytes)?));
+    }
+    for _ in 0..take_varint(bytes)? {
+        let (key, member) = (take_key(bytes)?, take_byte(bytes)?);
+        if usize::from(member) >= resolver.members.len() {
+            return Err(Damaged("a member that is not there"));
+        }
+        waiting.push((key, Member(member), Offset(take_varint(bytes)?)));
+    }
+    resolver.resume_seeds(done, waiting);
+    Ok(())
 }
 
 fn put_version(out: &mut BytesMut, version: &Version) {

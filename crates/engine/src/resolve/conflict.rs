@@ -2,7 +2,7 @@
 
 use super::version::{Event, Member, Version};
 use std::sync::Arc;
-use sync_worker_core::ledger::FLIP_FLOP;
+use sync_worker_core::ledger::{FLIP_FLOP, SEED};
 use sync_worker_core::record::Offset;
 
 /// PostgreSQL 18's names of conflicts, and what they lack.
@@ -18,6 +18,8 @@ pub enum Kind {
     DeleteOriginDiffers,
     /// Both deleted the row.
     DeleteMissing,
+    /// Members had different rows when all of theirs were copied to all others.
+    Seed,
     /// A member holds a row that its own stream has never shown.
     Drift,
     /// Two members undo each other's writes.
@@ -45,6 +47,7 @@ impl Kind {
             Kind::UpdateDeleted => "update_deleted",
             Kind::DeleteOriginDiffers => "delete_origin_differs",
             Kind::DeleteMissing => "delete_missing",
+            Kind::Seed => SEED,
             Kind::FlipFlop => FLIP_FLOP,
             Kind::Drift => "drift",
             Kind::Late => "late",

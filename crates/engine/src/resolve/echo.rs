@@ -108,6 +108,11 @@ impl Resolver {
                 return;
             }
             match parked {
+                Some(Reason::Differs) if self.seeds.seeds(&key.table) => {
+                    // A snapshot row of the member, or a write of it, may explain that yet.
+                    self.seeds.wait(key, member, way.sent);
+                    return self.hit(Branch::SeedWaits);
+                }
                 Some(Reason::Differs) => {}
                 Some(Reason::Unseen) => {
                     // Nothing is under way to the member any more: what it has is its own.
@@ -119,20 +124,8 @@ impl Resolver {
                 Some(Reason::Refused) | None => return self.hit(Branch::Refused),
             }
             // No write of the member has explained the difference: those come before the echo.
-            let (version, seen) = (entry.version.clone(), Expected::Seen(way.sent));
-            let kind = if way.over.cut { Kind::Late } else { Kind::Drift };
             self.hit(Branch::Differs);
-            let conflict = Conflict {
-                offset: at,
-                kind,
-                winner: version.clone(),
-                loser: None,
-                incumbent_won: None,
-                column: None,
-                at: Some(member),
-            };
-            self.dispute(&version, conflict, out);
-            return self.send_again(at, &version, member, Some(seen), out);
+            return self.drifted(at, key, member, out);
         }
         if way.unsure && dropped.get(key) != Some(&way.sent) {
             // The row had gone back to an image that the send could be written over, so it was.
@@ -146,8 +139,28 @@ impl Resolver {
         self.hit(branch);
     }
 
+    /// Puts on record that the member holds a row which nothing explains, and sends what is held once more, over that row.
+    pub(super) fn drifted(&mut self, at: Offset, key: &RowKey, member: Member, out: &mut Outcome) {
+        let Some((entry, way)) = self.entries.get(key).and_then(|entry| Some((entry, entry.of(member)?))) else {
+            return;
+        };
+        let (version, seen) = (entry.version.clone(), Expected::Seen(way.sent));
+        let kind = if way.over.cut { Kind::Late } else { Kind::Drift };
+        let conflict = Conflict {
+            offset: at,
+            kind,
+            winner: version.clone(),
+            loser: None,
+            incumbent_won: None,
+            column: None,
+            at: Some(member),
+        };
+        self.dispute(&version, conflict, out);
+        self.send_again(at, &version, member, Some(seen), out);
+    }
+
     /// Takes a send out of its entry, and with the last one the entry.
-    fn take_out(&mut self, key: &RowKey, way: usize) {
+    pub(super) fn take_out(&mut self, key: &RowKey, way: usize) {
         let Some(entry) = self.entries.get_mut(key) else { return };
         entry.under_way.swap_remove(way);
         if entry.under_way.is_empty() {

@@ -5,7 +5,7 @@ use super::intake::Untaken;
 use super::rules::delete_decides;
 use super::version::{Member, Origin, Version};
 use sync_worker_core::change::Change;
-use sync_worker_core::ledger::{Conflict, Contender, UNFIT};
+use sync_worker_core::ledger::{BY_CHANGE, Conflict, Contender, UNFIT};
 use sync_worker_core::name::{DatabaseName, PipelineName};
 use sync_worker_core::record::{Offset, Partition};
 use sync_worker_core::rules::{Strategy, TableRules};
@@ -30,9 +30,17 @@ pub fn of(
         .loser
         .as_ref()
         .is_some_and(|loser| delete_decides(table.on_delete, conflict.winner.row.is_none(), loser.row.is_none()));
-    let strategy = if deletes { table.on_delete.as_str() } else { table.strategy.as_str() };
+    // A copied row loses against a change, whatever the rules.
+    let copied = |version: &Version| version.read;
+    let by_change = conflict.kind == conflict::Kind::Seed
+        && !(copied(&conflict.winner) && conflict.loser.as_deref().is_some_and(copied));
+    let strategy = match (by_change, deletes) {
+        (true, _) => BY_CHANGE,
+        (false, true) => table.on_delete.as_str(),
+        (false, false) => table.strategy.as_str(),
+    };
     let column = conflict.column.and_then(|at| table.schema.columns.get(at)).map(|column| column.name.clone());
-    let waits = conflict.loser.is_some() && table.strategy == Strategy::Manual && !deletes;
+    let waits = conflict.loser.is_some() && table.strategy == Strategy::Manual && !deletes && !by_change;
     Conflict {
         pipeline: pipeline.clone(),
         partition,

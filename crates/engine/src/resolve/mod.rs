@@ -17,6 +17,7 @@ pub mod intake;
 pub mod key;
 pub mod places;
 pub mod rules;
+pub mod seed;
 pub mod sent;
 pub mod spill;
 pub mod stage;
@@ -28,6 +29,7 @@ use entries::Entries;
 use hashbrown::hash_table;
 use key::{RowKey, RowMap};
 use rules::{Rules, Winner, merge};
+use seed::Seeds;
 use sent::Sent;
 use smallvec::{SmallVec, smallvec};
 use spill::SpillError;
@@ -87,10 +89,22 @@ pub enum Branch {
     Differs,
     /// The row that differs may be a write that was not taken: it stays.
     Unseen,
+    /// A snapshot row of the member may be still to come.
+    SeedWaits,
+    /// It has what is under way to it, or what that may be written over.
+    SeedFits,
+    SeedWins,
+    SeedLoses,
+    /// An event has beaten a snapshot row that it had not seen.
+    SeedBeaten,
+    /// Columns could not be merged: the event was made over a row that was never seen.
+    SeedUnknown,
+    /// What had waited has drifted.
+    SeedDrift,
 }
 
 impl Branch {
-    pub const ALL: [Branch; 19] = [
+    pub const ALL: [Branch; 26] = [
         Branch::Unopposed,
         Branch::Seen,
         Branch::BeatsRead,
@@ -110,6 +124,13 @@ impl Branch {
         Branch::Refused,
         Branch::Differs,
         Branch::Unseen,
+        Branch::SeedWaits,
+        Branch::SeedFits,
+        Branch::SeedWins,
+        Branch::SeedLoses,
+        Branch::SeedBeaten,
+        Branch::SeedUnknown,
+        Branch::SeedDrift,
     ];
 }
 
@@ -135,6 +156,8 @@ struct To {
     origin: Option<Member>,
     /// What every other one may be written over.
     over: Expected,
+    /// And this.
+    also: Option<Expected>,
     /// What becomes of it at its origin.
     own: Own,
 }
@@ -167,6 +190,7 @@ pub struct Resolver {
     disputed: RowMap<Image>,
     /// The same keys, the oldest first.
     disputed_order: VecDeque<RowKey>,
+    seeds: Seeds,
     hits: [u64; Branch::ALL.len()],
 }
 
@@ -183,6 +207,7 @@ impl Resolver {
             entries: Entries::default(),
             disputed: RowMap::default(),
             disputed_order: VecDeque::new(),
+            seeds: Seeds::default(),
             hits: [0; Branch::ALL.len()],
         }
     }
@@ -245,17 +270,22 @@ impl Resolver {
 
     fn take_event(&mut self, at: Offset, event: &Event, out: &mut Outcome) {
         let Origin::Member(origin) = event.version.origin else { return };
-        if self.merged(at, event, origin, out) {
+        let before = Expected::Image(event.before_image);
+        let seeding = self.is_seeding(&event.version.key.table);
+        // A row that the event had seen may be at others, too, where it is still to be copied from.
+        let also = seeding.then_some(before);
+        if self.merged(at, event, origin, also, out) {
             return;
         }
-        let before = Expected::Image(event.before_image);
         let held = match self.entries.get(&event.version.key) {
             Some(entry) if entry.is_pending(origin) => entry.version.clone(),
             entry => {
                 // What an older send has left at the origin meanwhile, and the event was made over, the others need not have.
                 let over = entry.map_or(before, |entry| Expected::Image(entry.version.image));
+                // Where nothing is under way, the row need not have been copied yet.
+                let also = if entry.is_none() && seeding { Some(Expected::Image(Image::Absent)) } else { also };
                 self.hit(Branch::Unopposed);
-                let to = To { origin: Some(origin), over, own: Own::Nothing };
+                let to = To { origin: Some(origin), over, also, own: Own::Nothing };
                 return self.accept(at, event.version.clone(), to, out);
             }
         };
@@ -264,11 +294,12 @@ impl Resolver {
         // Its own version sent back to it, or it evidently saw this one.
         if held.origin == Origin::Member(origin) || event.before_image == held.image {
             self.hit(Branch::Seen);
-            return self.accept_over(at, &event.version, origin, over_held, out);
+            return self.accept_over(at, &event.version, origin, (over_held, also), out);
         }
         if held.read {
             self.hit(Branch::BeatsRead);
-            return self.accept_over(at, &event.version, origin, over_held, out);
+            self.beats_seed(at, &held, &event.version, out);
+            return self.accept_over(at, &event.version, origin, (over_held, also), out);
         }
         let Some(rules) = self.rules.get(&event.version.key.table) else { return };
         let won = rules.winner(&held, &event.version);
@@ -285,7 +316,7 @@ impl Resolver {
             Winner::Event => {
                 self.hit(Branch::EventWins);
                 self.dispute(&held, conflict(&event.version, &held), out);
-                self.accept_over(at, &event.version, origin, over_held, out);
+                self.accept_over(at, &event.version, origin, (over_held, also), out);
             }
             Winner::Held => {
                 self.hit(Branch::HeldWins);
@@ -298,7 +329,7 @@ impl Resolver {
     /// While an entry exists, the columns that an event changed are merged into it, whoever it is under way to: what an
     /// event added to a counter is added, for equal images prove nothing. False where the rows stand against each other as
     /// a whole.
-    fn merged(&mut self, at: Offset, event: &Event, origin: Member, out: &mut Outcome) -> bool {
+    fn merged(&mut self, at: Offset, event: &Event, origin: Member, also: Option<Expected>, out: &mut Outcome) -> bool {
         if !self.merges {
             return false;
         }
@@ -306,6 +337,10 @@ impl Resolver {
         let Some(rules) = self.rules.get(&event.version.key.table) else { return false };
         let (Some(delta), false) = (&rules.merge, entry.version.read) else { return false };
         let Some(rows) = rules::rows(&entry.version, event) else { return false };
+        if !self.is_known(entry, event, origin) {
+            self.hit(Branch::SeedUnknown);
+            return false;
+        }
         let held = entry.version.clone();
         let Ok(merged) = merge(&held, event, rows, rules, delta, at) else {
             self.hit(Branch::Overflow);
@@ -313,7 +348,7 @@ impl Resolver {
         };
         if entry.of(origin).is_none() && merged.version.image == event.version.image {
             self.hit(Branch::MergedToEvent);
-            let to = To { origin: Some(origin), over: Expected::Image(held.image), own: Own::Nothing };
+            let to = To { origin: Some(origin), over: Expected::Image(held.image), also, own: Own::Nothing };
             self.accept(at, event.version.clone(), to, out);
             return true;
         }
@@ -336,19 +371,22 @@ impl Resolver {
             self.dispute(&held, conflict, out);
         }
         let own = Own::Over(Expected::Image(event.version.image));
-        let to = To { origin: Some(origin), over: Expected::Image(held.image), own };
+        let to = To { origin: Some(origin), over: Expected::Image(held.image), also, own };
         self.accept(at, Arc::new(merged.version), to, out);
         true
     }
 
-    /// A snapshot row never beats a change event and is never a conflict.
+    /// A snapshot row never beats a change event, and is no conflict but with another one.
     pub fn read(&mut self, at: Offset, version: &Arc<Version>, out: &mut Outcome) {
         let Origin::Member(origin) = version.origin else { return };
         if self.has(&version.key) {
+            if self.is_seeding(&version.key.table) {
+                return self.compare(at, version, origin, out);
+            }
             return self.hit(Branch::ReadDropped);
         }
         self.hit(Branch::ReadTaken);
-        let to = To { origin: Some(origin), over: Expected::Image(Image::Absent), own: Own::Nothing };
+        let to = To { origin: Some(origin), over: Expected::Image(Image::Absent), also: None, own: Own::Nothing };
         self.accept(at, version.clone(), to, out);
         self.entries.settle(version.key.hash());
     }
@@ -358,15 +396,22 @@ impl Resolver {
             return self.hit(Branch::DecisionOutdated);
         }
         self.hit(Branch::DecisionTaken);
-        let to = To { origin: None, over: Expected::Image(decision.seen), own: Own::Nothing };
+        let to = To { origin: None, over: Expected::Image(decision.seen), also: None, own: Own::Nothing };
         self.entries.fetch(decision.version.key.hash());
         self.accept(at, decision.version.clone(), to, out);
         self.entries.settle(decision.version.key.hash());
     }
 
-    /// Sends a version to everyone else over `over`; its origin keeps what it has.
-    fn accept_over(&mut self, at: Offset, version: &Arc<Version>, origin: Member, over: Expected, out: &mut Outcome) {
-        let to = To { origin: Some(origin), over, own: Own::Keep };
+    /// Sends a version to everyone else over one or two images; its origin keeps what it has.
+    fn accept_over(
+        &mut self,
+        at: Offset,
+        version: &Arc<Version>,
+        origin: Member,
+        (over, also): (Expected, Option<Expected>),
+        out: &mut Outcome,
+    ) {
+        let to = To { origin: Some(origin), over, also, own: Own::Keep };
         self.accept(at, version.clone(), to, out);
     }
 
@@ -395,13 +440,16 @@ impl Resolver {
             let over = match entry.of_mut(member) {
                 Some(way) => {
                     way.over.push(expected, limits.images);
+                    to.also.into_iter().for_each(|also| way.over.push(also, limits.images));
                     (way.sent, way.unsure) = (at, false);
                     way.over.to_list()
                 }
                 None => {
-                    let over = Images::one(expected);
+                    let mut over = Images::one(expected);
+                    to.also.into_iter().for_each(|also| over.push(also, limits.images));
+                    let list = over.to_list();
                     entry.under_way.push(UnderWay { member, sent: at, over, near: SmallVec::new(), unsure: false });
-                    smallvec![expected]
+                    list
                 }
             };
             send.push((member, Expectation::Over(over)));

@@ -20,7 +20,7 @@ use std::sync::Arc;
 use sync_worker_core::change::{Change, Op};
 use sync_worker_core::echo;
 use sync_worker_core::guard::Image;
-use sync_worker_core::ledger::Conflict;
+use sync_worker_core::ledger::{Conflict, NO_TIME};
 use sync_worker_core::logical::{Normalizer, key_only};
 use sync_worker_core::name::{DatabaseName, PipelineName, TableName};
 use sync_worker_core::record::{Body, Offset, Partition, Record};
@@ -55,6 +55,8 @@ pub struct Asked {
     pub image: Image,
     /// What it may be written over.
     pub over: Expectations,
+    /// A row that is copied while all members' rows are.
+    pub copied: bool,
 }
 
 pub struct Stage {
@@ -73,6 +75,8 @@ pub struct Stage {
     unfit: Vec<(TableName, String)>,
     /// Tables have been paused, or go on.
     pauses_changed: bool,
+    /// Tables whose rows have all been copied, for the log.
+    seeded: Vec<(TableName, Offset)>,
     /// Of rows of paused tables that stay as their member has written them: how many, for the log.
     unseen: BTreeMap<TableName, u64>,
     room: intake::Room,
@@ -172,6 +176,7 @@ impl Stage {
             echoed: None,
             unfit: Vec::new(),
             pauses_changed: true,
+            seeded: Vec::new(),
             unseen: BTreeMap::new(),
             room: intake::Room::default(),
             spill: None,
@@ -219,6 +224,11 @@ impl Stage {
         std::mem::take(&mut self.unseen)
     }
 
+    /// Tables of which all rows that were copied stand up to an offset.
+    pub fn take_seeded(&mut self, up_to: Offset) -> impl Iterator<Item = TableName> {
+        self.seeded.extract_if(.., move |(_, at)| *at <= up_to).map(|(table, _)| table)
+    }
+
     /// The tables of which nothing is taken.
     pub fn paused(&self) -> &BTreeMap<TableName, Paused> {
         static NONE: BTreeMap<TableName, Paused> = BTreeMap::new();
@@ -239,7 +249,16 @@ impl Stage {
         let Record { origin, commit_time, body, .. } = record;
         let mut out = std::mem::take(&mut self.out);
         match body {
-            Body::Configuration(rules) => return self.configure(&rules),
+            Body::Configuration(rules) => {
+                self.configure(&rules)?;
+                self.end_seeds(at, &mut out)?;
+            }
+            Body::Seeded(table) => {
+                if self.configured()?.resolver.seeded(&table) {
+                    self.end_seeds(at, &mut out)?;
+                    self.seeded.push((table, at));
+                }
+            }
             Body::Schema(_) | Body::Commit => return Ok(()),
             Body::Change(change) => self.change(at, &origin, commit_time, &change, &mut out)?,
             Body::Resume(table) => {
@@ -310,6 +329,7 @@ impl Stage {
     fn configure(&mut self, rules: &Arc<TwoWay>) -> Result<(), EngineError> {
         let Some(configured) = &mut self.configured else {
             let mut configured = Configured::new(rules.clone(), &self.target);
+            configured.resolver.merge_seeds(rules.merged_seeds);
             if let Some(folder) = &self.spill {
                 configured.resolver.spill_to(folder.clone(), MOST_IN_MEMORY);
             }
@@ -325,13 +345,33 @@ impl Stage {
             )));
         }
         configured.resolver.set_rules(resolver_rules(rules));
+        configured.resolver.merge_seeds(rules.merged_seeds);
         let stays = |name: &TableName| rules.tables.iter().any(|table| table.schema.table == *name);
         configured.paused.retain(|name, _| stays(name));
         configured.resumed.retain(|name, _| stays(name));
         configured.stopped.retain(|key| stays(&key.table));
+        configured.resolver.retain_seeds(stays);
         self.pauses_changed = true;
         configured.rules = rules.clone();
         configured.normalizers.clear();
+        Ok(())
+    }
+
+    /// Where all rows of a table have been copied, or no longer are, nothing more can explain the rows that sends have met.
+    fn end_seeds(&mut self, at: Offset, out: &mut Outcome) -> Result<(), EngineError> {
+        let configured = self.configured()?;
+        let own = configured.own;
+        let mut ended = configured.resolver.waiting();
+        ended.retain(|waiting| !configured.resolver.is_seeding(&waiting.key.table));
+        let mut unseen = Vec::new();
+        for mut waiting in ended {
+            waiting.blind = configured.is_blind(&waiting.key, waiting.sent);
+            unseen.extend((waiting.blind && Some(waiting.member) == own).then(|| waiting.key.table.clone()));
+            configured.resolver.end_waiting(at, &waiting, out);
+        }
+        for table in unseen {
+            *self.unseen.entry(table).or_default() += 1;
+        }
         Ok(())
     }
 
@@ -379,20 +419,36 @@ impl Stage {
             let column = rules.timestamp_column.as_ref()?;
             rules.schema.column(column)
         });
+        let time = |row: Option<&Row>| row.zip(time_at).and_then(|(row, at)| time_of(row, at));
+        let seeding = configured.resolver.is_seeding(table);
         let version = |key: Key, row: Option<Row>, read: bool| {
             let key = RowKey::new(table.clone(), key);
-            let told = row.as_ref().zip(time_at).and_then(|(row, at)| time_of(row, at));
-            Arc::new(Version { read, ..version(at, key, Origin::Member(member), told.unwrap_or(commit_time), row) })
+            let time = time(row.as_ref()).unwrap_or(if read && seeding { NO_TIME } else { commit_time });
+            Arc::new(Version { read, ..version(at, key, Origin::Member(member), time, row) })
         };
         let Configured { resolver, flips, stopped, own, .. } = configured;
         let own = *own;
         let mut unfit = None;
         intake::read(origin, change, normalizer, &mut self.room, |said| match said {
-            Said::Read { key, row } => resolver.read(at, &version(key, Some(row), true), out),
+            Said::Read { key, row } => {
+                let version = version(key, Some(row), true);
+                if !(seeding && stopped.contains(&version.key)) {
+                    resolver.read(at, &version, out);
+                }
+            }
             Said::Written { key, before, before_image, after } => {
                 let version = version(key, after, false);
+                if stopped.contains(&version.key) {
+                    return;
+                }
                 // A write that changes none of the shared columns must not win against one that does.
-                if version.image == before_image || stopped.contains(&version.key) {
+                if version.image == before_image {
+                    if seeding {
+                        // A copy that was made meanwhile leaves the row out: this says what it is.
+                        let commit_time = time(version.row.as_ref()).unwrap_or(NO_TIME);
+                        let read = Version { read: true, commit_time, ..(*version).clone() };
+                        resolver.read(at, &Arc::new(read), out);
+                    }
                     return;
                 }
                 let undone = flips.saw(&version.key, member, before_image, version.image, commit_time);
@@ -471,7 +527,8 @@ impl Stage {
                 Expectation::Over(over) => {
                     let change = change_of(&version, rules.schema.clone())?;
                     let write = Write { change, offset: at, parked: false, over: None };
-                    let asked = Asked { key: version.key.clone(), image: version.image, over };
+                    let copied = version.read && configured.rules.merged_seeds;
+                    let asked = Asked { key: version.key.clone(), image: version.image, over, copied };
                     self.tasks.push(Task::Write(write, asked));
                 }
             }

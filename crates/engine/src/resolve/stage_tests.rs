@@ -13,12 +13,17 @@ const PAUSES: Op = Op::Truncate;
 struct Bus {
     stage: Stage,
     schema: Arc<Schema>,
+    rules: TwoWay,
     next: u64,
 }
 
 impl Bus {
     /// Of the applier of `b`; the other member is `a`.
     fn new() -> Self {
+        Self::with(false)
+    }
+
+    fn with(merged_seeds: bool) -> Self {
         let column = |name: &str| Column {
             name: name.to_owned(),
             kind: ColumnType::Int { bits: 64, unsigned: false },
@@ -36,9 +41,11 @@ impl Bus {
             document: Default::default(),
         };
         let members = ["a", "b"].map(|name| TwoWayMember { name: name.into(), priority: 0 }).to_vec();
-        let mut bus =
-            Self { stage: Stage::new(PipelineName::new("p"), Partition(0), "b".into(), None), schema, next: 0 };
-        let rules = Arc::new(TwoWay { members, tables: vec![table] });
+        let stage = Stage::new(PipelineName::new("p"), Partition(0), "b".into(), None);
+        let rules = TwoWay { members: Vec::new(), tables: Vec::new(), merged_seeds };
+        let mut bus = Self { stage, schema, rules, next: 0 };
+        bus.rules = TwoWay { members, tables: vec![table], merged_seeds };
+        let rules = Arc::new(bus.rules.clone());
         bus.take(Record::of_nobody(0, Body::Configuration(rules)));
         bus
     }
@@ -136,4 +143,83 @@ fn a_resume_that_nothing_waited_for_changes_nothing() {
     bus.tasks();
     bus.differs(sent);
     assert_eq!(bus.tasks(), [Some(5)]);
+}
+
+/// The kinds of the conflicts since the last time, with who won.
+fn kinds(bus: &mut Bus) -> Vec<(String, String, String)> {
+    let told = |conflict: Conflict| {
+        let by = conflict.winner.by.map(|by| by.to_string()).unwrap_or_default();
+        (conflict.kind, by, conflict.strategy)
+    };
+    bus.stage.take_conflicts().into_iter().map(told).collect()
+}
+
+fn told(kind: &str, winner: &str, strategy: &str) -> Vec<(String, String, String)> {
+    vec![(kind.to_owned(), winner.to_owned(), strategy.to_owned())]
+}
+
+#[test]
+fn a_row_that_differs_waits_for_the_copy_of_it_and_goes_by_rank_over_restarts() {
+    let mut bus = Bus::with(true);
+    let sent = bus.change("a", Op::Read, None, Some(Bus::row(1, 5)));
+    assert_eq!(bus.tasks(), [Some(5)]);
+    bus.differs(sent);
+    assert!(bus.tasks().is_empty() && kinds(&mut bus).is_empty());
+    bus.restart();
+    let sent = bus.change("b", Op::Read, None, Some(Bus::row(1, 6)));
+    assert_eq!(bus.tasks(), [Some(5)]);
+    assert_eq!(kinds(&mut bus), told("seed", "a", "timestamp"));
+    bus.of("b", Body::Marker(echo::Echo { offset: Some(sent), parked: vec![], unparked: vec![] }));
+    assert_eq!(bus.stage.entries(), 0);
+}
+
+#[test]
+fn what_still_waits_when_all_is_copied_has_drifted() {
+    for (pauses, ends_by_configuration) in [(false, false), (false, true), (true, false)] {
+        let mut bus = Bus::with(true);
+        let sent = bus.change("a", Op::Read, None, Some(Bus::row(1, 5)));
+        bus.differs(sent);
+        bus.tasks();
+        bus.restart();
+        if pauses {
+            bus.change("a", PAUSES, None, None);
+        }
+        if ends_by_configuration {
+            let rules = Arc::new(TwoWay { merged_seeds: false, ..bus.rules.clone() });
+            bus.take(Record::of_nobody(0, Body::Configuration(rules)));
+        } else {
+            bus.take(Record::of_nobody(0, Body::Seeded("t".into())));
+            bus.take(Record::of_nobody(0, Body::Seeded("t".into())));
+        }
+        assert_eq!(bus.tasks(), [if pauses { None } else { Some(5) }]);
+        let found = kinds(&mut bus);
+        assert_eq!(found, if pauses { Vec::new() } else { told("drift", "a", "timestamp") });
+        // From here on a snapshot row of a key under way is dropped.
+        bus.restart();
+        bus.change("b", Op::Read, None, Some(Bus::row(1, 6)));
+        assert!(bus.tasks().is_empty() && kinds(&mut bus).is_empty());
+    }
+}
+
+#[test]
+fn a_change_beats_a_copied_row_and_has_it_on_record_if_it_had_not_seen_it() {
+    for seen in [false, true] {
+        let mut bus = Bus::with(true);
+        bus.change("a", Op::Read, None, Some(Bus::row(1, 5)));
+        bus.change("b", Op::Update, Some(Bus::row(1, if seen { 5 } else { 6 })), Some(Bus::row(1, 7)));
+        assert_eq!(bus.tasks(), [Some(5), None]);
+        assert_eq!(kinds(&mut bus), if seen { Vec::new() } else { told("seed", "b", "change") });
+    }
+}
+
+/// A copy leaves out what the stream shows meanwhile, also where that says nothing new about the shared columns.
+#[test]
+fn a_change_of_nothing_shared_takes_the_place_of_a_copied_row() {
+    let mut bus = Bus::with(true);
+    let row = || Some(Bus::row(1, 5));
+    bus.change("a", Op::Update, row(), row());
+    assert_eq!(bus.tasks(), [Some(5)]);
+    bus.take(Record::of_nobody(0, Body::Seeded("t".into())));
+    bus.change("a", Op::Update, Some(Bus::row(2, 5)), Some(Bus::row(2, 5)));
+    assert!(bus.tasks().is_empty());
 }

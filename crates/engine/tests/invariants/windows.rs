@@ -42,7 +42,8 @@ async fn a_row_that_changes_while_its_chunk_is_read_keeps_the_change() {
         | Body::Marker(_)
         | Body::Configuration(_)
         | Body::Decision(_)
-        | Body::Resume(_) => None,
+        | Body::Resume(_)
+        | Body::Seeded(_) => None,
     };
     let rows: Vec<_> = world.bus.records().iter().filter_map(read).collect();
     assert_eq!(rows, [key(3)]);
@@ -112,7 +113,8 @@ async fn a_chunk_never_stands_inside_a_transaction() {
                 | Body::Marker(_)
                 | Body::Configuration(_)
                 | Body::Decision(_)
-                | Body::Resume(_) => open = !delivered.record.last,
+                | Body::Resume(_)
+                | Body::Seeded(_) => open = !delivered.record.last,
                 Body::Schema(_) => {}
             }
         }

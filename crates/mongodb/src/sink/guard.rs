@@ -219,8 +219,12 @@ impl Attempt<'_> {
             let over = write.over.as_ref().ok_or(Damaged("a write without its images among guarded ones"))?;
             let key = write.change.key()?.ok_or(Damaged("a guarded write without a key"))?;
             match judge(found.image(), write.change.after.as_ref(), over) {
-                Verdict::AsWanted if write.parked => self.unpark.push((write.change.table().clone(), key)),
-                Verdict::AsWanted => {}
+                Verdict::AsWanted => {
+                    self.applied.equal.push(place);
+                    if write.parked {
+                        self.unpark.push((write.change.table().clone(), key));
+                    }
+                }
                 Verdict::Write => passed.push((place, write, found, key)),
                 Verdict::Differs if batch.retry => {
                     self.refuse_guarded(write, key, place, (ErrorClass::Dependency, DIFFERS_STILL.to_owned()));

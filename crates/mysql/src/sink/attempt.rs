@@ -86,6 +86,7 @@ impl<'a> Attempt<'a> {
         attempt.guard = Some((whole, judged));
         attempt.unpark.extend(judged.as_wanted.iter().cloned());
         attempt.applied.differing = judged.differing.clone();
+        attempt.applied.equal = judged.equal.clone();
         attempt
     }
 

@@ -132,6 +132,8 @@ pub struct Judged {
     pub places: Vec<usize>,
     /// Parked keys whose row is as wanted already.
     pub as_wanted: Vec<(TableName, Key)>,
+    /// All writes whose row is.
+    pub equal: Vec<usize>,
     pub differing: Vec<(usize, Image)>,
     pub refused: Vec<Refused>,
 }
@@ -238,16 +240,18 @@ fn judge_all(whole: &WriteBatch, found: &[Image]) -> Result<Judged, Damaged> {
         retry: whole.retry,
     };
     let (places, as_wanted, differing, refused) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
-    let mut judged = Judged { batch, places, as_wanted, differing, refused };
+    let mut judged = Judged { batch, places, as_wanted, equal: Vec::new(), differing, refused };
     for (place, (write, &found)) in whole.writes.iter().zip(found).enumerate() {
         let over = write.over.as_ref().ok_or(Damaged("a write without its images among guarded ones"))?;
         let change = &write.change;
         match judge(found, change.after.as_ref(), over) {
-            Verdict::AsWanted if write.parked => {
-                let key = change.key()?.ok_or(Damaged("a guarded write without a key"))?;
-                judged.as_wanted.push((change.table().clone(), key));
+            Verdict::AsWanted => {
+                judged.equal.push(place);
+                if write.parked {
+                    let key = change.key()?.ok_or(Damaged("a guarded write without a key"))?;
+                    judged.as_wanted.push((change.table().clone(), key));
+                }
             }
-            Verdict::AsWanted => {}
             Verdict::Write => {
                 let change = plain(change, found);
                 judged.batch.writes.push(Write { change, over: None, ..write.clone() });

@@ -183,6 +183,7 @@ struct Passed {
     /// For each of them its index in the batch that was asked for.
     places: Vec<usize>,
     differing: Vec<(usize, Image)>,
+    equal: Vec<usize>,
     /// With indexes of the batch that was asked for.
     refused: Vec<Refused>,
 }
@@ -241,8 +242,8 @@ impl Session {
         row_by_row: bool,
         trusting: bool,
     ) -> Result<Applied, Attempt> {
-        let Passed { batch: plain, places, differing, refused: mut unfit } = self.look(batch, trusting).await?;
-        let mut applied = Applied { row_by_row, differing, ..Applied::default() };
+        let Passed { batch: plain, places, differing, equal, refused: mut unfit } = self.look(batch, trusting).await?;
+        let mut applied = Applied { row_by_row, differing, equal, ..Applied::default() };
         if row_by_row {
             // A constraint that is deferred has a row to blame only now.
             let immediate = self.client.batch_execute("SET CONSTRAINTS ALL IMMEDIATE").await;
@@ -339,7 +340,8 @@ impl Session {
             self.recent.clone().wait_visible(&self.client).await?;
             found = self.found(Pipeline::new(&self.client), batch, &asked).await?;
         }
-        let mut passed = Passed { batch: without_writes(batch), places: Vec::new(), differing: Vec::new(), refused };
+        let (places, differing, equal) = (Vec::new(), Vec::new(), Vec::new());
+        let mut passed = Passed { batch: without_writes(batch), places, differing, equal, refused };
         for (index, write) in batch.writes.iter().enumerate() {
             if passed.refused.iter().any(|refused| refused.write == index) {
                 continue;
@@ -347,7 +349,7 @@ impl Session {
             let found = found[index];
             let over = write.over.as_deref().unwrap_or_default();
             match judge(found, write.change.after.as_ref(), over) {
-                Verdict::AsWanted => {}
+                Verdict::AsWanted => passed.equal.push(index),
                 Verdict::Write => {
                     let op = match (found, &write.change.after) {
                         (_, None) => Op::Delete,

@@ -307,7 +307,7 @@ fn encode(record: &Record) -> Bytes {
         Body::Commit => out.put_slice(b"commit"),
         Body::Marker(echo) => out.put_slice(format!("{echo:?}").as_bytes()),
         Body::Configuration(rules) => out.put_slice(format!("{rules:?}").as_bytes()),
-        Body::Resume(table) => out.put_slice(table.as_str().as_bytes()),
+        Body::Resume(table) | Body::Seeded(table) => out.put_slice(table.as_str().as_bytes()),
         Body::Decision(decision) => out.put_slice(format!("{decision:?}").as_bytes()),
     }
     out.freeze()

@@ -131,6 +131,9 @@ pub fn read(name: &str, section: &Section<'_>, databases: &Databases) -> Option<
         two_way::check_contested(section, tables);
     }
     let (snapshot, limits, retry) = (snapshot(section), limits(section), retry(section));
+    if let Some(two_way) = &two_way {
+        two_way::check_seed(section, two_way, &snapshot);
+    }
     let (from, to) = members?;
     Some(Plan { name: PipelineName::new(name), from, to, two_way, tables: tables?, snapshot, limits, retry })
 }

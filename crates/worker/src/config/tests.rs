@@ -7,7 +7,7 @@ use std::time::Duration;
 use sync_worker_core::document::mapping::{DocumentMapping, OtherFields, Times};
 use sync_worker_core::name::DatabaseName;
 use sync_worker_core::rules::{Merge, OnDelete, Strategy};
-use sync_worker_engine::pipeline::Resolution;
+use sync_worker_engine::pipeline::{Resolution, Seed};
 
 fn read(text: &str, variables: &[(&str, &str)]) -> Result<Configuration, Vec<String>> {
     let owned = |(name, value): &(&str, &str)| ((*name).to_owned(), (*value).to_owned());
@@ -396,7 +396,7 @@ fn a_two_way_pipeline_is_read() {
     let of_both = plan.two_way.unwrap();
     let members: Vec<_> = of_both.members.iter().map(|member| (member.name.as_str(), member.priority)).collect();
     assert_eq!(members, [("crm", 0), ("shop", -3)]);
-    assert_eq!(of_both.seed, Some(DatabaseName::new("shop")));
+    assert_eq!(of_both.seed, Seed::Member(DatabaseName::new("shop")));
     let merged = Resolution {
         strategy: Strategy::Priority,
         on_delete: OnDelete::UpdateWins,
@@ -409,7 +409,10 @@ fn a_two_way_pipeline_is_read() {
 
     let plan = read(&two_way(&format!("{MEMBERS}seed = \"none\"")), &[]).unwrap().pipelines.remove(0);
     assert_eq!((plan.from.as_str(), shown(&plan.to).as_str()), ("crm", "shop"));
-    assert_eq!(plan.two_way.unwrap().seed, None);
+    assert_eq!(plan.two_way.unwrap().seed, Seed::None);
+    let plan = read(&two_way(&format!("{MEMBERS}seed = \"merge\"")), &[]).unwrap().pipelines.remove(0);
+    assert_eq!((plan.from.as_str(), shown(&plan.to).as_str()), ("crm", "shop"));
+    assert_eq!((plan.two_way.unwrap().seed, plan.snapshot.initial), (Seed::Merge, true));
     assert_eq!(plan.tables[0].resolution, Resolution::default());
     let variables = [("SYNC_WORKER__PIPELINES__CUSTOMERS__STRATEGY", "manual")];
     let plan = read(&two_way(&format!("{MEMBERS}seed = \"none\"")), &variables).unwrap().pipelines.remove(0);
@@ -423,11 +426,15 @@ fn mistakes_of_two_way_pipelines_are_told() {
     let cases = [
         (
             two_way(MEMBERS),
-            "customers.seed: is missing; seed = \"NAME\" copies that member's rows to the others first, seed = \"none\" takes",
+            "customers.seed: is missing; seed = \"NAME\" copies that member's rows to the others first, seed = \"merge\" every",
         ),
         (
             two_way(&format!("{MEMBERS}seed = \"shp\"")),
             "customers.seed: there is no member \"shp\", did you mean \"shop\"?",
+        ),
+        (
+            two_way(&format!("{MEMBERS}seed = \"merge\"\nsnapshot = \"never\"")),
+            "customers.snapshot: copies nothing beside seed = \"merge\", which copies all members' rows",
         ),
         (two_way("members = [\"crm\"]\nseed = \"crm\""), "customers.members: must name from 2 to 16 databases"),
         (

@@ -7,7 +7,8 @@ use crate::config::section::{At, Field, Section};
 use std::collections::BTreeMap;
 use sync_worker_core::name::DatabaseName;
 use sync_worker_core::rules::{Merge, OnDelete, Strategy, TwoWayMember};
-use sync_worker_engine::pipeline::{Resolution, Table, TwoWayPlan};
+use sync_worker_engine::pipeline::{Resolution, Seed, Table, TwoWayPlan};
+use sync_worker_engine::snapshot::SnapshotSettings;
 
 /// Of a pipeline, beside those of every pipeline.
 pub const FIELDS: [Field; 5] = [
@@ -19,10 +20,11 @@ pub const FIELDS: [Field; 5] = [
     },
     Field {
         name: "seed",
-        takes: "name of a member, or `\"none\"`",
+        takes: "name of a member, `\"merge\"` or `\"none\"`",
         default: "",
-        about: "Whose rows are copied to the others on the first start. `none`: the members are taken to be equal, and \
-                nothing is copied. Required.",
+        about: "Whose rows are copied to the others on the first start. `merge`: every member's to all others; of rows that \
+                differ under one key one stays, as `strategy` says, and the other is recorded. `none`: the members are \
+                taken to be equal, and nothing is copied. Required.",
     },
     Field {
         name: "strategy",
@@ -79,8 +81,9 @@ pub const TABLE: [Field; 6] = [
 /// Each one's changes go to all others: the work grows with the square.
 const MOST_MEMBERS: usize = 16;
 
-/// What `seed` takes where nobody's rows are copied; so no member can be called that.
+/// What `seed` takes where nobody's rows are copied, and where all are; so no member can be called that.
 const NO_SEED: &str = "none";
+const MERGE: &str = "merge";
 
 /// None: merge.
 const STRATEGIES: [(&str, Option<Strategy>); 6] = [
@@ -112,7 +115,10 @@ pub fn members(section: &Section<'_>, databases: &Databases) -> Option<(Ends, Tw
     let names = section.texts("members").and_then(|listed| names(section, &listed, databases));
     let seed = seed(section, names.as_ref());
     let (names, seed) = (names?, seed?);
-    let from = seed.clone().or_else(|| names.keys().next().cloned())?;
+    let from = match &seed {
+        Seed::Member(name) => name.clone(),
+        Seed::Merge | Seed::None => names.keys().next().cloned()?,
+    };
     let to = names.keys().filter(|name| **name != from).cloned().collect();
     let members = names.into_iter().map(|(name, priority)| TwoWayMember { name, priority }).collect();
     Some(((from, to), TwoWayPlan { members, seed }))
@@ -128,8 +134,8 @@ fn names(section: &Section<'_>, listed: &[At<String>], databases: &Databases) ->
             continue;
         }
         let database = databases.get(&member.value).and_then(Option::as_ref);
-        if member.value == NO_SEED {
-            problem(format!("{name:?} can't be a member's name: it is what seed takes where there is none"));
+        if [NO_SEED, MERGE].contains(&member.value.as_str()) {
+            problem(format!("{name:?} can't be a member's name: seed = {name:?} means something else"));
         } else if names.insert(name, database.map_or(0, |database| database.priority)).is_some() {
             problem(format!("names {} twice", member.value));
         }
@@ -141,27 +147,36 @@ fn names(section: &Section<'_>, listed: &[At<String>], databases: &Databases) ->
     (names.len() == listed.len()).then_some(names)
 }
 
-/// Some(None): nobody's rows are copied.
-fn seed(section: &Section<'_>, names: Option<&BTreeMap<DatabaseName, i64>>) -> Option<Option<DatabaseName>> {
+fn seed(section: &Section<'_>, names: Option<&BTreeMap<DatabaseName, i64>>) -> Option<Seed> {
     if !section.has("seed") {
-        let text = "is missing; seed = \"NAME\" copies that member's rows to the others first, seed = \"none\" takes the \
-                    members as equal";
+        let text = "is missing; seed = \"NAME\" copies that member's rows to the others first, seed = \"merge\" every \
+                    member's to all others, seed = \"none\" takes the members as equal";
         section.problem("seed", text);
         return None;
     }
     let seed = section.text("seed")?;
-    if seed.value == NO_SEED {
-        return Some(None);
+    match seed.value.as_str() {
+        NO_SEED => return Some(Seed::None),
+        MERGE => return Some(Seed::Merge),
+        _ => {}
     }
     let name = DatabaseName::new(&seed.value);
-    let Some(names) = names else { return Some(Some(name)) };
+    let Some(names) = names else { return Some(Seed::Member(name)) };
     if !names.contains_key(&name) {
-        let known = names.keys().map(DatabaseName::as_str).chain([NO_SEED]);
+        let known = names.keys().map(DatabaseName::as_str).chain([MERGE, NO_SEED]);
         let text = format!("there is no member {:?}{}", seed.value, suggestion(&seed.value, known));
         section.problem_at(&seed.place, "seed", text);
         return None;
     }
-    Some(Some(name))
+    Some(Seed::Member(name))
+}
+
+/// Notes seeds that nothing would copy: what differs would wait for that without end.
+pub fn check_seed(section: &Section<'_>, two_way: &TwoWayPlan, snapshot: &SnapshotSettings) {
+    if two_way.seed == Seed::Merge && !snapshot.initial {
+        let text = "copies nothing beside seed = \"merge\", which copies all members' rows: leave it out, or write seed = \"none\"";
+        section.problem("snapshot", text);
+    }
 }
 
 /// Notes what has a meaning in two-way pipelines alone.
