@@ -11,6 +11,12 @@ pub fn post_images(name: &str) -> String {
     format!("db.runCommand({{ collMod: {}, changeStreamPreAndPostImages: {{ enabled: true }} }});", quoted(name))
 }
 
+/// Keeps a key that is fields of the documents unique.
+pub fn unique_index(name: &str, fields: &[String]) -> String {
+    let fields: Vec<String> = fields.iter().map(|field| format!("{}: 1", quoted(field))).collect();
+    format!("db.getCollection({}).createIndex({{ {} }}, {{ unique: true }});", quoted(name), fields.join(", "))
+}
+
 fn quoted(name: &str) -> String {
     format!("\"{}\"", name.replace('\\', "\\\\").replace('"', "\\\""))
 }

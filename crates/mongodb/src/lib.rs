@@ -6,7 +6,8 @@
 //! Write         -> sink   -> collections
 //! ```
 //!
-//! A collection has two columns, whatever its documents hold: `_id`, the key, and the document as a whole.
+//! A collection has two columns, whatever its documents hold: the key, which is `_id` or fields of the document (`key`), and
+//! the document as a whole.
 
 pub mod catalog;
 pub mod client;
@@ -15,7 +16,9 @@ pub mod codec;
 pub mod config;
 mod ddl;
 pub mod error;
+mod index;
 mod inspect;
+mod key;
 mod own;
 pub mod reader;
 pub mod sink;

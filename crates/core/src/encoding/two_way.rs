@@ -43,11 +43,21 @@ pub fn encode_two_way(two_way: &TwoWay, out: &mut BytesMut) {
     // Records from before there were any end here.
     let columns =
         || two_way.tables.iter().enumerate().filter_map(|(at, table)| Some((at, table.timestamp_column.as_ref()?)));
-    if columns().next().is_some() {
+    let keys = || two_way.tables.iter().enumerate().filter(|(_, table)| !table.document.key.is_empty());
+    if columns().next().is_some() || keys().next().is_some() {
         put_varint(out, columns().count() as u64);
         for (at, column) in columns() {
             put_varint(out, at as u64);
             put_text(out, column);
+        }
+    }
+    // And these: keys of fields.
+    if keys().next().is_some() {
+        put_varint(out, keys().count() as u64);
+        for (at, table) in keys() {
+            put_varint(out, at as u64);
+            put_varint(out, table.document.key.len() as u64);
+            table.document.key.iter().for_each(|field| put_text(out, field));
         }
     }
 }
@@ -75,6 +85,15 @@ pub fn decode_two_way(mut bytes: &[u8]) -> Result<TwoWay, Damaged> {
             let at = usize::try_from(take_varint(&mut bytes)?).unwrap_or(usize::MAX);
             let table = tables.get_mut(at).ok_or(Damaged("a column of a table that is not there"))?;
             table.timestamp_column = Some(take_text(&mut bytes)?.to_owned());
+        }
+    }
+    if !bytes.is_empty() {
+        for _ in 0..take_varint(&mut bytes)? {
+            let at = usize::try_from(take_varint(&mut bytes)?).unwrap_or(usize::MAX);
+            let table = tables.get_mut(at).ok_or(Damaged("a key of a table that is not there"))?;
+            for _ in 0..take_varint(&mut bytes)? {
+                table.document.key.push(take_text(&mut bytes)?.to_owned());
+            }
         }
     }
     super::ended(bytes)?;
@@ -111,5 +130,5 @@ fn take_mapping(bytes: &mut &[u8]) -> Result<DocumentMapping, Damaged> {
     };
     let keep_key_columns = take_flag(bytes)?;
     let times = if take_flag(bytes)? { Times::Text } else { Times::Refuse };
-    Ok(DocumentMapping { other_fields, keep_key_columns, times })
+    Ok(DocumentMapping { other_fields, keep_key_columns, times, key: Vec::new() })
 }

@@ -9,7 +9,7 @@ use crate::source::echo::Ours;
 use crate::source::event::{self, Tables};
 use crate::source::fragments::{Fragments, Taken};
 use crate::source::token::{self, Start};
-use crate::source::{AWAIT, Images, NO_IMAGE, lost, tell_of_images, watch};
+use crate::source::{AWAIT, Images, NO_IMAGE, before, lost, tell_of_images, watch};
 use bson::RawDocument;
 use futures::StreamExt;
 use mongodb::raw_batch_cursor::{RawBatch, RawBatchCursor};
@@ -144,7 +144,7 @@ impl Pump {
         tell_of_images(&self.client, &names);
         self.images = Images::Available;
         let start = self.assembly.newest();
-        let cursor = watch(&self.client, &names, &start, self.images).await?;
+        let cursor = watch(&self.client, &names, &start, self.images, before(&self.tables, self.images)).await?;
         self.replies = read(cursor, &mut self.reading);
         Ok(())
     }
