@@ -61,4 +61,5 @@ mod conflicts;
 mod converge;
 mod counters;
 mod echo;
+mod keyed;
 mod rest;
