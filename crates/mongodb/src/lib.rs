@@ -34,7 +34,7 @@ use sink::MongodbSink;
 use source::Returned;
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
-use sync_worker_core::database::{Database, Inspection, Role, Scope};
+use sync_worker_core::database::{Database, Inspection, Role, Scope, TableAt};
 use sync_worker_core::error::Result;
 use sync_worker_core::name::{DatabaseName, PipelineName};
 use sync_worker_core::position::Checkpoint;
@@ -100,7 +100,7 @@ impl Database for Mongodb {
         Ok(())
     }
 
-    fn ddl(&self, name: &str, _wanted: &Schema, have: Option<&Schema>) -> Option<String> {
-        ddl::ddl(name, have)
+    fn ddl(&self, at: &TableAt, _wanted: &Schema, have: Option<&Schema>) -> Option<String> {
+        ddl::ddl(at, have)
     }
 }

@@ -132,3 +132,47 @@ fn take_mapping(bytes: &mut &[u8]) -> Result<DocumentMapping, Damaged> {
     let times = if take_flag(bytes)? { Times::Text } else { Times::Refuse };
     Ok(DocumentMapping { other_fields, keep_key_columns, times, key: Vec::new() })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::schema::{Column, Schema};
+    use crate::types::{ColumnType, Engine};
+
+    fn table(timestamp_column: Option<&str>, key: &[&str]) -> TableRules {
+        let column = Column {
+            name: "id".to_owned(),
+            kind: ColumnType::Int { bits: 64, unsigned: false },
+            type_name: "bigint".to_owned(),
+            nullable: false,
+            generated: false,
+        };
+        TableRules {
+            schema: Arc::new(Schema::new("t".into(), Engine::Postgres, vec![column], vec![0])),
+            strategy: Strategy::Timestamp,
+            on_delete: OnDelete::ByStrategy,
+            merge: None,
+            timestamp_column: timestamp_column.map(str::to_owned),
+            document: DocumentMapping {
+                key: key.iter().map(|field| (*field).to_owned()).collect(),
+                ..Default::default()
+            },
+        }
+    }
+
+    #[test]
+    fn keys_of_fields_come_back_and_rules_without_them_stay_as_they_were() {
+        let plain = TwoWay { members: Vec::new(), tables: vec![table(None, &[])] };
+        let mut short = BytesMut::new();
+        encode_two_way(&plain, &mut short);
+        for (timestamp_column, key) in [(None, &["a", "b"][..]), (Some("at"), &["a"]), (Some("at"), &[])] {
+            let rules = TwoWay { members: Vec::new(), tables: vec![table(None, &[]), table(timestamp_column, key)] };
+            let mut bytes = BytesMut::new();
+            encode_two_way(&rules, &mut bytes);
+            assert_eq!(decode_two_way(&bytes).unwrap(), rules);
+        }
+        // Nothing follows the tables.
+        assert_eq!(decode_two_way(&short).unwrap(), plain);
+        assert_eq!(short.last(), Some(&0), "the last rule of the last table");
+    }
+}
