@@ -145,7 +145,8 @@ async fn read(
     Ok(found)
 }
 
-/// A collection as a table with these columns: a single key column is `_id`, several are the fields of one.
+/// A collection as a table with these columns: a single key column is `_id`, several are the fields of one, unless a unique
+/// index says that they are fields of their own.
 async fn read_documents(
     database: &::mongodb::Database,
     collection: &str,
@@ -155,11 +156,13 @@ async fn read_documents(
 ) -> anyhow::Result<BTreeMap<Vec<String>, Texts>> {
     let documents: Vec<Document> =
         database.collection::<Document>(collection).find(doc! {}).await?.try_collect().await?;
+    let names: Vec<&str> = key.iter().map(|&at| columns[at].name.as_str()).collect();
+    let own = mongodb::is_keyed_by(database, collection, &names).await?;
     let mut found = BTreeMap::new();
     for document in documents {
         let id = document.get("_id");
         let cell = |(at, column): (usize, &Column)| {
-            let field = match (key.contains(&at), key.len()) {
+            let field = match (!own && key.contains(&at), key.len()) {
                 (true, 1) => id,
                 (true, _) => id.and_then(|id| id.as_document()).and_then(|id| id.get(&column.name)),
                 (false, _) => document.get(&column.name),

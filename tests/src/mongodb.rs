@@ -7,8 +7,8 @@ use anyhow::{Context, bail};
 use futures::TryStreamExt;
 use mongodb::bson::{Bson, DateTime, Decimal128, Document, Timestamp, doc};
 use mongodb::change_stream::event::{ChangeStreamEvent, OperationType};
-use mongodb::options::{FullDocumentBeforeChangeType, FullDocumentType};
-use mongodb::{Client, Database};
+use mongodb::options::{FullDocumentBeforeChangeType, FullDocumentType, IndexOptions};
+use mongodb::{Client, Database, IndexModel};
 use std::time::Duration;
 
 /// One write of a load.
@@ -33,6 +33,22 @@ pub async fn open(url: &str) -> anyhow::Result<Database> {
     let client = Client::with_uri_str(url).await?;
     let name = client.default_database().map_or_else(|| "admin".to_owned(), |database| database.name().to_owned());
     Ok(client.database(&name))
+}
+
+/// Whether these fields are the key of a collection: a unique index is over them.
+pub async fn is_keyed_by(database: &Database, collection: &str, fields: &[&str]) -> anyhow::Result<bool> {
+    let indexes: Vec<_> = database.collection::<Document>(collection).list_indexes().await?.try_collect().await?;
+    let unique = |index: &IndexModel| index.options.as_ref().is_some_and(|options| options.unique == Some(true));
+    Ok(indexes.iter().any(|index| unique(index) && index.keys.keys().eq(fields)))
+}
+
+/// Makes these fields the key of a collection.
+pub async fn key_by(database: &Database, collection: &str, fields: &[&str]) -> anyhow::Result<()> {
+    let keys: Document = fields.iter().map(|field| ((*field).to_owned(), Bson::Int32(1))).collect();
+    let unique = IndexOptions::builder().unique(true).build();
+    let index = IndexModel::builder().keys(keys).options(unique).build();
+    database.collection::<Document>(collection).create_index(index).await?;
+    Ok(())
 }
 
 /// The table of the loads, with rows 1 to `rows` of version 0.

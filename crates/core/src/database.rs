@@ -126,5 +126,5 @@ pub trait Database: Send + Sync {
 
     /// A `CREATE TABLE` in this engine's words for a table of another member, or the `ALTER TABLE` for the columns that
     /// `have` lacks. None where nothing is missing.
-    fn ddl(&self, name: &str, wanted: &Schema, have: Option<&Schema>) -> Option<String>;
+    fn ddl(&self, at: &TableAt, wanted: &Schema, have: Option<&Schema>) -> Option<String>;
 }

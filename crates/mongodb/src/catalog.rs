@@ -2,6 +2,7 @@
 
 use crate::client::Client;
 use crate::error::Error;
+use crate::key::DocumentKey;
 use bson::{Bson, Document, RawArrayBuf, rawdoc};
 use std::sync::Arc;
 use sync_worker_core::name::TableName;
@@ -69,8 +70,8 @@ fn folds(collation: &Document) -> bool {
             || collation.get_str("alternate").is_ok_and(|alternate| alternate == "shifted"))
 }
 
-/// The columns of every collection.
-pub fn schema(table: &TableName) -> Arc<Schema> {
+/// The columns of every collection: its key, and the document as a whole.
+pub fn schema(table: &TableName, key: &DocumentKey) -> Arc<Schema> {
     let column = |name: &str, kind: ColumnType, type_name: &str| Column {
         name: name.to_owned(),
         kind,
@@ -78,6 +79,7 @@ pub fn schema(table: &TableName) -> Arc<Schema> {
         nullable: false,
         generated: false,
     };
-    let columns = vec![column("_id", ColumnType::Id, "any"), column("document", ColumnType::Document, "document")];
+    let columns =
+        vec![column(&key.name(), ColumnType::Id, "any"), column("document", ColumnType::Document, "document")];
     Arc::new(Schema::new(table.clone(), Engine::Mongodb, columns, vec![0]))
 }

@@ -1,6 +1,8 @@
 //! Documents as rows, and keys as the server takes them.
 
 use crate::error::Error;
+use crate::key::DocumentKey;
+use bson::raw::CString;
 use bson::{RawBson, RawDocumentBuf};
 use sync_worker_core::document::write::Writer;
 use sync_worker_core::document::{Document, Element, id};
@@ -16,12 +18,18 @@ pub struct Rows {
 
 impl Rows {
     /// A whole document.
-    pub fn whole(&mut self, document: Document<'_>) -> Result<Row, Error> {
-        let id = document.get("_id")?.ok_or(Damaged("a document without an _id"))?;
-        self.row(id, Cell::Present(Value::Document(document.as_bytes())))
+    pub fn whole(&mut self, key: &DocumentKey, document: Document<'_>) -> Result<Row, Error> {
+        self.of(key, document, Cell::Present(Value::Document(document.as_bytes())))
     }
 
-    /// What is known beside the key.
+    /// What is known beside the key of a document.
+    pub fn of(&mut self, key: &DocumentKey, document: Document<'_>, known: Cell<'_>) -> Result<Row, Error> {
+        self.builder.push(Cell::Present(key.value(document, &mut self.scratch)?));
+        self.builder.push(known);
+        Ok(self.builder.finish())
+    }
+
+    /// What is known beside an `_id`.
     pub fn row(&mut self, id: Element<'_>, document: Cell<'_>) -> Result<Row, Error> {
         let id = id::canonical(id, &mut self.scratch)?;
         self.builder.push(Cell::Present(id));
@@ -47,6 +55,11 @@ pub fn key_value(key: &Key) -> Result<RawBson, Error> {
     let document = key_document("_id", key)?;
     let value = document.get("_id").ok().flatten().ok_or(Damaged("a key that can't be read"))?;
     Ok(value.into())
+}
+
+/// A field's name as the driver takes it.
+pub fn name(name: &str) -> Result<CString, Error> {
+    CString::try_from(name).map_err(|_| Damaged("a field's name has a zero byte").into())
 }
 
 /// Our bytes as the driver takes them.

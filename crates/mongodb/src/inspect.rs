@@ -6,6 +6,8 @@ use crate::client::Client;
 use crate::config::Config;
 use crate::ddl;
 use crate::error::Error;
+use crate::index;
+use crate::key::DocumentKey;
 use crate::source::{SHARDED, SHARDED_CURE};
 use bson::{Bson, Document, rawdoc};
 use sync_worker_core::database::{Finding, Inspection, Role, Scope, TableAt, clock_ahead};
@@ -45,7 +47,8 @@ pub async fn inspect(config: &Config, name: &DatabaseName, scope: &Scope, role: 
         };
         found.clock_ahead = clock_ahead(ask).await?;
     }
-    for action in missing_actions(&client, role, scope.two_way).await? {
+    let keyed = scope.tables.iter().any(|at| !at.document.key.is_empty());
+    for action in missing_actions(&client, role, scope.two_way, keyed).await? {
         let role_of = if role == Role::Source { "read" } else { "readWrite" };
         let cure = format!(
             "as an administrator run: db.grantRolesToUser(\"the user\", [{{ role: \"{role_of}\", db: \"{}\" }}])",
@@ -63,13 +66,14 @@ pub async fn inspect(config: &Config, name: &DatabaseName, scope: &Scope, role: 
         if scope.two_way {
             findings.extend(look_two_way(at, collection));
         }
+        findings.extend(look_keyed(&client, at, collection, role, scope.two_way).await?);
         let finding = |(problem, cure, advice)| Finding { place: place.clone(), problem, cure, advice };
         found.findings.extend(findings.into_iter().map(finding));
         if missing {
             continue;
         }
         let count = client.run("a count of a collection", rawdoc! { "count": at.name.as_str() }).await?;
-        found.tables.push(catalog::schema(&at.table));
+        found.tables.push(catalog::schema(&at.table, &DocumentKey::new(&at.document)));
         found.estimates.push(u64::try_from(count.get_i32("n").unwrap_or(0)).unwrap_or(0));
     }
     Ok(found)
@@ -87,7 +91,7 @@ async fn lacks_split(client: &Client) -> Result<Option<String>, Error> {
 }
 
 /// What the user may not do, as far as the server tells. Without users there is nothing to grant.
-async fn missing_actions(client: &Client, role: Role, two_way: bool) -> Result<Vec<&'static str>, Error> {
+async fn missing_actions(client: &Client, role: Role, two_way: bool, keyed: bool) -> Result<Vec<&'static str>, Error> {
     let wanted: &[&str] = match role {
         Role::Source => &["find", "changeStream", "listCollections"],
         Role::Target if two_way => {
@@ -119,7 +123,8 @@ async fn missing_actions(client: &Client, role: Role, two_way: bool) -> Result<V
     let has = |action: &str| {
         granted.iter().any(|one| matches!(one.as_str(), Some(name) if name == action || name == "anyAction"))
     };
-    Ok(wanted.iter().copied().filter(|action| !has(action)).collect())
+    let indexes = keyed.then_some("listIndexes");
+    Ok(wanted.iter().copied().chain(indexes).filter(|action| !has(action)).collect())
 }
 
 /// What a two-way pipeline wants beside that.
@@ -136,6 +141,26 @@ fn look_two_way(at: &TableAt, collection: Option<&Collection>) -> Vec<(String, S
         findings.push((problem, cure.to_owned(), false));
     }
     findings
+}
+
+/// What a key of fields wants beside that.
+async fn look_keyed(
+    client: &Client,
+    at: &TableAt,
+    collection: Option<&Collection>,
+    role: Role,
+    two_way: bool,
+) -> Result<Vec<(String, String, bool)>, Error> {
+    let (mut findings, key) = (Vec::new(), DocumentKey::new(&at.document));
+    let Some(collection) = collection.filter(|_| !key.is_id()) else { return Ok(findings) };
+    if role == Role::Source && !two_way && !collection.images {
+        let problem = "its changes come without the documents before and after them, which a key of fields needs";
+        findings.push((problem.to_owned(), ddl::post_images(&at.name), false));
+    }
+    if index::name(client, &at.name, &key).await?.is_none() {
+        findings.push((index::LACKING.to_owned(), ddl::unique_index(&at.name, key.fields()), false));
+    }
+    Ok(findings)
 }
 
 /// Problem, cure, and whether it is advice only.
@@ -168,7 +193,7 @@ fn look(at: &TableAt, collection: Option<&Collection>, role: Role, two_way: bool
         ));
     }
     match role {
-        Role::Source if !collection.images && !two_way => {
+        Role::Source if !collection.images && !two_way && at.document.key.is_empty() => {
             let problem = "its updates come without the document after them: edits inside of nested fields can be written to MongoDB only";
             findings.push((problem.to_owned(), ddl::post_images(&at.name), true));
         }

@@ -6,7 +6,8 @@
 //! Write         -> sink   -> collections
 //! ```
 //!
-//! A collection has two columns, whatever its documents hold: `_id`, the key, and the document as a whole.
+//! A collection has two columns, whatever its documents hold: the key, which is `_id` or fields of the document (`key`), and
+//! the document as a whole.
 
 pub mod catalog;
 pub mod client;
@@ -15,7 +16,9 @@ pub mod codec;
 pub mod config;
 mod ddl;
 pub mod error;
+mod index;
 mod inspect;
+mod key;
 mod own;
 pub mod reader;
 pub mod sink;
@@ -31,7 +34,7 @@ use sink::MongodbSink;
 use source::Returned;
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
-use sync_worker_core::database::{Database, Inspection, Role, Scope};
+use sync_worker_core::database::{Database, Inspection, Role, Scope, TableAt};
 use sync_worker_core::error::Result;
 use sync_worker_core::name::{DatabaseName, PipelineName};
 use sync_worker_core::position::Checkpoint;
@@ -97,7 +100,7 @@ impl Database for Mongodb {
         Ok(())
     }
 
-    fn ddl(&self, name: &str, _wanted: &Schema, have: Option<&Schema>) -> Option<String> {
-        ddl::ddl(name, have)
+    fn ddl(&self, at: &TableAt, _wanted: &Schema, have: Option<&Schema>) -> Option<String> {
+        ddl::ddl(at, have)
     }
 }

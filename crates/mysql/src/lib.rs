@@ -32,7 +32,7 @@ use sink::MysqlSink;
 use source::Returned;
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
-use sync_worker_core::database::{Database, Inspection, Role, Scope};
+use sync_worker_core::database::{Database, Inspection, Role, Scope, TableAt};
 use sync_worker_core::error::Result;
 use sync_worker_core::name::{DatabaseName, PipelineName};
 use sync_worker_core::position::Checkpoint;
@@ -105,7 +105,7 @@ impl Database for Mysql {
         Ok(())
     }
 
-    fn ddl(&self, name: &str, wanted: &Schema, have: Option<&Schema>) -> Option<String> {
-        ddl::ddl(name, self.default_database.as_deref(), wanted, have)
+    fn ddl(&self, at: &TableAt, wanted: &Schema, have: Option<&Schema>) -> Option<String> {
+        ddl::ddl(&at.name, self.default_database.as_deref(), wanted, have)
     }
 }

@@ -13,7 +13,7 @@ use crate::tls;
 use async_trait::async_trait;
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
-use sync_worker_core::database::{Database, Inspection, Role, Scope};
+use sync_worker_core::database::{Database, Inspection, Role, Scope, TableAt};
 use sync_worker_core::error::Result;
 use sync_worker_core::name::{DatabaseName, PipelineName};
 use sync_worker_core::position::Checkpoint;
@@ -78,7 +78,7 @@ impl Database for Postgres {
         Ok(())
     }
 
-    fn ddl(&self, name: &str, wanted: &Schema, have: Option<&Schema>) -> Option<String> {
-        ddl::ddl(name, wanted, have)
+    fn ddl(&self, at: &TableAt, wanted: &Schema, have: Option<&Schema>) -> Option<String> {
+        ddl::ddl(&at.name, wanted, have)
     }
 }

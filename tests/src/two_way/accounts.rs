@@ -4,7 +4,7 @@ use super::is_conflict;
 use crate::connection::{Connection, Texts};
 use crate::database::Database;
 use crate::kind::Kind;
-use crate::mongodb::number;
+use crate::mongodb::{is_keyed_by, number};
 use ::mongodb::Collection;
 use ::mongodb::bson::{Document, doc};
 use anyhow::{Context, bail};
@@ -33,7 +33,8 @@ impl Account {
 
     fn of_document(row: &Document) -> anyhow::Result<Self> {
         let of = |field: &str| number(row.get(field)).with_context(|| format!("a document without a number {field}"));
-        let (id, a, b, counter) = (of("_id")?, of("a")?, of("b")?, of("counter")?);
+        let id = of(if row.contains_key("id") { "id" } else { "_id" })?;
+        let (a, b, counter) = (of("a")?, of("b")?, of("counter")?);
         Ok(Self { id, writer: row.get_str("writer")?.to_owned(), a: a.try_into()?, b: b.try_into()?, counter })
     }
 
@@ -42,8 +43,8 @@ impl Account {
         format!("({id}, '{writer}', {a}, {b}, {counter})")
     }
 
-    fn document(&self) -> Document {
-        doc! { "_id": self.id, "writer": self.writer.as_str(), "a": self.a, "b": self.b, "counter": self.counter }
+    fn document(&self, key: &str) -> Document {
+        doc! { key: self.id, "writer": self.writer.as_str(), "a": self.a, "b": self.b, "counter": self.counter }
     }
 }
 
@@ -103,11 +104,18 @@ impl Change {
 pub struct Accounts {
     connection: Connection,
     table: String,
+    /// What the key of documents is called.
+    key: &'static str,
 }
 
 impl Accounts {
     pub async fn open(database: &Database) -> anyhow::Result<Self> {
-        Ok(Self { connection: database.connect().await?, table: "account".to_owned() })
+        let (connection, table) = (database.connect().await?, "account".to_owned());
+        let key = match &connection {
+            Connection::Mongodb(documents) if is_keyed_by(documents, &table, &["id"]).await? => "id",
+            _ => "_id",
+        };
+        Ok(Self { connection, table, key })
     }
 
     /// The rows of another table, from here on.
@@ -135,7 +143,7 @@ impl Accounts {
 
     async fn try_insert(&mut self, row: &Account) -> anyhow::Result<bool> {
         if let Some(rows) = self.collection() {
-            return match rows.insert_one(row.document()).await {
+            return match rows.insert_one(row.document(self.key)).await {
                 Err(error) if error.to_string().contains("11000") => Ok(false),
                 done => Ok(done.map(|_| true)?),
             };
@@ -152,7 +160,7 @@ impl Accounts {
     /// Rows under keys that are free, in one statement.
     pub async fn insert_all(&mut self, rows: &[Account]) -> anyhow::Result<()> {
         if let Some(collection) = self.collection() {
-            collection.insert_many(rows.iter().map(Account::document)).await?;
+            collection.insert_many(rows.iter().map(|row| row.document(self.key))).await?;
             return Ok(());
         }
         let values: Vec<String> = rows.iter().map(Account::values).collect();
@@ -191,7 +199,7 @@ impl Accounts {
     /// In one transaction, so that what it returns is what was replaced.
     async fn try_replace(&mut self, id: i64, change: Option<&Change>) -> anyhow::Result<Option<Account>> {
         if let Some(rows) = self.collection() {
-            let key = doc! { "_id": id };
+            let key = doc! { self.key: id };
             let was = match change {
                 Some(change) => rows.find_one_and_update(key, change.document()).await?,
                 None => rows.find_one_and_delete(key).await?,
@@ -215,7 +223,7 @@ impl Accounts {
 
     pub async fn read(&mut self, id: i64) -> anyhow::Result<Option<Account>> {
         if let Some(rows) = self.collection() {
-            return rows.find_one(doc! { "_id": id }).await?.as_ref().map(Account::of_document).transpose();
+            return rows.find_one(doc! { self.key: id }).await?.as_ref().map(Account::of_document).transpose();
         }
         let sql = format!("SELECT {COLUMNS} FROM {} WHERE id = {id}", self.table);
         self.connection.rows(&sql).await?.into_iter().next().map(Account::of_texts).transpose()
@@ -224,7 +232,7 @@ impl Accounts {
     /// Every row, by its key.
     pub async fn all(&mut self) -> anyhow::Result<Vec<Account>> {
         if let Some(rows) = self.collection() {
-            let found: Vec<Document> = rows.find(doc! {}).sort(doc! { "_id": 1 }).await?.try_collect().await?;
+            let found: Vec<Document> = rows.find(doc! {}).sort(doc! { self.key: 1 }).await?.try_collect().await?;
             return found.iter().map(Account::of_document).collect();
         }
         let sql = format!("SELECT {COLUMNS} FROM {} ORDER BY id", self.table);

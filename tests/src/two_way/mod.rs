@@ -17,7 +17,7 @@ use crate::connection::Connection;
 use crate::database::Database;
 use crate::histogram::total;
 use crate::kind::Kind;
-use crate::mongodb::number;
+use crate::mongodb::{self, number};
 use crate::proxy::Proxy;
 use crate::settings::{Settings, TableEntry};
 use crate::wait;
@@ -186,6 +186,12 @@ impl TwoWay {
             let mut connection = database.connect().await?;
             for (table, columns) in tables {
                 create(&mut connection, table, columns).await?;
+            }
+            if let Connection::Mongodb(documents) = &connection {
+                let keyed = |(_, lines): &&(String, String)| lines.contains("key = \"id\"");
+                for (table, _) in pipelines.iter().flat_map(|shared| &shared.tables).filter(keyed) {
+                    mongodb::key_by(documents, table, &["id"]).await?;
+                }
             }
             let mut url = database.url();
             if proxied {

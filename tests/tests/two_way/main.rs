@@ -61,5 +61,6 @@ mod conflicts;
 mod converge;
 mod counters;
 mod echo;
+mod keyed;
 mod rest;
 mod seed;

@@ -40,6 +40,8 @@ pub struct DocumentMapping {
     /// The key columns are fields beside `_id`.
     pub keep_key_columns: bool,
     pub times: Times,
+    /// The fields that the key columns are, in the order of the key; none: `_id`.
+    pub key: Vec<String>,
 }
 
 /// What keeps a table from being mapped, with the cure.
@@ -53,6 +55,7 @@ pub struct Unfit {
 impl DocumentMapping {
     /// Whether documents can be rows of this table.
     pub fn check_rows(&self, table: &Schema) -> Result<(), Unfit> {
+        self.check_key(table)?;
         match &self.other_fields {
             OtherFields::Column(name) => {
                 let column = table.column(name);
@@ -79,10 +82,14 @@ impl DocumentMapping {
 
     /// Whether rows of this table can be documents.
     pub fn check_documents(&self, table: &Schema) -> Result<(), Unfit> {
+        self.check_key(table)?;
         let unfit = |problem: &str, cure: &str| {
             Err(Unfit { column: Some("_id".to_owned()), problem: problem.to_owned(), cure: cure.to_owned() })
         };
         match table.column("_id") {
+            Some(column) if !table.key.contains(&column) && !self.key.is_empty() => {
+                unfit("it is no key column, and a document's _id is MongoDB's own", "rename it, or make it the key")
+            }
             Some(column) if !table.key.contains(&column) => {
                 unfit("it is no key column, and a document's _id is its key", "rename it, or make it the key")
             }
@@ -91,6 +98,34 @@ impl DocumentMapping {
                 "rename it, or leave keep_key_columns out",
             ),
             Some(_) | None => Ok(()),
+        }
+    }
+
+    /// Whether the fields of `key` are one for each key column, and nothing else's.
+    fn check_key(&self, table: &Schema) -> Result<(), Unfit> {
+        if self.key.is_empty() {
+            return Ok(());
+        }
+        let names: Vec<&str> = table.key.iter().map(|&at| table.columns[at].name.as_str()).collect();
+        if names.len() != self.key.len() {
+            return Err(Unfit {
+                column: None,
+                problem: format!(
+                    "document.key names {}, and its key is ({})",
+                    if self.key.len() == 1 { "1 field".to_owned() } else { format!("{} fields", self.key.len()) },
+                    names.join(", ")
+                ),
+                cure: "name one field for each key column, in the order of the key".to_owned(),
+            });
+        }
+        let other = |at: &usize| !table.key.contains(at) && self.key.contains(&table.columns[*at].name);
+        match (0..table.columns.len()).find(other) {
+            Some(at) => Err(Unfit {
+                column: Some(table.columns[at].name.clone()),
+                problem: "it is no key column, and document.key names the field that it would be".to_owned(),
+                cure: "rename it, or name another field".to_owned(),
+            }),
+            None => Ok(()),
         }
     }
 }
@@ -143,5 +178,24 @@ mod tests {
         let part = schema(&[("_id", "int(64)"), ("n", "text")], 2);
         assert_eq!(plain.check_documents(&part), Ok(()));
         assert!(keep.check_documents(&part).is_err());
+    }
+
+    #[test]
+    fn a_key_of_fields_has_one_for_each_key_column_and_no_other_column() {
+        let mapping = |fields: &[&str]| DocumentMapping {
+            key: fields.iter().map(|field| (*field).to_owned()).collect(),
+            ..Default::default()
+        };
+        let table = schema(&[("id", "int(64)"), ("part", "text"), ("n", "text")], 2);
+        for check in [DocumentMapping::check_rows, DocumentMapping::check_documents] {
+            assert_eq!(check(&mapping(&["sku", "part"]), &table), Ok(()));
+            let few = check(&mapping(&["sku"]), &table).unwrap_err();
+            assert!(few.problem.contains("names 1 field, and its key is (id, part)"), "{few:?}");
+            let taken = check(&mapping(&["sku", "n"]), &table).unwrap_err();
+            assert_eq!(taken.column.as_deref(), Some("n"));
+        }
+        let own = schema(&[("id", "int(64)"), ("_id", "text")], 1);
+        assert_eq!(mapping(&["sku"]).check_rows(&own), Ok(()), "a document's _id goes into a column of that name");
+        assert!(mapping(&["sku"]).check_documents(&own).unwrap_err().problem.contains("MongoDB's own"));
     }
 }

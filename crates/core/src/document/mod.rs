@@ -8,6 +8,7 @@ pub mod decimal;
 pub mod extended;
 pub mod field;
 pub mod id;
+pub mod key;
 pub mod mapping;
 pub mod patch;
 pub mod projection;

@@ -1,7 +1,8 @@
 //! Documents as rows of a relational table: a column is a top-level field of its name, the key is `_id`.
 //!
 //! A single key column is `_id` itself, whatever the column is called; several are the fields of an `_id` that is a
-//! document, in the order of the key.
+//! document, in the order of the key. Where the mapping names fields for them, a document's key is those
+//! ([`super::key`]).
 
 mod keys;
 
@@ -22,13 +23,15 @@ use std::sync::Arc;
 pub struct Projection {
     flat: Arc<Schema>,
     mapping: DocumentMapping,
+    /// The field that each column is.
+    fields: Vec<String>,
     places: HashMap<String, usize>,
     /// For each column: whether it is of the key.
     is_key: Vec<bool>,
     /// The column of the fields that have none of their own.
     rest: Option<usize>,
-    /// No column beside the key is called `_id`.
-    id_is_key: bool,
+    /// No column has it: it is the key, or nobody's.
+    skips_id: bool,
 }
 
 /// Memory that is used again for each row.
@@ -65,15 +68,19 @@ impl Projection {
             generated: false,
         };
         let columns: Vec<Column> = other.columns.iter().map(column).collect();
-        let places = columns.iter().enumerate().map(|(at, column)| (column.name.clone(), at)).collect();
+        let mut fields: Vec<String> = columns.iter().map(|column| column.name.clone()).collect();
+        for (field, &column) in mapping.key.iter().zip(&other.key) {
+            fields[column].clone_from(field);
+        }
+        let places = fields.iter().enumerate().map(|(at, field)| (field.clone(), at)).collect();
         let is_key: Vec<bool> = (0..columns.len()).map(|at| other.key.contains(&at)).collect();
         let rest = match &mapping.other_fields {
             OtherFields::Column(name) => other.column(name).filter(|at| !is_key[*at]),
             OtherFields::Refuse | OtherFields::Ignore => None,
         };
-        let id_is_key = other.column("_id").is_none_or(|at| is_key[at]);
+        let skips_id = other.column("_id").is_none_or(|at| is_key[at]);
         let flat = Arc::new(Schema::new(other.table.clone(), Engine::Mongodb, columns, other.key.clone()));
-        Self { flat, mapping, places, is_key, rest, id_is_key }
+        Self { flat, mapping, fields, places, is_key, rest, skips_id }
     }
 
     /// The columns of the other table, each a field of any type.
@@ -129,7 +136,7 @@ impl Projection {
     fn put_key<'a>(&self, kind: u8, id: &'a [u8], slots: &mut [Slot<'a>]) -> Result<(), Damaged> {
         if let [column] = self.flat.key[..] {
             slots[column] = slot(kind, id);
-            return Ok(());
+            return self.refuse_parts(slots);
         }
         let mut fields = match kind {
             kind::DOCUMENT => Document::new(id)?.fields(),
@@ -137,17 +144,41 @@ impl Projection {
         };
         for &column in &self.flat.key {
             match fields.next() {
-                Some(Ok(field)) if field.name == self.flat.columns[column].name => {
+                Some(Ok(field)) if field.name == self.fields[column] => {
                     slots[column] = slot(field.kind, field.bytes);
                 }
                 _ => return self.misfit(slots),
             }
         }
-        if fields.next().is_some() { self.misfit(slots) } else { Ok(()) }
+        if fields.next().is_some() { self.misfit(slots) } else { self.refuse_parts(slots) }
     }
 
     fn misfit(&self, slots: &mut [Slot<'_>]) -> Result<(), Damaged> {
-        self.flat.key.iter().for_each(|&column| slots[column] = Slot::Refused(MISFIT.into()));
+        self.refuse_key(MISFIT.into(), slots);
+        Ok(())
+    }
+
+    /// All of it, since the first column has the whole key with it.
+    fn refuse_key(&self, words: Cow<'static, str>, slots: &mut [Slot<'_>]) {
+        self.flat.key.iter().for_each(|&column| slots[column] = Slot::Refused(words.clone()));
+    }
+
+    /// Refuses a key of fields where one of them can't be a part of it.
+    fn refuse_parts(&self, slots: &mut [Slot<'_>]) -> Result<(), Damaged> {
+        if self.mapping.key.is_empty() {
+            return Ok(());
+        }
+        for &column in &self.flat.key {
+            let kind = match &slots[column] {
+                Slot::Field(kind, _) => *kind,
+                _ => kind::NULL,
+            };
+            if let Some(reason) = super::key::unfit(kind) {
+                let words = format!("the document's field {:?}, a part of its key, {reason}", self.fields[column]);
+                self.refuse_key(words.into(), slots);
+                return Ok(());
+            }
+        }
         Ok(())
     }
 
@@ -168,7 +199,7 @@ impl Projection {
                 }
                 Err(error) => return Err(error),
             };
-            if field.name == "_id" && self.id_is_key {
+            if field.name == "_id" && self.skips_id {
                 continue;
             }
             match self.place(field.name, &mut next) {
@@ -192,8 +223,8 @@ impl Projection {
     }
 
     fn place(&self, name: &str, next: &mut usize) -> Option<usize> {
-        let at = match self.flat.columns.get(*next) {
-            Some(column) if column.name == name => *next,
+        let at = match self.fields.get(*next) {
+            Some(field) if field == name => *next,
             Some(_) | None => *self.places.get(name)?,
         };
         *next = at + 1;

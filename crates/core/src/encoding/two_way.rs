@@ -43,16 +43,26 @@ pub fn encode_two_way(two_way: &TwoWay, out: &mut BytesMut) {
     // Records from before there were any end here.
     let columns =
         || two_way.tables.iter().enumerate().filter_map(|(at, table)| Some((at, table.timestamp_column.as_ref()?)));
-    if columns().next().is_some() || two_way.merged_seeds {
+    let keys = || two_way.tables.iter().enumerate().filter(|(_, table)| !table.document.key.is_empty());
+    let merged = two_way.merged_seeds;
+    if columns().next().is_some() || keys().next().is_some() || merged {
         put_varint(out, columns().count() as u64);
         for (at, column) in columns() {
             put_varint(out, at as u64);
             put_text(out, column);
         }
     }
-    // The same, one step later.
-    if two_way.merged_seeds {
-        out.put_u8(two_way.merged_seeds.into());
+    // And these, each one step later: keys of fields, merged seeds.
+    if keys().next().is_some() || merged {
+        put_varint(out, keys().count() as u64);
+        for (at, table) in keys() {
+            put_varint(out, at as u64);
+            put_varint(out, table.document.key.len() as u64);
+            table.document.key.iter().for_each(|field| put_text(out, field));
+        }
+    }
+    if merged {
+        out.put_u8(merged.into());
     }
 }
 
@@ -79,6 +89,15 @@ pub fn decode_two_way(mut bytes: &[u8]) -> Result<TwoWay, Damaged> {
             let at = usize::try_from(take_varint(&mut bytes)?).unwrap_or(usize::MAX);
             let table = tables.get_mut(at).ok_or(Damaged("a column of a table that is not there"))?;
             table.timestamp_column = Some(take_text(&mut bytes)?.to_owned());
+        }
+    }
+    if !bytes.is_empty() {
+        for _ in 0..take_varint(&mut bytes)? {
+            let at = usize::try_from(take_varint(&mut bytes)?).unwrap_or(usize::MAX);
+            let table = tables.get_mut(at).ok_or(Damaged("a key of a table that is not there"))?;
+            for _ in 0..take_varint(&mut bytes)? {
+                table.document.key.push(take_text(&mut bytes)?.to_owned());
+            }
         }
     }
     let merged_seeds = !bytes.is_empty() && take_flag(&mut bytes)?;
@@ -116,5 +135,49 @@ fn take_mapping(bytes: &mut &[u8]) -> Result<DocumentMapping, Damaged> {
     };
     let keep_key_columns = take_flag(bytes)?;
     let times = if take_flag(bytes)? { Times::Text } else { Times::Refuse };
-    Ok(DocumentMapping { other_fields, keep_key_columns, times })
+    Ok(DocumentMapping { other_fields, keep_key_columns, times, key: Vec::new() })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::schema::{Column, Schema};
+    use crate::types::{ColumnType, Engine};
+
+    fn table(timestamp_column: Option<&str>, key: &[&str]) -> TableRules {
+        let column = Column {
+            name: "id".to_owned(),
+            kind: ColumnType::Int { bits: 64, unsigned: false },
+            type_name: "bigint".to_owned(),
+            nullable: false,
+            generated: false,
+        };
+        TableRules {
+            schema: Arc::new(Schema::new("t".into(), Engine::Postgres, vec![column], vec![0])),
+            strategy: Strategy::Timestamp,
+            on_delete: OnDelete::ByStrategy,
+            merge: None,
+            timestamp_column: timestamp_column.map(str::to_owned),
+            document: DocumentMapping {
+                key: key.iter().map(|field| (*field).to_owned()).collect(),
+                ..Default::default()
+            },
+        }
+    }
+
+    #[test]
+    fn keys_of_fields_come_back_and_rules_without_them_stay_as_they_were() {
+        let plain = TwoWay { members: Vec::new(), tables: vec![table(None, &[])] };
+        let mut short = BytesMut::new();
+        encode_two_way(&plain, &mut short);
+        for (timestamp_column, key) in [(None, &["a", "b"][..]), (Some("at"), &["a"]), (Some("at"), &[])] {
+            let rules = TwoWay { members: Vec::new(), tables: vec![table(None, &[]), table(timestamp_column, key)] };
+            let mut bytes = BytesMut::new();
+            encode_two_way(&rules, &mut bytes);
+            assert_eq!(decode_two_way(&bytes).unwrap(), rules);
+        }
+        // Nothing follows the tables.
+        assert_eq!(decode_two_way(&short).unwrap(), plain);
+        assert_eq!(short.last(), Some(&0), "the last rule of the last table");
+    }
 }

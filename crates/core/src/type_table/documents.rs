@@ -250,7 +250,8 @@ const FROM_FIELDS: &str = "
 
 Between two MongoDB databases documents go through byte for byte. To and from a relational table a column is a top-level
 field of its name; a single key column is `_id` itself, several are the fields of an `_id` that is a document, in the
-order of the key. `document` of a table in the configuration says what is different.
+order of the key. `document` of a table in the configuration says what is different; its `key` names fields that the
+key columns are instead, and `_id` is MongoDB's or the application's own then.
 
 A document's field may be of any type, so it is the value that decides, not the type of a column: it goes into the
 columns that the table names, or its row is refused. `sync-worker verify` compares what a column says with the field, so
@@ -275,6 +276,9 @@ const FIELD_NOTES: &str = "
 - **minKey, maxKey, regex, code, symbol, dbPointer, timestamp**: into JSON alone, as canonical extended JSON.
 - **keys**: an `_id` that the table's key can't hold is refused, and `sync-worker verify` counts it as a difference. A
   field with the name of a key column has to say what the key says, else it is a field without a column.
+- **keys of fields**: what the table says of an `_id` holds for the field, or for each of several. A document in which one
+  is missing, null or an array is refused by the field's name; of a composite key each part counts by its value, so that
+  1 and 1.0 are one key. `_id` goes nowhere but into a column of that name that is no key column.
 - **fields without a column**: `other_fields` refuses them (the default), leaves them out, or puts them into a JSON column.
 - **edits below a field**: without post-images the source tells only the part that changed. Where the whole field is not
   known the row is refused, with the `collMod` that turns post-images on.

@@ -97,6 +97,8 @@ pub struct With<'a> {
     pub client: &'a Client,
     pub bookkeeping: &'a Bookkeeping,
     pub targets: &'a HashMap<SchemaId, Target>,
+    /// The indexes of keys that are fields.
+    pub keys: &'a [String],
     /// Two-way: of every table of the batch.
     pub looks: &'a HashMap<SchemaId, Look>,
 }
@@ -389,7 +391,9 @@ impl<'a> Attempt<'a> {
         let most = if self.known.way == Way::OneByOne { 1 } else { usize::MAX };
         let outcome = match operation::run(self.with.client, session, operations, careful, most).await? {
             Ok(outcome) => outcome,
-            Err(Refused { error, .. }) if self.guarded && is_overtaken(&error) && self.known.overtaken < REPEATS => {
+            Err(Refused { error, .. })
+                if self.guarded && is_overtaken(&error, self.with.keys) && self.known.overtaken < REPEATS =>
+            {
                 return Err(Stop::Overtaken);
             }
             Err(Refused { at, error }) => {

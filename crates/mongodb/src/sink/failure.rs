@@ -40,9 +40,10 @@ pub fn sort(error: &ServerError) -> Option<Fault> {
     Some(Fault { class, reason: format!("{what} (error {})", error.code) })
 }
 
-/// Whether a document has come up under the `_id` of one that was to be inserted.
-pub fn is_overtaken(error: &ServerError) -> bool {
-    error.code == DUPLICATE && index_of(error.raw_message()) == Some("_id_")
+/// Whether a document has come up under the key of one that was to be inserted. `keys`: indexes of keys beside `_id`.
+pub fn is_overtaken(error: &ServerError, keys: &[String]) -> bool {
+    let index = index_of(error.raw_message()).filter(|_| error.code == DUPLICATE);
+    index.is_some_and(|index| index == "_id_" || keys.iter().any(|key| key == index))
 }
 
 /// `... index: email_1 dup key: ...`: the name stands before any value.
@@ -63,8 +64,9 @@ mod tests {
         assert_eq!(fault.class, ErrorClass::Dependency);
         assert_eq!(sort(&ServerError::new(121, "", "secret")).unwrap().class, ErrorClass::Poison);
         assert!(sort(&ServerError::new(112, "WriteConflict", "")).is_none());
-        assert!(!is_overtaken(&ServerError::new(DUPLICATE, "DuplicateKey", message)));
+        assert!(!is_overtaken(&ServerError::new(DUPLICATE, "DuplicateKey", message), &[]));
+        assert!(is_overtaken(&ServerError::new(DUPLICATE, "DuplicateKey", message), &["email_1".to_owned()]));
         let message = "E11000 duplicate key error collection: d.c index: _id_ dup key: { _id: 1 }";
-        assert!(is_overtaken(&ServerError::new(DUPLICATE, "DuplicateKey", message)));
+        assert!(is_overtaken(&ServerError::new(DUPLICATE, "DuplicateKey", message), &[]));
     }
 }

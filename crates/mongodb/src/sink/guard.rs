@@ -1,7 +1,7 @@
 //! The guard of two-way pipelines: a version is written only over a document that it may be written over.
 //!
 //! ```text
-//! marker -> the batch's documents by _id -> judge -> inserts, updates, deletes -> parked rows -> commit
+//! marker -> the batch's documents by key -> judge -> inserts, updates, deletes -> parked rows -> commit
 //! ```
 //!
 //! The documents are read in the snapshot of the transaction that writes them: one that an application writes after it
@@ -12,10 +12,11 @@ use crate::catalog;
 use crate::client::{Client, within};
 use crate::codec::{self, Rows};
 use crate::error::Error;
+use crate::key::DocumentKey;
 use crate::sink::attempt::{Attempt, Stop};
 use crate::sink::operation::{self, Do};
 use crate::sink::target::{Content, without_id};
-use bson::{RawArrayBuf, RawBsonRef, RawDocumentBuf, rawdoc};
+use bson::{RawBsonRef, RawDocumentBuf, rawdoc};
 use futures::StreamExt;
 use mongodb::ClientSession;
 use std::collections::HashMap;
@@ -24,6 +25,7 @@ use sync_worker_core::database::TableAt;
 use sync_worker_core::document::Document;
 use sync_worker_core::document::mapping::OtherFields;
 use sync_worker_core::document::projection::Projection;
+use sync_worker_core::document::write::Writer;
 use sync_worker_core::error::ErrorClass;
 use sync_worker_core::guard::{DIFFERS_STILL, Image, Verdict, judge};
 use sync_worker_core::logical::{Normalizer, Unfit};
@@ -46,6 +48,7 @@ const BATCH: i32 = 10_000;
 /// How the documents of a collection are looked for, and compared.
 pub struct Look {
     collection: String,
+    key: DocumentKey,
     /// The collection's own columns.
     own: Arc<Schema>,
     logical: Arc<Schema>,
@@ -62,9 +65,11 @@ impl Look {
             Error::Fatal(format!("table {} column {column} has no logical form: {refusal}", at.name))
         })?;
         let documents = logical.engine == Engine::Mongodb;
+        let key = DocumentKey::new(&at.document);
         Ok(Self {
             collection: at.name.clone(),
-            own: catalog::schema(&logical.table),
+            own: catalog::schema(&logical.table, &key),
+            key,
             logical: logical.clone(),
             rows,
             projection: (!documents).then(|| Projection::new(logical, at.document.clone())),
@@ -72,7 +77,7 @@ impl Look {
         })
     }
 
-    /// The `_id`s that a document of this row may have; none where no document can have such a key.
+    /// The keys that a document of this row may have; none where no document can have such a key.
     fn ids(&self, key: &Key) -> Result<Vec<Key>, Error> {
         let Some(projection) = &self.projection else { return Ok(vec![key.clone()]) };
         Ok(projection.ids_of_columns(key, &self.logical)?.unwrap_or_default())
@@ -85,7 +90,9 @@ pub enum Found {
     Nothing,
     Document {
         /// In the collection's own form.
-        id: Key,
+        key: Key,
+        /// By its `_id`, whatever its key is.
+        filter: RawDocumentBuf,
         image: Image,
         /// As all members see it; None where it has no such form.
         row: Option<Row>,
@@ -120,15 +127,19 @@ struct Decoder {
 
 impl Decoder {
     fn found(&mut self, look: &Look, document: Document<'_>) -> Result<Found, Error> {
-        let own = self.rows.whole(document)?;
-        let id = look.own.key_of(&own)?;
+        let own = self.rows.whole(&look.key, document)?;
+        let key = look.own.key_of(&own)?;
+        let id = document.get("_id")?.ok_or(Damaged("a document without an _id"))?;
+        let mut filter = Writer::default();
+        filter.put(id.kind, id.name, id.bytes)?;
+        let filter = codec::raw(filter.finish()?)?;
         let row = match look.rows.row(&own, &mut self.builder, &mut self.scratch) {
             Ok(row) => Some(row),
             Err(Unfit::Refused(..)) => None,
             Err(Unfit::Damaged(damaged)) => return Err(damaged.into()),
         };
         // A row that no version can be is an image of its own.
-        Ok(Found::Document { id, image: Image::of(Some(row.as_ref().unwrap_or(&own))), row })
+        Ok(Found::Document { key, filter, image: Image::of(Some(row.as_ref().unwrap_or(&own))), row })
     }
 }
 
@@ -152,29 +163,29 @@ pub async fn look(
     for (id, writes) in tables {
         let look = looks.get(&id).ok_or(Damaged("a table was not looked at"))?;
         let mut places: HashMap<Key, usize> = HashMap::with_capacity(writes.len());
-        let (mut ids, mut keys, mut bytes) = (RawArrayBuf::new(), 0, 0);
+        let (mut keys, mut bytes) = (Vec::new(), 0);
         for (nth, &place) in writes.iter().enumerate() {
             let key = batch.writes[place].change.key()?.ok_or(Damaged("a guarded write without a key"))?;
-            for id in look.ids(&key)? {
-                ids.push(codec::key_value(&id)?);
-                keys += 1;
-                bytes += id.as_bytes().len();
-                places.insert(id, place);
+            for key in look.ids(&key)? {
+                bytes += key.as_bytes().len();
+                keys.push(key.clone());
+                places.insert(key, place);
             }
             let last = nth + 1 == writes.len();
-            if keys == 0 || !last && keys < KEYS && bytes < BYTES {
+            if keys.is_empty() || !last && keys.len() < KEYS && bytes < BYTES {
                 continue;
             }
             let find = rawdoc! {
                 "find": look.collection.as_str(),
-                "filter": { "_id": { "$in": std::mem::take(&mut ids) } },
+                "filter": look.key.any_of(&keys)?,
                 "batchSize": BATCH,
             };
-            (keys, bytes) = (0, 0);
+            keys.clear();
+            bytes = 0;
             read(client, session, find, |document| {
                 let one = decoder.found(look, document)?;
-                let Found::Document { id, image, .. } = &one else { return Ok(()) };
-                let Some(&place) = places.get(id) else { return Ok(()) };
+                let Found::Document { key, image, .. } = &one else { return Ok(()) };
+                let Some(&place) = places.get(key) else { return Ok(()) };
                 found[place] = match &found[place] {
                     Found::Nothing => one,
                     other => Found::Several(of_both(other.image(), *image)),
@@ -262,7 +273,7 @@ impl Attempt<'_> {
         let poison = |reason: String| Ok(Some((ErrorClass::Poison, reason)));
         let there = match found {
             Found::Nothing => None,
-            Found::Document { id, row, .. } => Some((codec::key_document("_id", id)?, row)),
+            Found::Document { filter, row, .. } => Some((filter.clone(), row)),
             Found::Several(_) => return poison("several documents there become this row".to_owned()),
         };
         let (filter, does, new) = match (&write.change.after, there) {

@@ -13,6 +13,7 @@ mod target;
 
 use crate::client::{Client, within};
 use crate::error::{Error, is_unknown_commit};
+use crate::index;
 use crate::own;
 use async_trait::async_trait;
 use attempt::{Attempt, Ended, Known, With, is_guarded};
@@ -44,6 +45,8 @@ pub struct MongodbSink {
     two_way: bool,
     targets: HashMap<SchemaId, Target>,
     looks: HashMap<SchemaId, Look>,
+    /// The indexes of keys that are fields.
+    keys: Vec<String>,
     /// Of all transactions of this sink; the marker names it, so that the next holder can end what this one leaves.
     session: Option<ClientSession>,
 }
@@ -58,6 +61,7 @@ impl MongodbSink {
             two_way: scope.two_way,
             targets: HashMap::new(),
             looks: HashMap::new(),
+            keys: Vec::new(),
             session: None,
         }
     }
@@ -86,8 +90,8 @@ impl MongodbSink {
         parking: &dyn Parking,
     ) -> CoreResult<Applied> {
         let (mut known, mut tries) = (Known::default(), 1);
-        let MongodbSink { client, bookkeeping, targets, looks, .. } = self;
-        let with = With { client, bookkeeping, targets, looks };
+        let MongodbSink { client, bookkeeping, targets, keys, looks, .. } = self;
+        let with = With { client, bookkeeping, targets, keys, looks };
         loop {
             begin(session).await?;
             let error = match Attempt::new(with, batch, &known).run(session, parking).await {
@@ -159,6 +163,7 @@ async fn abort(session: &mut ClientSession) {
 #[async_trait]
 impl Sink for MongodbSink {
     async fn take_over(&mut self, log: &str) -> CoreResult<Progress> {
+        self.keys = index::needed(&self.client, self.tables.values()).await?;
         own::create(&self.client, self.two_way).await?;
         let started = self.client.driver.start_session();
         let session = within("the start of a session", started.into_future()).await?;

@@ -2,6 +2,7 @@
 
 use crate::codec;
 use crate::error::Error;
+use crate::key;
 use bson::raw::cstr;
 use bson::{RawArrayBuf, RawDocumentBuf, rawdoc};
 use sync_worker_core::convert::Refusal;
@@ -20,10 +21,14 @@ pub struct Target {
     columns: Vec<(String, ColumnType)>,
     /// Indexes of the key's columns.
     key: Vec<usize>,
+    /// The fields that they are, where the key is not `_id`.
+    fields: Vec<String>,
     /// The rows are documents themselves.
     documents: bool,
     mapping: DocumentMapping,
 }
+
+const UNKNOWN: Damaged = Damaged("a key column is unknown");
 
 /// The server's limit for a document.
 const LARGEST: usize = 16 << 20;
@@ -53,31 +58,50 @@ impl Target {
             collection: at.name.clone(),
             columns: schema.columns.iter().map(|column| (column.name.clone(), column.kind.clone())).collect(),
             key: schema.key.clone(),
+            fields: at.document.key.clone(),
             documents,
             mapping: at.document.clone(),
         })
     }
 
-    /// `{_id: ...}` for a key; the reason where no document can have it.
+    /// The document with this key; the reason where none can have it.
     pub fn filter(&self, key: &Key) -> Result<Result<RawDocumentBuf, String>, Error> {
         if self.documents {
             return codec::key_document("_id", key).map(Ok);
         }
         let mut out = Writer::default();
-        match self.put_id(&mut out, key)? {
-            Ok(()) => codec::raw(out.finish()?).map(Ok),
-            Err(reason) => Ok(Err(reason)),
+        if let Err(reason) = self.put_key(&mut out, key)? {
+            return Ok(Err(reason));
         }
+        let key = out.finish()?;
+        if self.fields.is_empty() {
+            return codec::raw(key).map(Ok);
+        }
+        let mut conditions = Writer::default();
+        for part in Document::new(&key)?.fields() {
+            key::put_equal(&mut conditions, part?, true)?;
+        }
+        codec::raw(conditions.finish()?).map(Ok)
     }
 
-    /// One key column is the `_id` itself, several are the fields of one.
-    fn put_id(&self, out: &mut Writer, key: &Key) -> Result<Result<(), String>, Error> {
+    /// One key column is the `_id` itself, several are the fields of one, unless they have fields of their own.
+    fn put_key(&self, out: &mut Writer, key: &Key) -> Result<Result<(), String>, Error> {
+        if !self.fields.is_empty() {
+            for ((cell, &column), field) in key.cells().zip(&self.key).zip(&self.fields) {
+                let Cell::Present(value) = cell? else { return Err(UNKNOWN.into()) };
+                let (name, column) = &self.columns[column];
+                if let Err(reason) = self.put(out, field, value, (name, column)) {
+                    return Ok(Err(reason));
+                }
+            }
+            return Ok(Ok(()));
+        }
         let composite = self.key.len() > 1;
         if composite {
             out.begin(kind::DOCUMENT, "_id")?;
         }
         for (cell, &column) in key.cells().zip(&self.key) {
-            let Cell::Present(value) = cell? else { return Err(Damaged("a key column is unknown").into()) };
+            let Cell::Present(value) = cell? else { return Err(UNKNOWN.into()) };
             let (name, column) = &self.columns[column];
             if let Err(reason) = self.put(out, if composite { name } else { "_id" }, value, (name, column)) {
                 return Ok(Err(reason));
@@ -120,7 +144,7 @@ impl Target {
     fn fields(&self, row: &Row, key: &Key) -> Result<Content, Error> {
         let mut out = Writer::default();
         let partial = row.is_partial()?;
-        if !partial && let Err(reason) = self.put_id(&mut out, key)? {
+        if !partial && let Err(reason) = self.put_key(&mut out, key)? {
             return Ok(Content::Refused(reason));
         }
         let mut fields = 0;
@@ -167,7 +191,7 @@ impl Target {
     /// A row with those of its fields that an older document of the target has and the row leaves out.
     pub fn completed(&self, row: &Row, key: &Key, older: &[u8]) -> Result<Content, Error> {
         let mut out = Writer::default();
-        if let Err(reason) = self.put_id(&mut out, key)? {
+        if let Err(reason) = self.put_key(&mut out, key)? {
             return Ok(Content::Refused(reason));
         }
         let older = Document::new(older)?;

@@ -230,6 +230,7 @@ impl Assembly {
 mod tests {
     use super::*;
     use crate::catalog;
+    use crate::key::DocumentKey;
     use crate::source::echo::Told;
     use bson::rawdoc;
     use sync_worker_core::change::Op;
@@ -240,7 +241,12 @@ mod tests {
     }
 
     fn event(increment: u32, transaction: Option<&str>) -> Event {
-        let change = Change { schema: catalog::schema(&"t".into()), op: Op::Truncate, before: None, after: None };
+        let change = Change {
+            schema: catalog::schema(&"t".into(), &DocumentKey::Id),
+            op: Op::Truncate,
+            before: None,
+            after: None,
+        };
         let transaction = transaction.map(Arc::from);
         Event { time: time(increment), transaction, commit_time: 0, change: Some(change), told: None }
     }

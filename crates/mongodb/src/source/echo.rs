@@ -4,6 +4,7 @@
 use crate::ddl;
 use crate::error::Error;
 use crate::own::{self, PARKED, PROGRESS};
+use crate::source::event::TWO_WAY;
 use bytes::Bytes;
 use sync_worker_core::database::Scope;
 use sync_worker_core::document::{Document, Element, id, kind};
@@ -44,7 +45,7 @@ impl Ours {
             if !is_ours(id) || operation == "delete" {
                 return Ok(None);
             }
-            let after = after.ok_or_else(|| lacks(collection))?;
+            let after = after.ok_or_else(|| lacks(collection, TWO_WAY))?;
             return Ok(Some(Told::Marker(number(after, "offset")?)));
         }
         if id.kind != kind::DOCUMENT {
@@ -56,8 +57,8 @@ impl Ours {
         }
         let table = id.get("table")?.filter(|table| table.kind == kind::STRING).ok_or_else(strange)?;
         let table = TableName::new(table.text()?);
-        let before = || before.ok_or_else(|| lacks(collection));
-        let after = || after.ok_or_else(|| lacks(collection));
+        let before = || before.ok_or_else(|| lacks(collection, TWO_WAY));
+        let after = || after.ok_or_else(|| lacks(collection, TWO_WAY));
         let unparked = |row: Document<'_>, written: bool| {
             Ok::<_, Error>(Some(UnparkedEcho { table: table.clone(), key: key(row)?, written }))
         };
@@ -104,9 +105,9 @@ impl Told {
 }
 
 /// What can't be known any more (invariant 8).
-pub fn lacks(collection: &str) -> Error {
+pub fn lacks(collection: &str, needed_by: &str) -> Error {
     Error::Gap(format!(
-        "a change of collection {collection} came without the document before or after it, which a two-way pipeline needs: the images were off, or kept for too short a time; run {} and remove the pipeline's state, then seed it anew",
+        "a change of collection {collection} came without the document before or after it, which {needed_by} needs: the images were off, or kept for too short a time; run {} and remove the pipeline's state, then copy the rows anew",
         ddl::post_images(collection)
     ))
 }

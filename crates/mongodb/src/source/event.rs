@@ -2,7 +2,9 @@
 
 use crate::codec::Rows;
 use crate::error::Error;
+use crate::key::DocumentKey;
 use crate::source::echo::{Ours, Told, lacks};
+use crate::source::keyed;
 use bson::Timestamp;
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -13,7 +15,13 @@ use sync_worker_core::schema::Schema;
 use sync_worker_core::value::{Cell, Damaged, Value};
 
 /// The collections of a pipeline, by their names.
-pub type Tables = HashMap<String, Arc<Schema>>;
+pub type Tables = HashMap<String, Collection>;
+
+#[derive(Clone, Debug)]
+pub struct Collection {
+    pub schema: Arc<Schema>,
+    pub key: DocumentKey,
+}
 
 /// A row's change with its place, or what a stream can't go on over.
 #[derive(Debug)]
@@ -34,14 +42,14 @@ pub struct Parts<'a> {
     pub token: Option<Document<'a>>,
     /// It is one of several fragments.
     pub split: Option<Document<'a>>,
-    operation: &'a str,
+    pub(super) operation: &'a str,
     time: Option<Timestamp>,
     wall: Option<i64>,
     collection: Option<&'a str>,
     to: Option<&'a str>,
     id: Option<Element<'a>>,
-    full: Option<Document<'a>>,
-    before: Option<Document<'a>>,
+    pub(super) full: Option<Document<'a>>,
+    pub(super) before: Option<Document<'a>>,
     update: Option<Document<'a>>,
     session: Option<Document<'a>>,
     number: Option<i64>,
@@ -83,18 +91,21 @@ impl<'a> Parts<'a> {
     }
 
     /// Refuses what lacks a document: the server keeps them for a time, from when it is told to.
-    fn needs_images(&self) -> Result<(), Error> {
+    fn needs_images(&self, needed_by: &str) -> Result<(), Error> {
         let lacking = match self.operation {
             "insert" => self.full.is_none(),
             "delete" => self.before.is_none(),
             _ => self.full.is_none() || self.before.is_none(),
         };
-        if lacking { Err(lacks(self.collection.unwrap_or_default())) } else { Ok(()) }
+        if lacking { Err(lacks(self.collection.unwrap_or_default(), needed_by)) } else { Ok(()) }
     }
 }
 
+/// What needs the documents before and after each change.
+pub const TWO_WAY: &str = "a two-way pipeline";
+
 /// `ours`: the pipeline is two-way.
-pub fn decode(parts: &Parts<'_>, tables: &Tables, ours: Option<&Ours>, rows: &mut Rows) -> Result<Event, Error> {
+pub fn decode(mut parts: Parts<'_>, tables: &Tables, ours: Option<&Ours>, rows: &mut Rows) -> Result<Event, Error> {
     let time = parts.time.ok_or(Damaged("an event without its time"))?;
     let commit_time = match parts.wall {
         Some(millis) => millis.saturating_mul(1_000),
@@ -104,13 +115,19 @@ pub fn decode(parts: &Parts<'_>, tables: &Tables, ours: Option<&Ours>, rows: &mu
         (Some(session), Some(number)) => Some(name_of(session, number)?),
         _ => None,
     };
-    let schema = parts.collection.and_then(|name| tables.get(name));
-    let change = match (parts.operation, schema) {
-        ("insert" | "update" | "replace" | "delete", Some(schema)) => {
-            if ours.is_some() {
-                parts.needs_images()?;
+    let table = parts.collection.and_then(|name| tables.get(name));
+    let change = match (parts.operation, table) {
+        ("insert" | "update" | "replace" | "delete", Some(Collection { schema, key: DocumentKey::Id })) => {
+            match ours {
+                Some(_) => parts.needs_images(TWO_WAY)?,
+                // Sent for the sake of another collection.
+                None => parts.before = None,
             }
-            Some(change(parts, schema, rows)?)
+            Some(change(&parts, schema, rows)?)
+        }
+        ("insert" | "update" | "replace" | "delete", Some(table)) => {
+            parts.needs_images(if ours.is_some() { TWO_WAY } else { keyed::NEEDS })?;
+            Some(keyed::change(&parts, table, ours.is_some(), rows)?)
         }
         ("insert" | "update" | "replace" | "delete", None) => None,
         ("drop" | "rename", Some(_)) => {
@@ -142,7 +159,7 @@ pub fn decode(parts: &Parts<'_>, tables: &Tables, ours: Option<&Ours>, rows: &mu
     Ok(Event { time, transaction, commit_time, change, told })
 }
 
-fn image(document: Option<Document<'_>>) -> Cell<'_> {
+pub(super) fn image(document: Option<Document<'_>>) -> Cell<'_> {
     document.map_or(Cell::Unchanged, |document| Cell::Present(Value::Document(document.as_bytes())))
 }
 

@@ -11,6 +11,7 @@ mod assembly;
 mod echo;
 mod event;
 mod fragments;
+mod keyed;
 mod pump;
 mod token;
 
@@ -20,18 +21,20 @@ use crate::clock;
 use crate::codec;
 use crate::ddl;
 use crate::error::Error;
+use crate::index;
+use crate::key::DocumentKey;
 use crate::own::{self, PARKED, PROGRESS};
 use assembly::Assembly;
 use async_trait::async_trait;
 use bson::raw::cstr;
 use bson::{RawArrayBuf, RawDocumentBuf, Timestamp, rawdoc};
 use echo::Ours;
-use event::Tables;
+use event::{Collection, Tables};
 use mongodb::raw_batch_cursor::RawBatchCursor;
 use pump::Pump;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
-use sync_worker_core::database::Scope;
+use sync_worker_core::database::{Scope, TableAt};
 use sync_worker_core::error::Result;
 use sync_worker_core::name::DatabaseName;
 use sync_worker_core::position::{Checkpoint, Position};
@@ -118,11 +121,16 @@ pub async fn open(
     from: Option<&Checkpoint>,
     returned: Arc<Returned>,
 ) -> std::result::Result<(MongodbSource, Checkpoint), Error> {
-    let tables: Tables = scope.tables.iter().map(|at| (at.name.clone(), catalog::schema(&at.table))).collect();
+    let table = |at: &TableAt| {
+        let key = DocumentKey::new(&at.document);
+        (at.name.clone(), Collection { schema: catalog::schema(&at.table, &key), key })
+    };
+    let tables: Tables = scope.tables.iter().map(table).collect();
     let mut names: Vec<&str> = tables.keys().map(String::as_str).collect();
     if scope.two_way {
         two_way(&client, &names).await?;
     }
+    index::needed(&client, &scope.tables).await?;
     let epoch = client.epoch(&names).await?;
     let (checkpoint, start) = match from {
         Some(checkpoint) => {
@@ -145,6 +153,10 @@ pub async fn open(
         }
     };
     let found = catalog::collections(&client, &names).await?;
+    lack_images(
+        found.iter().filter(|one| tables.get(&one.name).is_some_and(|table| !table.key.is_id())),
+        keyed::NEEDS,
+    )?;
     let images = match found.len() == names.len() && found.iter().all(|collection| collection.images) {
         _ if scope.two_way => Images::Both,
         true => Images::Required,
@@ -153,11 +165,12 @@ pub async fn open(
     if scope.two_way {
         names.extend([PROGRESS, PARKED]);
     }
-    let (cursor, images) = match watch(&client, &names, &start, images).await {
+    let before = before(&tables, images);
+    let (cursor, images) = match watch(&client, &names, &start, images, before).await {
         // From before there were any, or from longer ago than they are kept.
         Err(error) if images == Images::Required && error.code() == Some(NO_IMAGE) => {
             tell_of_images(&client, &names);
-            (watch(&client, &names, &start, Images::Available).await?, Images::Available)
+            (watch(&client, &names, &start, Images::Available, before).await?, Images::Available)
         }
         opened => (opened?, images),
     };
@@ -174,15 +187,29 @@ async fn two_way(client: &Client, names: &[&str]) -> std::result::Result<(), Err
     if client.sharded {
         return Err(Error::Fatal(format!("{SHARDED}; {SHARDED_CURE}")));
     }
-    let found = catalog::collections(client, names).await?;
-    let lacking: Vec<String> = found.iter().filter(|one| !one.images).map(|one| ddl::post_images(&one.name)).collect();
-    if !lacking.is_empty() {
-        return Err(Error::Fatal(format!(
-            "a two-way pipeline needs the documents before and after each change; run: {}",
-            lacking.join(" ")
-        )));
-    }
+    lack_images(&catalog::collections(client, names).await?, event::TWO_WAY)?;
     own::create(client, true).await
+}
+
+/// Refuses collections whose changes come without the documents before and after them.
+fn lack_images<'a>(
+    collections: impl IntoIterator<Item = &'a catalog::Collection>,
+    needed_by: &str,
+) -> std::result::Result<(), Error> {
+    let lacking = collections.into_iter().filter(|one| !one.images).map(|one| ddl::post_images(&one.name));
+    let lacking: Vec<String> = lacking.collect();
+    match lacking.is_empty() {
+        true => Ok(()),
+        false => Err(Error::Fatal(format!(
+            "{needed_by} needs the documents before and after each change; run: {}",
+            lacking.join(" ")
+        ))),
+    }
+}
+
+/// Whether documents before their changes are wanted.
+fn before(tables: &Tables, images: Images) -> bool {
+    images == Images::Both || tables.values().any(|table| !table.key.is_id())
 }
 
 fn unreadable(checkpoint: &Checkpoint) -> Error {
@@ -198,10 +225,11 @@ async fn watch(
     names: &[&str],
     start: &Start,
     images: Images,
+    before: bool,
 ) -> std::result::Result<RawBatchCursor, Error> {
     let mut stage = rawdoc! {
         "fullDocument": if images == Images::Required { "required" } else { "whenAvailable" },
-        "fullDocumentBeforeChange": if images == Images::Both { "whenAvailable" } else { "off" },
+        "fullDocumentBeforeChange": if before { "whenAvailable" } else { "off" },
         "showExpandedEvents": true,
     };
     match start {

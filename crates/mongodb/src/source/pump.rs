@@ -9,7 +9,7 @@ use crate::source::echo::Ours;
 use crate::source::event::{self, Parts, Tables};
 use crate::source::fragments::Fragments;
 use crate::source::token;
-use crate::source::{AWAIT, Images, NO_IMAGE, lost, tell_of_images, watch};
+use crate::source::{AWAIT, Images, NO_IMAGE, before, lost, tell_of_images, watch};
 use bson::RawDocument;
 use futures::StreamExt;
 use mongodb::raw_batch_cursor::{RawBatch, RawBatchCursor};
@@ -144,7 +144,7 @@ impl Pump {
         tell_of_images(&self.client, &names);
         self.images = Images::Available;
         let start = self.assembly.newest();
-        let cursor = watch(&self.client, &names, &start, self.images).await?;
+        let cursor = watch(&self.client, &names, &start, self.images, before(&self.tables, self.images)).await?;
         self.replies = read(cursor, &mut self.reading);
         Ok(())
     }
@@ -179,14 +179,14 @@ impl Pump {
     fn event(&mut self, event: &RawDocument) -> Result<(), Error> {
         let event = Document::new(event.as_bytes())?;
         let parts = Parts::of(event)?;
-        let Some(split) = parts.split else { return self.whole(&parts) };
+        let Some(split) = parts.split else { return self.whole(parts) };
         match self.fragments.take(event, split)? {
-            Some(joined) => self.whole(&Parts::of(Document::new(&joined)?)?),
+            Some(joined) => self.whole(Parts::of(Document::new(&joined)?)?),
             None => Ok(()),
         }
     }
 
-    fn whole(&mut self, event: &Parts<'_>) -> Result<(), Error> {
+    fn whole(&mut self, event: Parts<'_>) -> Result<(), Error> {
         let token = event.token.ok_or(Damaged("an event without its token"))?;
         let decoded = event::decode(event, &self.tables, self.ours.as_ref(), &mut self.rows)?;
         self.assembly.take(decoded, token.as_bytes());

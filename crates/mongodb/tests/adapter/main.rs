@@ -3,6 +3,7 @@
 mod contract;
 mod fixture;
 mod guard;
+mod keyed;
 mod reader;
 mod sink;
 mod source;

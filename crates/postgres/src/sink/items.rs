@@ -242,7 +242,7 @@ impl Builder<'_> {
     pub fn key_change(&mut self, change: &KeyChange<'_>, kind: Kind, items: &mut Vec<Item>) -> Result<(), Damaged> {
         let KeyChange { schema, row, old_key, write } = *change;
         let plan = self.plans.get(&schema).ok_or(Damaged("a row without a schema"))?;
-        if plan.key_is_fixed {
+        if plan.key_is_fixed || !plan.holds_key(old_key)? {
             self.needs_row_by_row = true;
             return Ok(());
         }

@@ -213,6 +213,16 @@ impl Plan {
         Ok(())
     }
 
+    /// Whether a row can have this key.
+    pub fn holds_key(&self, key: &Key) -> Result<bool, Damaged> {
+        let mut arrays = self.arrays(Kind::Delete, &None);
+        match self.push_key(key, &mut arrays, &mut String::new()) {
+            Ok(()) => Ok(true),
+            Err(NotEncoded::Refused(_)) => Ok(false),
+            Err(NotEncoded::Damaged(damaged)) => Err(damaged),
+        }
+    }
+
     /// Prepares a statement on its first use.
     pub async fn statement(
         &mut self,

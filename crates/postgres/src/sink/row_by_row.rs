@@ -359,7 +359,8 @@ impl Session {
         }
         let delete = |key: &Key| Version { effect: Effect::Delete, key: key.clone(), row: None, ..version.clone() };
         let mut in_the_way = false;
-        if !plan.key_is_fixed {
+        // No row has a key that the table can't hold: then there is none that could move.
+        if !plan.key_is_fixed && plan.holds_key(old_key)? {
             let ready = match self.moving(schema, old_key, version, row)? {
                 Ok(items) => self.ready(items).await?,
                 Err(refused) => return Ok(Some((refused.class, refused.reason))),

@@ -152,9 +152,10 @@ async fn ddl_for_what_is_missing() -> Result<()> {
     let fixture = Fixture::new(sql, &["t"]).await?;
     let mut reader = fixture.postgres.reader(&fixture.scope).await.unwrap();
     let schema = reader.schema(&"t".into()).await.unwrap();
-    let statement = fixture.postgres.ddl("public.copy", &schema, None).unwrap();
+    let copy = TableAt { table: "t".into(), name: "public.copy".to_owned(), document: Default::default() };
+    let statement = fixture.postgres.ddl(&copy, &schema, None).unwrap();
     fixture.execute(&statement).await?;
     fixture.scope.tables.iter().for_each(|at: &TableAt| assert_eq!(at.name, "t"));
-    assert_eq!(fixture.postgres.ddl("public.copy", &schema, Some(&schema)), None);
+    assert_eq!(fixture.postgres.ddl(&copy, &schema, Some(&schema)), None);
     Ok(())
 }

@@ -10,7 +10,7 @@ use rand::{Rng, SeedableRng};
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::Arc;
 use sync_worker_core::change::{Change, Op};
-use sync_worker_core::database::{Database, Inspection, Role, Scope};
+use sync_worker_core::database::{Database, Inspection, Role, Scope, TableAt};
 use sync_worker_core::error::{ErrorClass, Result};
 use sync_worker_core::name::{DatabaseName, TableName};
 use sync_worker_core::position::{Checkpoint, Epoch, Position};
@@ -325,7 +325,7 @@ impl Database for MemoryDatabase {
         Ok(())
     }
 
-    fn ddl(&self, _: &str, _: &Schema, _: Option<&Schema>) -> Option<String> {
+    fn ddl(&self, _: &TableAt, _: &Schema, _: Option<&Schema>) -> Option<String> {
         None
     }
 }

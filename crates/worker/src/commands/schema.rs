@@ -22,7 +22,7 @@ pub async fn schema(config: &Configuration, json: bool) -> anyhow::Result<Outcom
             for at in &scope.tables {
                 let Some(wanted) = source.tables.iter().find(|schema| schema.table == at.table) else { continue };
                 let have = inspection.tables.iter().find(|schema| schema.table == at.table);
-                if let Some(ddl) = database.ddl(&at.name, wanted, have.map(|schema| &**schema)) {
+                if let Some(ddl) = database.ddl(at, wanted, have.map(|schema| &**schema)) {
                     let (pipeline, database) = (plan.name.as_str(), target.as_str());
                     let table = at.table.as_str();
                     let then = have.map(|_| filled_by(pipeline));

@@ -3,11 +3,11 @@
 use crate::config::databases::Adapter;
 use crate::config::pipelines::{Databases, Ends};
 use crate::config::place::suggestion;
-use crate::config::section::{Field, Section};
+use crate::config::section::{At, Field, Section};
 use sync_worker_core::document::mapping::{DocumentMapping, OtherFields, Times};
 use sync_worker_core::name::DatabaseName;
 
-pub const DOCUMENT: [Field; 3] = [
+pub const DOCUMENT: [Field; 4] = [
     Field {
         name: "other_fields",
         takes: "`\"refuse\"`, `\"ignore\"` or `\"column:NAME\"`",
@@ -17,10 +17,19 @@ pub const DOCUMENT: [Field; 3] = [
                 from MongoDB only.",
     },
     Field {
+        name: "key",
+        takes: "name of a field, or a list of them",
+        default: "\"_id\"",
+        about: "The fields of a document that the table's key columns are, in the order of the key; `_id` is the \
+                application's or MongoDB's own then. Not between two MongoDB databases. A unique index over exactly \
+                these fields is needed, and at a source and at members the documents before and after each change. A \
+                pipeline whose `key` changes begins anew: remove its state.",
+    },
+    Field {
         name: "keep_key_columns",
         takes: "`true` or `false`",
         default: "false",
-        about: "To MongoDB: whether the key columns are fields of the document beside its `_id`.",
+        about: "To MongoDB: whether the key columns are fields of the document beside its `_id`. Not with `key`.",
     },
     Field {
         name: "times",
@@ -39,7 +48,8 @@ enum Way {
     ToDocuments,
 }
 
-pub fn read(table: &Section<'_>, members: Option<&Ends>, databases: &Databases) -> DocumentMapping {
+/// `two_way`: each member is a source, too.
+pub fn read(table: &Section<'_>, members: Option<&Ends>, databases: &Databases, two_way: bool) -> DocumentMapping {
     if !table.has("document") {
         return DocumentMapping::default();
     }
@@ -48,7 +58,16 @@ pub fn read(table: &Section<'_>, members: Option<&Ends>, databases: &Databases) 
         other_fields: other_fields(&section).unwrap_or_default(),
         keep_key_columns: section.flag("keep_key_columns").unwrap_or_default(),
         times: section.choice("times", &[("refuse", Times::Refuse), ("text", Times::Text)]).unwrap_or_default(),
+        key: key(&section),
     };
+    if !mapping.key.is_empty() {
+        if mapping.keep_key_columns {
+            section.problem("keep_key_columns", "stands beside key, which says what fields the key columns are");
+        }
+        if members.is_some_and(|members| among_documents(members, databases, two_way)) {
+            section.problem("key", "can't be fields between two MongoDB databases: their documents have one _id");
+        }
+    }
     match members.map(|members| way(members, databases)) {
         Some(Some(Way::FromDocuments)) => {
             for name in ["keep_key_columns", "times"].into_iter().filter(|name| section.has(name)) {
@@ -66,6 +85,46 @@ pub fn read(table: &Section<'_>, members: Option<&Ends>, databases: &Databases) 
         Some(Some(Way::ToDocuments)) | None => {}
     }
     mapping
+}
+
+/// None where it is `_id`.
+fn key(section: &Section<'_>) -> Vec<String> {
+    let mut fields: Vec<String> = Vec::new();
+    let Some(listed) = section.text_or_texts("key") else { return fields };
+    let alone = listed.len() == 1;
+    if listed.is_empty() {
+        section.problem("key", "names no field; leave it out where the key is _id");
+    }
+    for At { value, place } in listed {
+        let problem = match value.as_str() {
+            "_id" if alone => continue,
+            "_id" => Some(
+                "names _id among several fields: leave key out, and the key columns are the fields of an _id"
+                    .to_owned(),
+            ),
+            "" => Some("names a field without a name".to_owned()),
+            name if name.starts_with('$') || name.contains(['.', '\0']) => {
+                Some(format!("can't name {name:?}: it is a top-level field, without a dot and a leading $"))
+            }
+            name if fields.iter().any(|field| field == name) => Some(format!("names {name:?} twice")),
+            _ => None,
+        };
+        if let Some(problem) = problem {
+            section.problem_at(&place, "key", problem);
+        }
+        fields.push(value);
+    }
+    fields
+}
+
+/// Whether documents go from one MongoDB database to another.
+fn among_documents((from, to): &Ends, databases: &Databases, two_way: bool) -> bool {
+    let documents = |name: &&DatabaseName| {
+        let database = databases.get(name.as_str()).and_then(Option::as_ref);
+        database.is_some_and(|database| matches!(database.adapter, Adapter::Mongodb(_)))
+    };
+    let targets = to.iter().filter(documents).count();
+    targets > 0 && documents(&from) || two_way && targets > 1
 }
 
 fn other_fields(section: &Section<'_>) -> Option<OtherFields> {

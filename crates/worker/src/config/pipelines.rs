@@ -85,7 +85,7 @@ pub const TABLE: [Field; 3] = [
     },
     Field {
         name: "document",
-        takes: "`{ other_fields, keep_key_columns, times }`",
+        takes: "`{ key, other_fields, keep_key_columns, times }`",
         default: "",
         about: "How its rows are documents, in a pipeline between MongoDB and another kind of database.",
     },
@@ -196,7 +196,7 @@ fn tables(
             one.missing("name", "name = \"customer\"");
         }
         let at = at(one, members, databases);
-        let document = documents::read(one, members, databases);
+        let document = documents::read(one, members, databases, two_way.is_some());
         let resolution = match two_way {
             Some(defaults) => two_way::resolution(one, defaults),
             None => {

@@ -104,7 +104,7 @@ fn reference() -> String {
     part("### `[[pipelines.NAME.tables]]`", tables, &pipelines::TABLE);
     part("### Tables of two-way pipelines", "", &two_way::TABLE);
     let document = "A column is a top-level field of its name; a single key column is `_id` itself, several are the fields \
-                    of an `_id` that is a document, in the order of the key. `docs/types.md` says what becomes of the \
+                    of an `_id` that is a document, in the order of the key, and with `key` they are fields of their own. `docs/types.md` says what becomes of the \
                     values. Between two MongoDB databases documents go through as they are.";
     part("### `document`", document, &documents::DOCUMENT);
     part("### `batch_limit` and `transaction_limit`", "", &pipelines::LIMIT);

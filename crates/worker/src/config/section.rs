@@ -224,6 +224,16 @@ impl<'a> Section<'a> {
         Some(texts)
     }
 
+    /// A text, or a list of texts.
+    pub fn text_or_texts(&self, name: &str) -> Option<Vec<At<String>>> {
+        match self.node(name)? {
+            Node { value: Value::Text(text), place } if !matches!(place, Place::Environment(_)) => {
+                Some(vec![At { value: text.clone(), place: place.clone() }])
+            }
+            _ => self.texts(name),
+        }
+    }
+
     fn list(&self, name: &str, wanted: &str) -> Option<Vec<Node>> {
         let node = self.structured(name)?;
         match node.value {

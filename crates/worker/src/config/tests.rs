@@ -209,12 +209,13 @@ fn single_mistakes_are_told() {
 
 #[test]
 fn the_mapping_of_documents_is_read_and_its_mistakes_are_told() {
+    const ENDS: &str = "from = \"crm\"\nto = [\"shop\"]";
+    const COPY: &str = "[databases.copy]\nkind = \"mongodb\"\nurl = \"mongodb://sync@copy.internal/copy\"\n";
     let to = |document: &str| {
         let text = with("mysql://sync@shop.internal:3306/shop", "mongodb://sync@shop.internal/shop");
         text.replace("\"mysql\"", "\"mongodb\"") + &format!("document = {{ {document} }}\n")
     };
-    let from =
-        |document: &str| to(document).replace("from = \"crm\"\nto = [\"shop\"]", "from = \"shop\"\nto = [\"crm\"]");
+    let from = |document: &str| to(document).replace(ENDS, "from = \"shop\"\nto = [\"crm\"]");
     let mapping = |text: &str| read(text, &[]).unwrap().pipelines[0].tables[0].document.clone();
     let (kept, rest) = (
         DocumentMapping { keep_key_columns: true, times: Times::Text, ..Default::default() },
@@ -222,6 +223,13 @@ fn the_mapping_of_documents_is_read_and_its_mistakes_are_told() {
     );
     assert_eq!(mapping(&to("keep_key_columns = true, times = \"text\"")), kept);
     assert_eq!(mapping(&from("other_fields = \"column:rest\"")), rest);
+    let keyed = |fields: &[&str]| DocumentMapping {
+        key: fields.iter().map(|field| (*field).to_owned()).collect(),
+        ..Default::default()
+    };
+    assert_eq!(mapping(&to("key = \"sku\"")), keyed(&["sku"]));
+    assert_eq!(mapping(&from("key = [\"region\", \"number\"]")), keyed(&["region", "number"]));
+    assert_eq!(mapping(&to("key = \"_id\"")), keyed(&[]));
     let place = "pipelines.customers.tables[0].document";
     for (text, part) in [
         (to("other_feilds = \"ignore\""), ": unknown field \"other_feilds\", did you mean \"other_fields\"?"),
@@ -235,6 +243,21 @@ fn the_mapping_of_documents_is_read_and_its_mistakes_are_told() {
         (to("other_fields = \"column:rest\""), ".other_fields: can name a column where the source is MongoDB only"),
         (from("times = \"text\""), ".times: is for rows that go to MongoDB"),
         (from("keep_key_columns = true"), ".keep_key_columns: is for rows that go to MongoDB"),
+        (to("key = []"), ".key: names no field"),
+        (to("key = 7"), ".key: must be"),
+        (to("key = \"a.b\""), ".key: can't name \"a.b\": it is a top-level field"),
+        (from("key = [\"a\", \"$b\"]"), ".key: can't name \"$b\""),
+        (from("key = [\"a\", \"a\"]"), ".key: names \"a\" twice"),
+        (to("key = [\"_id\", \"a\"]"), ".key: names _id among several fields: leave key out"),
+        (to("key = \"a\", keep_key_columns = true"), ".keep_key_columns: stands beside key"),
+        (
+            from("key = \"a\"").replace("to = [\"crm\"]", "to = [\"crm\", \"copy\"]") + COPY,
+            ".key: can't be fields between two MongoDB databases",
+        ),
+        (
+            to("key = \"a\"").replace(ENDS, "members = [\"crm\", \"shop\", \"copy\"]\nseed = \"crm\"") + COPY,
+            ".key: can't be fields between two MongoDB databases",
+        ),
         (format!("{GOOD}document = {{ times = \"text\" }}\n"), ": is for pipelines between MongoDB and another kind"),
     ] {
         let found = mistakes(&text, &[]);
@@ -242,6 +265,10 @@ fn the_mapping_of_documents_is_read_and_its_mistakes_are_told() {
         assert!(found[0].starts_with("f.toml:17:") && found[0].contains(&format!("{place}{part}")), "{found:?}");
     }
     let variable = "SYNC_WORKER__PIPELINES__CUSTOMERS__TABLES__0__DOCUMENT";
+    for (text, fields) in [("sku", &["sku"][..]), ("region, number", &["region", "number"])] {
+        let configuration = read(&to(""), &[(&format!("{variable}__KEY"), text)]).unwrap();
+        assert_eq!(configuration.pipelines[0].tables[0].document, keyed(fields));
+    }
     let configuration = read(&to(""), &[(variable, "{ keep_key_columns = true }")]).unwrap();
     assert!(configuration.pipelines[0].tables[0].document.keep_key_columns);
     let configuration = read(&to(""), &[(&format!("{variable}__KEEP_KEY_COLUMNS"), "true")]).unwrap();

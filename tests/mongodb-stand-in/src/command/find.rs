@@ -16,6 +16,7 @@ use crate::query::sort::Sort;
 use crate::storage::oplog::{Change, Entry};
 use crate::storage::store::{Selection, View};
 use crate::storage::transaction::Transaction;
+use crate::storage::walk::Walk;
 use crate::value::Shared;
 use crate::value::order::Key;
 use crate::value::path;
@@ -25,8 +26,15 @@ pub fn find(context: &mut Context<'_>, transaction: Option<&Transaction>) -> Rep
     let namespace = context.namespace()?;
     let request = context.request;
     let filter = Filter::of(request, "filter")?;
-    let range = Range::of(&filter).within(request)?;
-    let selection = Selection { filter, range, sort: Sort::of(request, "sort")?, ..bounds(context) };
+    let walk = match context.state.store.collection(&namespace) {
+        Some(collection) => Walk::hinted(request, collection)?,
+        None => None,
+    };
+    let range = match walk {
+        Some(_) => Range::of(&filter),
+        None => Range::of(&filter).within(request)?,
+    };
+    let selection = Selection { filter, range, walk, sort: Sort::of(request, "sort")?, ..bounds(context) };
     let projection = Projection::of(request, "projection")?;
     let time = context.read_time(&namespace)?;
     let found = if namespace.as_str() == "local.oplog.rs" {

@@ -39,6 +39,15 @@ impl Sort {
         }
     }
 
+    /// Whether walking an index over these fields gives this order.
+    pub fn is_by<'a>(&self, names: impl Iterator<Item = &'a str>) -> bool {
+        let ascending = |(path, descending): &(Path, bool)| match &path[..] {
+            [name] if !descending => Some(name.clone()),
+            _ => None,
+        };
+        self.0.is_empty() || self.0.iter().map(ascending).eq(names.map(|name| Some(name.to_owned())))
+    }
+
     pub fn sort(&self, documents: &mut [Shared]) {
         documents.sort_by(|one, two| self.compare(one, two));
     }

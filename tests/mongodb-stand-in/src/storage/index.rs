@@ -1,10 +1,12 @@
-//! Secondary indexes. Only unique ones hold entries: they refuse duplicates; reads scan.
+//! Secondary indexes. Only unique ones hold entries: they refuse duplicates, and reads may go by them (`walk`).
 
 use std::collections::BTreeMap;
+use std::ops::Bound;
 
 use bson::{RawArrayBuf, RawBson, RawBsonRef, RawDocument, RawDocumentBuf, rawdoc};
 
 use super::namespace::Namespace;
+use super::rows;
 use crate::failure::{Failure, code};
 use crate::query::filter::Filter;
 use crate::value::order::Key;
@@ -75,6 +77,27 @@ impl Index {
         keys.sort();
         keys.dedup();
         keys
+    }
+
+    /// Whether every row has an entry, so that a read may go by it.
+    pub fn has_all(&self) -> bool {
+        self.unique && !self.sparse && self.partial.is_none()
+    }
+
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        self.fields.iter().map(|(name, _)| name.as_str())
+    }
+
+    /// The entries between two places, with their rows' `_id`s.
+    pub fn between<'a>(
+        &'a self,
+        low: Bound<&Key>,
+        high: Bound<&Key>,
+    ) -> Box<dyn Iterator<Item = (&'a Key, &'a Key)> + 'a> {
+        if rows::is_empty((low, high)) {
+            return Box::new(std::iter::empty());
+        }
+        Box::new(self.entries.range::<Key, _>((low, high)))
     }
 
     pub fn holder(&self, key: &Key) -> Option<&Key> {

@@ -19,4 +19,5 @@ pub mod session;
 pub mod store;
 pub mod transaction;
 pub mod validation;
+pub mod walk;
 pub mod write;

@@ -135,7 +135,7 @@ fn turned<'a>(
 }
 
 /// Bounds that `BTreeMap::range` would panic on.
-fn is_empty(bounds: (Bound<&Key>, Bound<&Key>)) -> bool {
+pub fn is_empty(bounds: (Bound<&Key>, Bound<&Key>)) -> bool {
     match bounds {
         (Bound::Included(low), Bound::Included(high)) => low > high,
         (Bound::Included(low) | Bound::Excluded(low), Bound::Included(high) | Bound::Excluded(high)) => low >= high,

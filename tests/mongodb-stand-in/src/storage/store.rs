@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::io;
+use std::ops::Bound;
 use std::path::Path;
 
 use bson::RawDocument;
@@ -15,6 +16,7 @@ use super::oplog::Oplog;
 use super::record::Record;
 use super::session::{Phase, Sessions};
 use super::transaction::{Holds, Transaction};
+use super::walk::Walk;
 use crate::failure::{Failure, code};
 use crate::query::filter::Filter;
 use crate::query::range::Range;
@@ -55,6 +57,8 @@ impl<'a> View<'a> {
 pub struct Selection {
     pub filter: Filter,
     pub range: Range,
+    /// The places of a secondary index that a hint names.
+    pub walk: Option<Walk>,
     pub sort: Sort,
     pub skip: usize,
     /// 0: no limit.
@@ -64,7 +68,7 @@ pub struct Selection {
 impl Selection {
     pub fn of(filter: Filter) -> Self {
         let range = Range::of(&filter);
-        Self { filter, range, sort: Sort::default(), skip: 0, limit: 0 }
+        Self { filter, range, walk: None, sort: Sort::default(), skip: 0, limit: 0 }
     }
 
     pub fn limited(filter: Filter, limit: usize) -> Self {
@@ -157,7 +161,20 @@ impl Store {
 
     pub fn find(&self, namespace: &Namespace, selection: &Selection, view: View<'_>) -> Vec<Shared> {
         let Some(collection) = self.collections.get(namespace) else { return Vec::new() };
-        let Selection { filter, range, sort, skip, limit } = selection;
+        let Selection { filter, range, walk: hinted, sort, skip, limit } = selection;
+        let wanted = if *limit == 0 { usize::MAX } else { *limit };
+        let planned = match (hinted, range) {
+            (None, Range::Between(Bound::Unbounded, Bound::Unbounded)) => Walk::planned(filter, collection),
+            _ => None,
+        };
+        if let Some(walk) = hinted.as_ref().or(planned.as_ref()) {
+            let mut rows = walk.rows(collection, &self.oplog, view);
+            rows.retain(|row| filter.matches(row));
+            if !sort.is_by(walk.names(collection)) {
+                sort.sort(&mut rows);
+            }
+            return rows.into_iter().skip(*skip).take(wanted).collect();
+        }
         let own = view.transaction.and_then(|transaction| transaction.own(namespace));
         let walk = sort.by_key();
         let matching = collection
@@ -165,7 +182,6 @@ impl Store {
             .scan(range, view.time, own, walk.unwrap_or(false))
             .filter(|row| filter.is_everything() || filter.matches(row))
             .cloned();
-        let wanted = if *limit == 0 { usize::MAX } else { *limit };
         if walk.is_some() {
             return matching.skip(*skip).take(wanted).collect();
         }

@@ -9,6 +9,7 @@ mod catalog;
 mod crud;
 mod deployment;
 mod faults;
+mod index_reads;
 mod limits;
 mod outages;
 mod restart;

@@ -3,7 +3,7 @@
 use super::{Projection, Room, Slot};
 use crate::convert::Refusal;
 use crate::document::write::Writer;
-use crate::document::{Document, Element, clock, field, id, kind};
+use crate::document::{Document, Element, clock, field, id, key, kind};
 use crate::row::{Key, RowBuilder};
 use crate::schema::Schema;
 use crate::types::ColumnType;
@@ -133,7 +133,11 @@ impl Projection {
         }
         let mut writer = Writer::default();
         for ((kind, bytes), &column) in fields.iter().zip(&self.flat.key) {
-            writer.put(*kind, &self.flat.columns[column].name, bytes)?;
+            let name = &self.fields[column];
+            match self.mapping.key.is_empty() {
+                true => writer.put(*kind, name, bytes)?,
+                false => key::put_part(&mut writer, name, Element { kind: *kind, name, bytes })?,
+            }
         }
         whole_id(kind::DOCUMENT, &writer.finish()?)
     }

@@ -336,3 +336,53 @@ fn the_ids_of_a_row_are_all_that_become_it() {
     assert_eq!(ids("int(64)", Value::Int(1)), 1);
     assert_eq!(ids("timestamptz(6)", Value::TimestampTz(1)), 1);
 }
+
+#[test]
+fn keys_of_fields_go_both_ways_and_leave_the_id_alone() {
+    let table = schema(&[("a", "int(32)"), ("b", "text"), ("n", "int(32)")], 2);
+    let mapping = DocumentMapping { key: vec!["region".to_owned(), "b".to_owned()], ..Default::default() };
+    let projection = Projection::new(&table, mapping.clone());
+    let bytes = document(|out| {
+        out.put(kind::OBJECT_ID, "_id", &[1; 12]).unwrap();
+        out.text("b", "x").unwrap();
+        out.put(kind::DOUBLE, "region", &1f64.to_le_bytes()).unwrap();
+        out.put(kind::INT32, "n", &3i32.to_le_bytes()).unwrap();
+    });
+    let mut scratch = Vec::new();
+    let key = super::super::key::of_document(Document::new(&bytes).unwrap(), &mapping.key, &mut scratch).unwrap();
+    let flat = projected(&projection, &row(key, Cell::Present(Value::Document(&bytes))));
+    assert_eq!(shown(&table, &flat), ["Int(1)", "Text(\"x\")", "Int(3)"]);
+    comes_back(&projection, &key_of(&[key]));
+    let columns = key_of(&[Value::Int(1), Value::Text("x")]);
+    assert_eq!(projection.ids_of_columns(&columns, &table).unwrap().unwrap(), [key_of(&[key])]);
+}
+
+#[test]
+fn a_document_without_a_fit_key_is_refused_by_the_fields_name() {
+    let fields = vec!["sku".to_owned(), "part".to_owned()];
+    for (columns, fields) in [
+        (&[("id", "json"), ("n", "text")][..], &fields[..1]),
+        (&[("id", "json"), ("b", "text"), ("n", "text")], &fields[..]),
+    ] {
+        let table = schema(columns, fields.len());
+        let mapping = DocumentMapping { key: fields.to_vec(), ..Default::default() };
+        let projection = Projection::new(&table, mapping);
+        let array = document(|out| {
+            out.begin(kind::ARRAY, "sku").unwrap();
+            out.end().unwrap();
+            out.text("part", "x").unwrap();
+            out.text("n", "secret").unwrap();
+        });
+        let missing = document(|out| out.text("part", "x").unwrap());
+        for (bytes, words) in [(array, "\"sku\", a part of its key, is an array"), (missing, "is missing or null")] {
+            let mut scratch = Vec::new();
+            let key = super::super::key::of_document(Document::new(&bytes).unwrap(), fields, &mut scratch).unwrap();
+            let flat = projected(&projection, &row(key, Cell::Present(Value::Document(&bytes))));
+            let told = shown(&table, &flat);
+            assert!(told[0].contains(words), "{told:?}");
+            // It stays one of a kind: it can be parked, and found again.
+            assert_eq!(projection.id(&projection.schema().key_of(&flat).unwrap()).unwrap(), key_of(&[key]));
+            comes_back(&projection, &key_of(&[key]));
+        }
+    }
+}
