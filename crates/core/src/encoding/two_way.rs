@@ -166,15 +166,18 @@ mod tests {
     }
 
     #[test]
-    fn keys_of_fields_come_back_and_rules_without_them_stay_as_they_were() {
-        let plain = TwoWay { members: Vec::new(), tables: vec![table(None, &[])] };
+    fn keys_of_fields_and_merged_seeds_come_back_and_rules_without_them_stay_as_they_were() {
+        let rules = |tables, merged_seeds| TwoWay { members: Vec::new(), tables, merged_seeds };
+        let plain = rules(vec![table(None, &[])], false);
         let mut short = BytesMut::new();
         encode_two_way(&plain, &mut short);
-        for (timestamp_column, key) in [(None, &["a", "b"][..]), (Some("at"), &["a"]), (Some("at"), &[])] {
-            let rules = TwoWay { members: Vec::new(), tables: vec![table(None, &[]), table(timestamp_column, key)] };
-            let mut bytes = BytesMut::new();
-            encode_two_way(&rules, &mut bytes);
-            assert_eq!(decode_two_way(&bytes).unwrap(), rules);
+        for (timestamp_column, key) in [(None, &["a", "b"][..]), (Some("at"), &["a"]), (Some("at"), &[]), (None, &[])] {
+            for merged_seeds in [true, false] {
+                let rules = rules(vec![table(None, &[]), table(timestamp_column, key)], merged_seeds);
+                let mut bytes = BytesMut::new();
+                encode_two_way(&rules, &mut bytes);
+                assert_eq!(decode_two_way(&bytes).unwrap(), rules);
+            }
         }
         // Nothing follows the tables.
         assert_eq!(decode_two_way(&short).unwrap(), plain);

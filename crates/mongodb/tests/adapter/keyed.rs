@@ -118,9 +118,10 @@ async fn a_change_without_its_images_is_a_gap_where_the_key_is_fields() -> Resul
         let mut stream = fixture.open(None).await?;
         let off = doc! { "enabled": false };
         fixture.database.run_command(doc! { "collMod": "a", "changeStreamPreAndPostImages": off }).await?;
-        match update {
-            true => drop(rows.update_one(doc! {}, doc! { "$set": { "v": 2 } }).await?),
-            false => drop(rows.delete_one(doc! {}).await?),
+        if update {
+            rows.update_one(doc! {}, doc! { "$set": { "v": 2 } }).await?;
+        } else {
+            rows.delete_one(doc! {}).await?;
         }
         let error = stream.refusal().await?;
         assert_eq!(error.class(), ErrorClass::Gap, "{error}");
