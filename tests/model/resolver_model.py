@@ -598,7 +598,7 @@ class Schedule:
         self.merges = rng.random() < 0.4
         strategy = rng.choice(["timestamp", "priority", "first_write", "reject", "manual"])
         on_delete = rng.choice(["by_strategy", "by_strategy", "delete_wins", "update_wins"])
-        self.seeding = rng.choice(["", "", "one", "merged"])  # whose rows are copied to the others
+        self.seeding = rng.choice(["", "one", "merged", "merged"])  # whose rows are copied to the others
         if self.merges and self.seeding == "one":
             self.seeding = ""
         self.rules = Rules(strategy, on_delete, self.merges, self.seeding == "merged")
@@ -606,6 +606,7 @@ class Schedule:
         self.deletes = not self.merges or rng.random() < 0.3
         self.refusing = rng.random() < 0.5
         self.drifting = rng.random() < 0.3 and not self.merges
+        self.copying = rng.choice([0.15, 0.3, 0.8])  # how often a row is copied rather than anything else done
         self.times = rng.random() < 0.3  # rows have a column with the time of their last change
         self.added = {}
         self.differ = set()  # keys with rows that differ before they are copied
@@ -617,9 +618,9 @@ class Schedule:
         if self.seeding != "merged":
             return {n: same for n in (self.names[:1] if self.seeding else self.names)}
         rows = {n: same for n in self.names if rng.random() < 0.7}
-        if rng.random() < 0.5:
+        if rng.random() < 0.7:
             own = rows.keys() and rng.choice(sorted(rows))
-            for n in [n for n in rows if n == own or rng.random() < 0.3]:
+            for n in [n for n in rows if n == own or rng.random() < 0.5]:
                 name = f"s{key}{n}"
                 rows[n] = row(name, name if self.told_apart else rng.choice("xyz"))
         if len(rows) > 1 and len({name for _, name in rows.values()}) > 1:
@@ -662,11 +663,18 @@ def run(seed):
     while writes < total:
         now += 1
         db, action = databases[rng.choice(names)], rng.random()
-        if db.unread and rng.random() < 0.15:
+        if db.unread and rng.random() < schedule.copying:
             db.copy_seed(rng, read_at(), keys)
             continue
+        seeding = schedule.rules.merged_seeds and not any(kind == "seeded" for *_, kind, _ in log)
+        hidden = 0.15 if seeding else 0.003
         applier = rng.choice([a for a in appliers if a.target is db])
         key = rng.randrange(keys)
+        if schedule.rules.merged_seeds and rng.random() < 0.02:
+            copied(log, databases)
+        if schedule.drifting and rng.random() < hidden:  # a write that capture never sees
+            db.local_write(now, key, (f"u{now}", "u", "u", 0), f"u{now}", logged=False)
+            continue
         if action < 0.30:
             before, ident = db.rows.get(key), f"w{writes}"
             value = schedule.next(rng, key, ident, before)
@@ -692,12 +700,8 @@ def run(seed):
             applier.retry(rng)
         elif action < 0.965 and schedule.refusing:
             db.refuses ^= {key}
-        elif action < 0.972 and schedule.rules.merged_seeds:
-            copied(log, databases)
-        elif action < 0.972 and not schedule.merges:
+        elif action < 0.972 and not schedule.merges and not schedule.rules.merged_seeds:
             databases[names[0]].snapshot_row(now, key)
-        elif action < 0.975 and schedule.drifting:  # a write that capture never sees
-            db.local_write(now, key, (f"u{now}", "u", "u", 0), f"u{now}", logged=False)
         elif action < 0.98 and not schedule.merges:
             seen = rng.choice(list(databases.values()))
             basis = seen.rows.get(key)

@@ -370,6 +370,22 @@ mod tests {
     }
 
     #[test]
+    fn a_copied_row_that_a_change_has_beaten_was_decided_by_no_rule() {
+        use sync_worker_core::ledger::{NO_TIME, SEED};
+        let (plan, priority) = (plan(), by(Strategy::Priority));
+        let rules = OtherRules::new(&plan, &priority).unwrap();
+        let copied = |strategy: &str, winner_time| {
+            let mut found =
+                entry(strategy, contender("shop", winner_time, false), contender("crm", NO_TIME, false), Some(false));
+            found.conflict.kind = SEED.to_owned();
+            rules.verdict(&found)
+        };
+        assert_eq!(copied(BY_CHANGE, 5), None);
+        let would = Would { loser_wins: true, by: "priority", open: false };
+        assert_eq!(copied("reject", NO_TIME), Some(Verdict::Changed(would)));
+    }
+
+    #[test]
     fn a_priority_of_nobody_is_refused() {
         let instead = Instead { priorities: BTreeMap::from([("web".into(), 1)]), ..Instead::default() };
         let refused = OtherRules::new(&plan(), &instead).map(drop).unwrap_err();

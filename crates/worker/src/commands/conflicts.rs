@@ -279,6 +279,9 @@ mod tests {
     fn a_conflict_is_a_line() {
         let open = conflict();
         assert_eq!(line(&open), "7 customer {\"id\":1} update_deleted: crm by on_delete over shop, open");
+        let (seed, change) = ("seed".to_owned(), "change".to_owned());
+        let seeded = Conflict { kind: seed, strategy: change, open: false, ..conflict() };
+        assert_eq!(line(&seeded), "7 customer {\"id\":1} seed: crm by change over shop");
         let (by, at) = (Some("a person".to_owned()), Some("2024-03-01T00:00:00.000000Z".to_owned()));
         let drift = Conflict {
             loser: None,
