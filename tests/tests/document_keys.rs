@@ -127,7 +127,7 @@ async fn to_documents(from: Kind, composite: bool) -> anyhow::Result<()> {
     let mut scenario = preparation.streaming().await?;
     ensure!(equal(&scenario).await? == 1_000);
     let kept = async || rows.find_one(doc! { "_id": "own" }).await;
-    ensure!(kept().await?.is_some_and(|row| row.get_str("name") == Ok("first")));
+    ensure!(kept().await?.is_some_and(|row| row.get_str("name").is_ok_and(|name| name == "first")));
     let made = rows.find_one(doc! { "sku": "s8" }).await?.context("s8")?;
     for round in 0..3 {
         let name = |number: i64| format!("s{}", round * 100 + number);
