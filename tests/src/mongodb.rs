@@ -35,9 +35,12 @@ pub async fn open(url: &str) -> anyhow::Result<Database> {
     Ok(client.database(&name))
 }
 
-/// Whether these fields are the key of a collection: a unique index is over them.
+/// Whether these fields are the key of a collection: a unique index is over them. One that is not there has none.
 pub async fn is_keyed_by(database: &Database, collection: &str, fields: &[&str]) -> anyhow::Result<bool> {
-    let indexes: Vec<_> = database.collection::<Document>(collection).list_indexes().await?.try_collect().await?;
+    let indexes: Vec<IndexModel> = match database.collection::<Document>(collection).list_indexes().await {
+        Err(error) if error.to_string().contains("NamespaceNotFound") => Vec::new(),
+        listed => listed?.try_collect().await?,
+    };
     let unique = |index: &IndexModel| index.options.as_ref().is_some_and(|options| options.unique == Some(true));
     Ok(indexes.iter().any(|index| unique(index) && index.keys.keys().eq(fields)))
 }

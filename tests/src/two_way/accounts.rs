@@ -108,13 +108,18 @@ pub struct Accounts {
     key: &'static str,
 }
 
+/// What the key of accounts is called where they are documents.
+pub(super) async fn key_of_documents(connection: &Connection, table: &str) -> anyhow::Result<&'static str> {
+    Ok(match connection {
+        Connection::Mongodb(documents) if is_keyed_by(documents, table, &["id"]).await? => "id",
+        _ => "_id",
+    })
+}
+
 impl Accounts {
     pub async fn open(database: &Database) -> anyhow::Result<Self> {
         let (connection, table) = (database.connect().await?, "account".to_owned());
-        let key = match &connection {
-            Connection::Mongodb(documents) if is_keyed_by(documents, &table, &["id"]).await? => "id",
-            _ => "_id",
-        };
+        let key = key_of_documents(&connection, &table).await?;
         Ok(Self { connection, table, key })
     }
 

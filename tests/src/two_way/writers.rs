@@ -1,5 +1,6 @@
 //! Writers at every member over the same few keys.
 
+use super::accounts::key_of_documents;
 use super::{SETTLE, TwoWay};
 use crate::connection::Connection;
 use crate::kind::Kind;
@@ -73,6 +74,7 @@ async fn write(
     writes: &AtomicU64,
 ) -> anyhow::Result<()> {
     let mut connection = Connection::open(url).await?;
+    let key = key_of_documents(&connection, "account").await?;
     let mut pace = tokio::time::interval(Duration::from_secs(1) / mix.rate);
     let mut number = 0;
     while !stop.load(Ordering::Relaxed) {
@@ -83,7 +85,7 @@ async fn write(
         let (a, b) = (rng.random_range(0..3), rng.random_range(0..3));
         let step = rng.random_range(-3..=3);
         if let Connection::Mongodb(documents) = &connection {
-            match write_document(documents, id, &writer, [a, b, step], mix.deletes, &mut rng).await {
+            match write_document(documents, (key, id), &writer, [a, b, step], mix.deletes, &mut rng).await {
                 Ok(()) => drop(writes.fetch_add(1, Ordering::Relaxed)),
                 Err(error) if is_conflict(&error) || is_refused(&error) => {}
                 Err(error) => return Err(error),
@@ -117,29 +119,29 @@ async fn write(
 /// The same mix as of the statements.
 async fn write_document(
     documents: &::mongodb::Database,
-    id: i64,
+    (key, id): (&str, i64),
     writer: &str,
     [a, b, step]: [i32; 3],
     deletes: bool,
     rng: &mut StdRng,
 ) -> anyhow::Result<()> {
     let accounts = documents.collection::<Document>("account");
-    let key = doc! { "_id": id };
+    let filter = doc! { key: id };
     let change = match rng.random_range(0..10) {
         0 | 1 => {
-            let row = doc! { "_id": id, "writer": writer, "a": a, "b": b, "counter": i64::from(step) };
+            let row = doc! { key: id, "writer": writer, "a": a, "b": b, "counter": i64::from(step) };
             return match accounts.insert_one(row).await {
                 // It is there already.
                 Err(error) if error.to_string().contains("11000") => Ok(()),
                 done => Ok(done.map(drop)?),
             };
         }
-        2 if deletes => return Ok(accounts.delete_one(key).await.map(drop)?),
+        2 if deletes => return Ok(accounts.delete_one(filter).await.map(drop)?),
         3 | 4 => doc! { "$set": { "writer": writer, "a": a } },
         5 | 6 => doc! { "$set": { "writer": writer, "b": b } },
         _ => doc! { "$set": { "writer": writer, "a": a, "b": b }, "$inc": { "counter": i64::from(step) } },
     };
-    Ok(accounts.update_one(key, change).await.map(drop)?)
+    Ok(accounts.update_one(filter, change).await.map(drop)?)
 }
 
 /// A deadlock or a serialization failure.

@@ -121,7 +121,13 @@ impl Builder<'_> {
                             return Err(Damaged("a changed key without both images"));
                         };
                         let schema = change.schema.id;
+                        let refused = self.refused.len();
                         self.key_change(&KeyChange { schema, row, old_key: &old_key, write: *index }, kind, items)?;
+                        if self.refused.len() > refused {
+                            // The row has left its old key all the same.
+                            self.refused.truncate(refused);
+                            self.needs_row_by_row = true;
+                        }
                     }
                 }
                 Ok(())
