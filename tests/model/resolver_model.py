@@ -731,7 +731,7 @@ def run(seed):
     if schedule.rules.merged_seeds:
         copied(log, databases)
         quiesce(seed, databases, captures, appliers, log, rng)
-    assert not any(d.parked for d in databases.values()), f"seed {seed}: a key stayed parked"
+    judge_parked(seed, databases)
     if schedule.drifting:  # a write that capture never saw shows when its key is written to again
         for key in range(keys):
             databases[names[0]].local_write(now + 1000, key, (f"e{key}", "end", "end", 0), f"e{key}")
@@ -798,6 +798,10 @@ def judge(seed, schedule, databases, appliers, history, log):
             judge_columns(seed, states[0], history, ledger, values)
         return
     judge_rows(seed, databases[names[0]].truth, schedule, history, ledger)
+
+
+def judge_parked(seed, databases):
+    assert not any(d.parked for d in databases.values()), f"seed {seed}: a key stayed parked"
 
 
 def judge_columns(seed, rows, history, ledger, values):

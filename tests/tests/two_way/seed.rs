@@ -119,7 +119,7 @@ async fn the_time_in_a_column_decides(kinds: &[Kind]) -> anyhow::Result<()> {
     let rows = pair.members[0].accounts().await?.all().await?;
     let conflicts = pair.conflicts().await?;
     for (number, (at_a, at_b, expected)) in cases.iter().enumerate() {
-        let found = rows.iter().find(|row| row.id == number as i64).context("a row")?;
+        let found = rows.iter().find(|row| usize::try_from(row.id) == Ok(number)).context("a row")?;
         ensure!(found.writer == *expected, "{at_a} at a, {at_b} at b: {found:?}");
         let entries: Vec<_> = conflicts.iter().filter(|conflict| conflict["key"]["id"] == number).collect();
         let right = |entry: &&Value| entry["kind"] == "seed" && writer(entry, "winner") == *expected;
