@@ -23,7 +23,10 @@ pub(crate) fn is_damaged(path: &Path) -> std::io::Result<bool> {
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(false),
         Err(error) => return Err(error),
     };
-    let mut file = BufReader::with_capacity(1 << 20, file);
+    is_log_damaged(BufReader::with_capacity(1 << 20, file))
+}
+
+fn is_log_damaged(mut file: impl Read) -> std::io::Result<bool> {
     let mut header = [0; HEADER];
     if !filled(&mut file, &mut header)? {
         return Ok(false);
@@ -47,14 +50,14 @@ pub(crate) fn is_damaged(path: &Path) -> std::io::Result<bool> {
         if !(alive && covered) {
             running = None;
         }
-        // Nothing else of a frame says that a commit ends in it.
-        let size = before.filter(|_| alive && !covered).and_then(|checksums| checksums.size_of(&frame));
-        let size = size.unwrap_or(u32::from_be_bytes(word(&frame, 4)));
         if running.is_none() && (alive || covered) {
             if commit_ignored {
                 return Ok(true);
             }
-            commit_ignored = size != 0;
+            // Nothing else of a frame says that a commit ends in it. What is damaged may be that word, or something else that
+            // changes the checksum alike: whatever may have been a commit is taken for one.
+            let size = before.filter(|_| alive && !covered).and_then(|checksums| checksums.size_of(&frame));
+            commit_ignored = [Some(u32::from_be_bytes(word(&frame, 4))), size].iter().flatten().any(|size| *size != 0);
         }
     }
     Ok(false)
@@ -136,5 +139,39 @@ impl Running {
 
     fn stands_at(&self, bytes: &[u8]) -> bool {
         [word(bytes, 0), word(bytes, 4)].map(u32::from_be_bytes) == self.sums
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rusqlite::Connection;
+
+    /// The checksum of a database of sixteen pages may be as if its size were damaged, and had been zero, where it is the
+    /// page.
+    #[test]
+    fn each_bit_of_the_commit_before_the_last_is_missed() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("sixteen.sqlite");
+        let connection = Connection::open(&path).unwrap();
+        let pages = || connection.query_row("PRAGMA page_count", [], |row| row.get::<_, u32>(0)).unwrap();
+        let begin = "PRAGMA page_size = 4096; PRAGMA journal_mode = WAL; CREATE TABLE t (id INTEGER PRIMARY KEY, body BLOB) STRICT";
+        connection.execute_batch(begin).unwrap();
+        while pages() < 16 {
+            connection.execute("INSERT INTO t (body) VALUES (randomblob(1000))", []).unwrap();
+        }
+        connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(())).unwrap();
+        for _ in 0..2 {
+            connection.execute("UPDATE t SET body = randomblob(1000) WHERE id = 1", []).unwrap();
+        }
+        let mut log = std::fs::read(folder.path().join("sixteen.sqlite-wal")).unwrap();
+        let frame = FRAME_HEADER + PAGE;
+        assert_eq!((log.len(), pages()), (HEADER + 2 * frame, 16));
+        assert!(!is_log_damaged(&log[..]).unwrap());
+        for bit in HEADER * 8..(HEADER + frame) * 8 {
+            log[bit / 8] ^= 1 << (bit % 8);
+            assert!(is_log_damaged(&log[..]).unwrap(), "bit {bit}");
+            log[bit / 8] ^= 1 << (bit % 8);
+        }
     }
 }

@@ -359,7 +359,7 @@ fn keys_of_fields_go_both_ways_and_leave_the_id_alone() {
 
 #[test]
 fn a_document_without_a_fit_key_is_refused_by_the_fields_name() {
-    let fields = vec!["sku".to_owned(), "part".to_owned()];
+    let fields = ["sku".to_owned(), "part".to_owned()];
     for (columns, fields) in [
         (&[("id", "json"), ("n", "text")][..], &fields[..1]),
         (&[("id", "json"), ("b", "text"), ("n", "text")], &fields[..]),
