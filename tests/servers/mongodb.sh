@@ -15,7 +15,8 @@ mongodb_start() {
     else
         local program
         program=$(mongodb_stand_in) || return 1
-        (cd "$folder" && exec setsid "$program" --port "$port" --dir data) </dev/null >"$folder/log" 2>&1 &
+        # As long an oplog as the benchmarks read at once.
+        (cd "$folder" && exec setsid "$program" --port "$port" --dir data --oplog 4000000) </dev/null >"$folder/log" 2>&1 &
         disown
         pid=$!
         echo stand-in >"$folder/what"

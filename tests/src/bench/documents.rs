@@ -31,8 +31,8 @@ pub async fn measure(under: &Path, repetitions: usize, scale: f64) -> anyhow::Re
     let here = Shared::new().await?;
     #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
     let count = ((200_000.0 * scale) as u64 / 10_000).max(1) * 10_000;
-    // Five times as many, as the stand-in's oplog still holds them: of fewer the start of the process would be a good part.
-    let mut lines = to_log(&here, under, repetitions, 5 * count).await?.to_vec();
+    // Fifteen times as many: the log takes them in ten seconds, of which the start of the process is a small part.
+    let mut lines = to_log(&here, under, repetitions, 15 * count).await?.to_vec();
     for from in [Kind::Postgres, Kind::Mysql, Kind::Mongodb] {
         lines.extend(to_documents(&here, from, under, repetitions, count).await?);
     }
