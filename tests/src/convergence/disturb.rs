@@ -9,6 +9,10 @@ use ::mongodb::bson::{Document, doc};
 use anyhow::ensure;
 use rand::Rng;
 use rand::rngs::StdRng;
+use std::time::Duration;
+
+/// How long a worker is stopped at the most.
+const STOPPED: Duration = Duration::from_secs(5);
 
 pub async fn disturb(
     group: &mut TwoWay,
@@ -40,8 +44,10 @@ pub async fn disturb(
         }
         4 => {
             group.worker.pause(true).await?;
-            while_writing(rng.random_range(50..300)).await?;
+            // Stopped inside of a transaction, it holds what writers wait for.
+            let written = tokio::time::timeout(STOPPED, while_writing(rng.random_range(50..300))).await;
             group.worker.pause(false).await?;
+            written.unwrap_or(Ok(()))?;
             report.pauses += 1;
         }
         5 if group.members[member].database.kind != Kind::Mongodb => {
