@@ -31,6 +31,9 @@ const SCHEDULES_PER_HIT: u64 = 100;
 /// Schedules within which each mutant must be told from the resolver.
 const SCHEDULES_PER_MUTANT: u64 = 400;
 
+/// Memory for one key under way and not for two, in bytes.
+const ONE_KEY: usize = 800;
+
 /// The columns of the model's rows: writer, a, b, counter.
 const DELTA: [bool; 4] = [false, false, false, true];
 
@@ -54,7 +57,7 @@ fn the_resolver_and_the_model_agree_on_every_record() -> anyhow::Result<()> {
             continue;
         };
         // Every other resolver has room for one key at the most, the rest goes to disk.
-        let spill = (schedules % 2 == 0).then(|| (folder.path(), schedules as usize / 2 % 2));
+        let spill = (schedules % 2 == 0).then(|| (folder.path(), schedules as usize / 2 % 2 * ONE_KEY));
         let replayed = replay(&schedule, spill, &mut hits);
         spilled += *replayed.as_ref().unwrap_or(&0);
         if let Err(difference) = replayed {
@@ -151,8 +154,8 @@ impl Trace {
     }
 }
 
-/// Gives a schedule's records to the resolver and compares after each. `spill`: a folder, and how many keys the resolver has in
-/// memory. Returns how many keys were on disk, summed up over the records.
+/// Gives a schedule's records to the resolver and compares after each. `spill`: a folder, and the memory that the resolver has for
+/// keys under way. Returns how many keys were on disk, summed up over the records.
 fn replay(schedule: &Json, spill: Option<(&Path, usize)>, hits: &mut HashMap<Branch, u64>) -> anyhow::Result<u64> {
     let members = schedule["members"].as_array().context("members")?.len();
     let rules = HashMap::from([("t".into(), Arc::new(rules_of(&schedule["rules"], members)?))]);

@@ -23,6 +23,7 @@ use crate::resolve::applier::TwoWayParts;
 use crate::retry::{ParkingLot, RetryPolicy};
 use crate::status::{Entry, State};
 use resume::Resuming;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 use sync_worker_core::bus::{Ahead, Bus, Subscription};
@@ -197,6 +198,31 @@ async fn read_ahead(mut subscription: Box<dyn Subscription>, feed: mpsc::Sender<
     }
 }
 
+/// Takes records into the next batch while the target writes. Nothing comes in another order for it: what a batch may be
+/// written over is settled when that is handed out, and a batch is handed out when the one before it has been written.
+async fn resolve_meanwhile(
+    writing: impl Future<Output = Result<Applied>>,
+    assembler: &mut Assembler,
+    records: &mut mpsc::Receiver<Vec<Delivered>>,
+) -> Result<Applied> {
+    let mut writing = pin!(writing);
+    let mut taken = Ok(());
+    while taken.is_ok() && !assembler.is_full() {
+        let received = tokio::select! {
+            biased;
+            written = &mut writing => return written,
+            received = records.recv() => received,
+        };
+        // The stream's turn is next, and it asks why there are no more.
+        let Some(received) = received else { break };
+        taken = assembler.push_all(received);
+    }
+    // A transaction that is let go of may or may not be at the target.
+    let written = writing.await?;
+    taken?;
+    Ok(written)
+}
+
 struct Session {
     sink: Box<dyn Sink>,
     marker: Marker,
@@ -221,7 +247,7 @@ impl Session {
                 () = tokio::time::sleep_until(retry_at), if self.next_retry.is_some() => self.retry(apply).await?,
                 () = std::future::ready(()), if self.asked.is_some() => self.obey(apply).await?,
                 records = self.records.recv() => match records {
-                    Some(records) => self.take(records)?,
+                    Some(records) => self.assembler.push_all(records)?,
                     None => {
                         return match feeder.join_next().await {
                             Some(Ok(Err(error))) => Err(error),
@@ -233,7 +259,7 @@ impl Session {
             loop {
                 while !self.assembler.is_full() {
                     match self.records.try_recv() {
-                        Ok(records) => self.take(records)?,
+                        Ok(records) => self.assembler.push_all(records)?,
                         Err(_) => break,
                     }
                 }
@@ -245,13 +271,6 @@ impl Session {
                 }
             }
         }
-    }
-
-    fn take(&mut self, records: Vec<Delivered>) -> Result<()> {
-        for delivered in records {
-            self.assembler.push(delivered)?;
-        }
-        Ok(())
     }
 
     async fn write(&mut self, apply: &Apply, batch: Batch) -> Result<()> {
@@ -329,7 +348,13 @@ impl Session {
         if batch.writes.iter().any(|write| write.change.op == Op::Truncate) {
             patience = PATIENCE_FOR_TRUNCATE;
         }
-        let applied = timed("the target's transaction", patience, self.sink.apply(&batch, &self.lot)).await?;
+        let applying = timed("the target's transaction", patience, self.sink.apply(&batch, &self.lot));
+        // A checkpoint wants everything that has been resolved handed out.
+        let meanwhile = self.resolving.as_ref().zip(self.assembler.stage());
+        let applied = match meanwhile.is_some_and(|(resolving, stage)| !resolving.checkpoints.are_due(stage)) {
+            true => resolve_meanwhile(applying, &mut self.assembler, &mut self.records).await?,
+            false => applying.await?,
+        };
         let had_parked = !self.lot.is_empty();
         self.lot.settle(&batch, &applied).await?;
         apply.metrics.differing.inc_by(applied.differing.len() as u64);

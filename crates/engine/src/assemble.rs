@@ -133,6 +133,10 @@ impl Assembler {
         if failed { (self.pace.min(FIRST_PACE) / 2).max(1) } else { self.pace }
     }
 
+    pub fn push_all(&mut self, records: Vec<Delivered>) -> Result<(), EngineError> {
+        records.into_iter().try_for_each(|delivered| self.push(delivered))
+    }
+
     pub fn push(&mut self, delivered: Delivered) -> Result<(), EngineError> {
         let digest = if delivered.record.last { delivered.digest() } else { 0 };
         let Delivered { offset, record, bytes } = delivered;

@@ -14,9 +14,11 @@ use sync_worker_core::store::TargetId;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-/// How long the proof may take that what is written comes back as an echo, and how often it is tried.
+/// How long the proof may take that what is written comes back as an echo, and how soon it is tried again at first and in
+/// the end.
 const PROOF: Duration = Duration::from_secs(60);
-const PROOF_AGAIN: Duration = Duration::from_secs(3);
+const PROOF_AGAIN: Duration = Duration::from_millis(250);
+const PROOF_AGAIN_AT_LAST: Duration = Duration::from_secs(4);
 
 /// What a two-way session has beside a one-way one.
 pub(super) struct Resolving {
@@ -36,14 +38,15 @@ pub(super) async fn prove(
 ) -> Result<Progress> {
     let before = *echoes.borrow_and_update();
     let until = Instant::now() + PROOF;
+    let mut again = PROOF_AGAIN;
     loop {
         *asked += 1;
         let progress = timed("the target", PATIENCE, sink.take_over(log)).await?;
-        let seen = tokio::time::timeout(PROOF_AGAIN, echoes.wait_for(|echoes| *echoes > before)).await;
+        let seen = tokio::time::timeout(again, echoes.wait_for(|echoes| *echoes > before)).await;
         match seen {
             Ok(Ok(_)) => return Ok(progress),
             Ok(Err(_)) => return Err(EngineError::Stopped("the target's capture has ended").into()),
-            Err(_) if Instant::now() < until => {}
+            Err(_) if Instant::now() < until => again = (again * 2).min(PROOF_AGAIN_AT_LAST),
             Err(_) => {
                 let text = format!(
                     "what pipeline {} writes to {} does not come back in its change stream within {} s, so it would be taken for changes: see whether its capture runs (sync-worker status), and whether filters or the publication leave the tables sync_worker.progress and sync_worker.parked out",
@@ -88,7 +91,7 @@ impl Session {
             drop(resolving.parts.decided.send(decided));
         }
         let (conflicts, echoed) = (stage.take_conflicts(), stage.echoed);
-        let due = resolving.checkpoints.is_due(stage);
+        let due = resolving.checkpoints.are_due(stage);
         if !conflicts.is_empty() {
             resolving.copies.differed(&conflicts);
             if let Some(last) = conflicts.last() {

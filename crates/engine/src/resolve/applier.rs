@@ -90,7 +90,7 @@ impl Checkpoints {
         Ok((checkpoints, Resumed { stage, sequence: Sequence::default(), from: Offset(0) }))
     }
 
-    pub fn is_due(&self, stage: &Stage) -> bool {
+    pub fn are_due(&self, stage: &Stage) -> bool {
         Instant::now() >= self.next && stage.entries() <= MOST_ENTRIES
     }
 

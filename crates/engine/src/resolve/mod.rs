@@ -26,7 +26,6 @@ pub mod version;
 use bytes::BytesMut;
 use conflict::{Conflict, Kind};
 use entries::Entries;
-use hashbrown::hash_table;
 use key::{RowKey, RowMap};
 use rules::{Rules, Winner, merge};
 use seed::Seeds;
@@ -237,7 +236,7 @@ impl Resolver {
         self.hits[branch as usize] += 1;
     }
 
-    /// Beyond `limit` in memory, keys of which something is under way go to files in this folder.
+    /// Beyond `limit` bytes in memory, keys of which something is under way go to files in this folder.
     pub fn spill_to(&mut self, folder: PathBuf, limit: usize) {
         self.entries.spill_to(folder, limit);
     }
@@ -421,20 +420,14 @@ impl Resolver {
         let Self { members, entries, limits, sent, .. } = self;
         let hash = version.key.hash();
         let mut send = SmallVec::new();
-        let entry = match entries.place(&version.key) {
-            hash_table::Entry::Vacant(place) => place.insert(Entry::new(version.clone(), SmallVec::new())).into_mut(),
-            hash_table::Entry::Occupied(place) => {
-                let entry = place.into_mut();
-                let left = Expected::Image(entry.version.image);
-                for way in entry.under_way.iter_mut().filter(|way| !way.unsure) {
-                    way.over.push(left, limits.images);
-                    // Where nothing is sent, the version is the member's own, and nobody else's was under way to it for sure.
-                    way.unsure = true;
-                }
-                entry.version = version.clone();
-                entry
+        let (entry, replaced) = entries.accept(&version);
+        if let Some(left) = replaced.map(Expected::Image) {
+            for way in entry.under_way.iter_mut().filter(|way| !way.unsure) {
+                way.over.push(left, limits.images);
+                // Where nothing is sent, the version is the member's own, and nobody else's was under way to it for sure.
+                way.unsure = true;
             }
-        };
+        }
         let mut put = |entry: &mut Entry, member: Member, expected: Expected| {
             sent[usize::from(member.0)].push(at, hash);
             let over = match entry.of_mut(member) {

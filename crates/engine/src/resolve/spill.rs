@@ -310,7 +310,7 @@ fn decoded(mut bytes: &[u8]) -> Result<Entry, Damaged> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::super::key::RowKey;
     use super::super::version::{Member, Origin, Version, VersionId};
     use super::*;
@@ -321,7 +321,7 @@ mod tests {
     use sync_worker_core::row::{Key, Row};
 
     /// With a row of this many bytes.
-    fn entry(number: u64, bytes: usize) -> Entry {
+    pub fn entry(number: u64, bytes: usize) -> Entry {
         let key = RowKey::new("t".into(), Key::from_bytes(number.to_be_bytes().to_vec().into()));
         let row = Some(Row::from_bytes(vec![b'x'; bytes].into()));
         let (id, origin) = (VersionId::Record(Offset(number)), Origin::Member(Member(0)));

@@ -34,8 +34,8 @@ use sync_worker_core::value::{Cell, Value};
 /// Keys of a table that may go back and forth before all of it is paused (invariant 9).
 const MOST_STOPPED: usize = 1_000;
 
-/// Keys of which something is under way that memory is for (invariant 9): about half a kilobyte each.
-const MOST_IN_MEMORY: usize = 25_000;
+/// Bytes of memory for keys of which something is under way (invariant 9).
+const UNDER_WAY_BYTES: usize = 40 << 20;
 
 /// What a target has to do about a key.
 #[derive(Debug)]
@@ -187,7 +187,7 @@ impl Stage {
     /// Keys of which something is under way go to files in this folder, beyond those that memory is for.
     pub fn spill_to(&mut self, folder: PathBuf) {
         if let Some(configured) = &mut self.configured {
-            configured.resolver.spill_to(folder.clone(), MOST_IN_MEMORY);
+            configured.resolver.spill_to(folder.clone(), UNDER_WAY_BYTES);
         }
         self.spill = Some(folder);
     }
@@ -331,7 +331,7 @@ impl Stage {
             let mut configured = Configured::new(rules.clone(), &self.target);
             configured.resolver.merge_seeds(rules.merged_seeds);
             if let Some(folder) = &self.spill {
-                configured.resolver.spill_to(folder.clone(), MOST_IN_MEMORY);
+                configured.resolver.spill_to(folder.clone(), UNDER_WAY_BYTES);
             }
             self.configured = Some(configured);
             return Ok(());
