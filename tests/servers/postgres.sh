@@ -34,6 +34,12 @@ include_if_exists = '../settings.conf'
 END
 }
 
+# A copy of the server at a port, which goes on with that one's log through a slot of the copy's name.
+postgres_copy() {
+    as_server "$(postgres_bin)/pg_basebackup" -D "$1/data" -d "host=127.0.0.1 port=$2 user=postgres dbname=postgres" \
+        --checkpoint=fast --no-sync --write-recovery-conf --create-slot --slot="${3//[^a-z0-9_]/_}" >&2
+}
+
 # Settings stand in a file, not on the command line, so that ALTER SYSTEM and a reload can still change them.
 postgres_configure() {
     local instance=$1 port=$2 setting value quote="'"
@@ -55,7 +61,7 @@ postgres_command() { COMMAND=("$(postgres_program)" -D "$1/data"); }
 postgres_answers() {
     local -a lines=()
     mapfile -t lines 2>/dev/null <"$1/data/postmaster.pid" || return 1
-    [[ ${lines[0]:-} == "$3" && ${lines[7]:-} == ready* ]]
+    [[ ${lines[0]:-} == "$3" && (${lines[7]:-} == ready* || ${lines[7]:-} == standby*) ]]
 }
 
 # Fast shutdown: disconnects clients instead of waiting for them.

@@ -46,6 +46,13 @@ impl Servers {
         self.script(&arguments)
     }
 
+    /// Starts a standby of a PostgreSQL server and returns its URL.
+    pub fn standby(&self, name: &str, of: &str, settings: &[&str]) -> anyhow::Result<String> {
+        let mut arguments = vec!["standby", name, of];
+        arguments.extend_from_slice(settings);
+        self.script(&arguments)
+    }
+
     /// SIGKILL to all its processes.
     pub fn kill(&self, name: &str) -> anyhow::Result<()> {
         self.script(&["kill", name]).map(drop)

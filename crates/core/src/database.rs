@@ -3,7 +3,7 @@
 use crate::document::mapping::DocumentMapping;
 use crate::error::Result;
 use crate::name::{DatabaseName, InstallationId, PipelineName, TableName};
-use crate::position::Checkpoint;
+use crate::position::{Checkpoint, Position};
 use crate::reader::TableReader;
 use crate::schema::Schema;
 use crate::sink::Sink;
@@ -116,6 +116,13 @@ pub trait Database: Send + Sync {
     /// they are missing. With a checkpoint, a slot that is gone, a log that is purged and another epoch are GAPs.
     /// Returns the source and where it starts.
     async fn source(&self, scope: &Scope, from: Option<&Checkpoint>) -> Result<(Box<dyn Source>, Checkpoint)>;
+
+    /// The same place in the log of a server that has taken over from the one that the checkpoint is of, where that can be
+    /// told; else the checkpoint itself. `published`: the last change on the bus, as far as it is known, else the checkpoint's position.
+    /// Where the new server lacks it, that is a GAP.
+    async fn follow(&self, checkpoint: &Checkpoint, _published: Position) -> Result<Checkpoint> {
+        Ok(checkpoint.clone())
+    }
 
     async fn reader(&self, scope: &Scope) -> Result<Box<dyn TableReader>>;
 

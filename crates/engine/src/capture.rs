@@ -119,19 +119,27 @@ impl Capture {
             Some(stored) => Some(self.tail(stored).await?),
             None => None,
         };
-        let opened = self.database.source(&self.scope, stored.as_ref().map(|stored| &stored.checkpoint));
-        let (source, start) = tokio::select! {
-            () = self.shutdown.cancelled() => return Ok(()),
-            opened = opened => opened?,
+        let open = async {
+            let stored = match stored.zip(tail) {
+                Some((stored, tail)) => Some(self.follow(stored, tail).await?),
+                None => None,
+            };
+            let from = stored.as_ref().map(|(stored, _)| &stored.checkpoint);
+            let (source, start) = self.database.source(&self.scope, from).await?;
+            Ok::<_, Error>((stored, source, start))
         };
-        let (mut tail, resume) = match (tail, stored) {
-            (Some(tail), Some(stored)) => (tail, stored),
-            (None, _) | (_, None) => {
+        let (stored, source, start) = tokio::select! {
+            () = self.shutdown.cancelled() => return Ok(()),
+            opened = open => opened?,
+        };
+        let (resume, mut tail) = match stored {
+            Some(stored) => stored,
+            None => {
                 self.refuse_forgotten().await?;
                 let next = self.bus.bounds(PARTITION).await?.next;
                 let stored = StoredCheckpoint { checkpoint: start.clone(), log: self.bus.identity().to_owned(), next };
                 self.store.save_checkpoint(&self.id, &stored).await?;
-                (Tail { taken: start.position, previous: None, open: false }, stored)
+                (stored, Tail { taken: start.position, previous: None, open: false })
             }
         };
         self.breaker.succeeded();

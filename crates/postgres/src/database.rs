@@ -8,7 +8,7 @@ use crate::inspect;
 use crate::reader::PostgresReader;
 use crate::recent::Recent;
 use crate::sink::PostgresSink;
-use crate::source::{self, slot};
+use crate::source::{self, slot, timeline};
 use crate::tls;
 use async_trait::async_trait;
 use std::collections::HashMap;
@@ -16,7 +16,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use sync_worker_core::database::{Database, Inspection, Role, Scope, TableAt};
 use sync_worker_core::error::Result;
 use sync_worker_core::name::{DatabaseName, PipelineName};
-use sync_worker_core::position::Checkpoint;
+use sync_worker_core::position::{Checkpoint, Position};
 use sync_worker_core::reader::TableReader;
 use sync_worker_core::schema::Schema;
 use sync_worker_core::sink::Sink;
@@ -60,6 +60,10 @@ impl Database for Postgres {
     async fn source(&self, scope: &Scope, from: Option<&Checkpoint>) -> Result<(Box<dyn Source>, Checkpoint)> {
         let (source, start) = source::open(&self.config, &self.name, scope, from, self.recent(scope)).await?;
         Ok((Box::new(source), start))
+    }
+
+    async fn follow(&self, checkpoint: &Checkpoint, published: Position) -> Result<Checkpoint> {
+        Ok(timeline::follow(&self.config, &self.name, checkpoint, published).await?)
     }
 
     async fn reader(&self, scope: &Scope) -> Result<Box<dyn TableReader>> {

@@ -4,8 +4,9 @@ use super::{Capture, PARTITION};
 use crate::failure::EngineError;
 use crate::publish::Tail;
 use std::collections::BTreeSet;
-use sync_worker_core::error::Result;
+use sync_worker_core::error::{ErrorClass, Result};
 use sync_worker_core::name::TableName;
+use sync_worker_core::position::Position;
 use sync_worker_core::record::{Body, Offset};
 use sync_worker_core::store::StoredCheckpoint;
 
@@ -36,22 +37,31 @@ impl Capture {
     /// A log that holds records of this database while the store has no position of it: the store was lost, and a fresh
     /// start would leave a hole (invariant 8).
     pub(super) async fn refuse_forgotten(&self) -> Result<()> {
-        let bounds = self.bus.bounds(PARTITION).await?;
-        if bounds.first == bounds.next {
+        if self.last_published().await?.is_none() {
             return Ok(());
+        }
+        let (pipeline, database) = (&self.id.pipeline, &self.id.database);
+        let text = format!(
+            "the log of pipeline {pipeline} holds changes of {database}, but the position that goes with them is lost; put the store back, or remove the pipeline's state and take a new snapshot"
+        );
+        Err(EngineError::Gap(text).into())
+    }
+
+    /// The position of the last record of this database that the log still has. Reads all of it.
+    async fn last_published(&self) -> Result<Option<Position>> {
+        let bounds = self.bus.bounds(PARTITION).await?;
+        let mut last = None;
+        if bounds.first == bounds.next {
+            return Ok(last);
         }
         let mut subscription = self.bus.subscribe(PARTITION, bounds.first).await?;
         loop {
             for delivered in subscription.next(4 << 20).await? {
                 if delivered.record.origin == self.id.database {
-                    let (pipeline, database) = (&self.id.pipeline, &self.id.database);
-                    let text = format!(
-                        "the log of pipeline {pipeline} holds changes of {database}, but the position that goes with them is lost; put the store back, or remove the pipeline's state and take a new snapshot"
-                    );
-                    return Err(EngineError::Gap(text).into());
+                    last = Some(delivered.record.position);
                 }
                 if delivered.offset.next() >= bounds.next {
-                    return Ok(());
+                    return Ok(last);
                 }
             }
         }
@@ -68,6 +78,29 @@ impl Capture {
             "table {gone} was taken out of pipeline {pipeline} while a transaction that changes it is on the log in part; put it back, wait until status shows no lag, and take it out then"
         );
         Err(EngineError::Configuration(text).into())
+    }
+
+    /// The stored position at the server as it is now. One that has taken over goes on with what was published last: the
+    /// position that the server before it had come to says nothing of its log.
+    pub(super) async fn follow(&self, stored: StoredCheckpoint, tail: Tail) -> Result<(StoredCheckpoint, Tail)> {
+        let mut published = tail.previous.unwrap_or(tail.taken);
+        let mut checkpoint = self.database.follow(&stored.checkpoint, published).await;
+        // What it had come to without a change is no loss; that takes a look at the whole log.
+        if matches!(&checkpoint, Err(error) if error.class() == ErrorClass::Gap)
+            && tail.previous.is_none()
+            && let Some(last) = self.last_published().await?
+        {
+            published = last;
+            checkpoint = self.database.follow(&stored.checkpoint, published).await;
+        }
+        let checkpoint = checkpoint?;
+        if checkpoint.epoch == stored.checkpoint.epoch {
+            return Ok((stored, tail));
+        }
+        let stored = StoredCheckpoint { checkpoint, ..stored };
+        // Before anything is published from the new log: it would be taken for something that this one lacks.
+        self.store.save_checkpoint(&self.id, &stored).await?;
+        Ok((stored, Tail { taken: published, ..tail }))
     }
 
     /// Where publishing stands: the record published last, which the next one names, and how far the log goes beyond the

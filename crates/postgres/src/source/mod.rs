@@ -17,6 +17,7 @@ mod relation;
 pub mod slot;
 mod socket;
 mod spill;
+pub mod timeline;
 pub mod transport;
 
 pub use assembly::before;

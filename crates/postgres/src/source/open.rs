@@ -10,12 +10,13 @@ use crate::source::feedback::Feedback;
 use crate::source::relation::Relations;
 use crate::source::slot::{self, Membership, Publication};
 use crate::source::spill::Spill;
+use crate::source::timeline::Identity;
 use crate::source::transport::Connection;
 use crate::source::{PostgresSource, assembly};
 use std::sync::Arc;
 use sync_worker_core::database::Scope;
 use sync_worker_core::name::DatabaseName;
-use sync_worker_core::position::{Checkpoint, Epoch, Lsn};
+use sync_worker_core::position::{Checkpoint, Lsn};
 
 /// How often the slot is asked for before a reader that will not let go is reported.
 const ATTEMPTS: usize = 5;
@@ -27,7 +28,7 @@ pub async fn open(
     from: Option<&Checkpoint>,
     recent: Arc<Recent>,
 ) -> Result<(PostgresSource, Checkpoint), Error> {
-    let client = client::connect(config, Purpose::Control).await?;
+    let (client, mut connection) = connect(config).await?;
     let server = client.server.clone();
     let level = client.value("a look at the settings", "SELECT current_setting('wal_level')").await?;
     if level.as_deref() != Some("logical") {
@@ -44,14 +45,18 @@ pub async fn open(
             published.push(made.ok_or_else(|| Error::Fatal(format!("table {name} is gone: start again")))?);
         }
     }
-    let address = config.address()?;
-    let mut connection = Connection::connect(&address, &server).await?;
-    let (epoch, end) = identify(&mut connection).await?;
+    let identity = Identity::of(&mut connection).await?;
+    let epoch = identity.epoch();
     let name = slot::name(scope, database);
     let start = match from {
         Some(from) => {
             let resume = resume(from)?;
-            check(&client, database, &name, from, (&epoch, end), &address.database).await?;
+            if identity.earlier(&from.epoch).is_some() {
+                // That it was not yet when the position was taken over; the next attempt does so.
+                let problem = "the server was promoted meanwhile".to_owned();
+                return Err(Error::Lost { doing: "the start of the stream".into(), problem });
+            }
+            check(&client, database, &name, from, &identity, &config.address()?.database).await?;
             check_tables(&client, database, &name, &published).await?;
             recent.assume_waiting(&client).await?;
             if slot::publish(&client, &name, &published).await? == Publication::Altered {
@@ -87,6 +92,13 @@ pub async fn open(
     let source =
         PostgresSource::new(database.clone(), receiver, feedback, relations, spill, server, (epoch, start, recent));
     Ok((source, checkpoint))
+}
+
+/// A connection for statements and one that can stream, to the same server.
+pub async fn connect(config: &Config) -> Result<(Client, Connection), Error> {
+    let client = client::connect(config, Purpose::Control).await?;
+    let connection = Connection::connect(&config.address()?, &client.server).await?;
+    Ok((client, connection))
 }
 
 /// Starts the stream, taking the slot from a connection of ours that the server has not missed yet.
@@ -140,29 +152,19 @@ pub fn full_identity(name: &Qualified) -> String {
     )
 }
 
-/// The server's identity, and where its log ends.
-async fn identify(connection: &mut Connection) -> Result<(Epoch, Lsn), Error> {
-    let rows = connection.query("a look at the server's identity", "IDENTIFY_SYSTEM").await?;
-    let column = |at: usize| rows.first().and_then(|row| row.get(at)).and_then(|text| text.as_deref());
-    let (Some(system), Some(timeline), Some(end)) = (column(0), column(1), column(2)) else {
-        return Err(Error::Protocol("an incomplete identity"));
-    };
-    let end = end.parse().map_err(|_| Error::Protocol("a strange position"))?;
-    Ok((Epoch(format!("{system}/{timeline}")), end))
-}
-
 /// invariant 8: a position that is lost, foreign or ahead of the server is a GAP, never a silent resume.
 async fn check(
     client: &Client,
     database: &DatabaseName,
     name: &str,
     from: &Checkpoint,
-    (epoch, end): (&Epoch, Lsn),
+    identity: &Identity,
     server_database: &str,
 ) -> Result<(), Error> {
     let gap = |problem: String| Err(gap(database, &problem));
     let resume = resume(from)?;
-    if from.epoch != *epoch {
+    let (epoch, end) = (identity.epoch(), identity.end);
+    if from.epoch != epoch {
         return gap(format!(
             "the position {resume} belongs to server/timeline {}, but this one is {epoch}",
             from.epoch
