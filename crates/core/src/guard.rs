@@ -13,6 +13,9 @@ pub const DIFFERS: &str = "differs";
 /// The reason of a retry that comes to the same.
 pub const DIFFERS_STILL: &str = "the row there is none that this version may be written over";
 
+/// The reason of a refusal: a row must be at all members as it is, or it would be another version that nobody has written.
+pub const ALTERED: &str = "a trigger of the target makes another row of it";
+
 /// What a member holds under a key: no row, or a row that has this digest.
 ///
 /// The digest covers the values of the logical row, so that equal rows have equal images whichever engine they come from,

@@ -112,6 +112,13 @@ pub struct Trigger {
     pub enabled: char,
 }
 
+impl Trigger {
+    /// Whether it fires for a session whose `session_replication_role` is `origin`, or else `replica`.
+    pub fn fires(&self, as_origin: bool) -> bool {
+        matches!((self.enabled, as_origin), ('A', _) | ('O', true) | ('R', false))
+    }
+}
+
 #[derive(Clone, Debug)]
 pub struct Table {
     pub oid: u32,

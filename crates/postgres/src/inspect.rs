@@ -270,14 +270,10 @@ impl Look<'_> {
 
     /// Triggers that fire for what is written here and may alter it.
     fn triggers(&mut self, table: &Table) {
-        let fires = |enabled: char| match self.as_origin {
-            true => matches!(enabled, 'O' | 'A'),
-            false => matches!(enabled, 'R' | 'A'),
-        };
         let firing: Vec<&str> = table
             .triggers
             .iter()
-            .filter(|trigger| fires(trigger.enabled))
+            .filter(|trigger| trigger.fires(self.as_origin))
             .map(|trigger| trigger.name.as_str())
             .collect();
         if !firing.is_empty() {

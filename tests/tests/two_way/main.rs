@@ -64,3 +64,4 @@ mod echo;
 mod keyed;
 mod rest;
 mod seed;
+mod triggers;

@@ -44,7 +44,8 @@ impl Apply {
                 self.first(offset, marker, &gap).await?;
             }
             let log = self.bus.identity();
-            let (checkpoints, resumed) = Checkpoints::resume(&self.id, two_way, marker.offset, log, bounds).await?;
+            let store = (&two_way.resolvers, two_way.spill.as_path());
+            let (checkpoints, resumed) = Checkpoints::resume(&self.id, store, marker.offset, log, bounds).await?;
             two_way.progress.moved(resumed.from.0);
             let ahead = self.bus.subscribe_ahead(PARTITION, resumed.from).await?;
             let resolving = Resolving { parts: two_way.clone(), checkpoints, copies: Copies::default() };

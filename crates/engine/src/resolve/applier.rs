@@ -7,7 +7,7 @@ use crate::decide::Decided;
 use crate::failure::EngineError;
 use crate::pace::Progress;
 use crate::sequence::Sequence;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 use sync_worker_core::bus::{Bounds, Bus};
@@ -61,7 +61,7 @@ impl Checkpoints {
     /// A checkpoint that rests on a later marker is of no use: the target has forgotten a transaction that it counts on.
     pub async fn resume(
         target: &TargetId,
-        TwoWayParts { resolvers: store, spill, .. }: &TwoWayParts,
+        (store, spill): (&Arc<dyn ResolverStore>, &Path),
         marker: Option<Offset>,
         log: &str,
         bounds: Bounds,
@@ -76,7 +76,7 @@ impl Checkpoints {
         };
         if let Some(found) = stored.iter().rev().find(held) {
             let sequence = checkpoint::decode(&found.state, &mut stage).map_err(EngineError::Damaged)?;
-            stage.spill_to(spill.clone());
+            stage.spill_to(spill.to_owned());
             return Ok((checkpoints, Resumed { stage, sequence, from: found.offset.next() }));
         }
         if bounds.first > Offset(0) {
@@ -86,7 +86,7 @@ impl Checkpoints {
             );
             return Err(EngineError::Gap(text).into());
         }
-        stage.spill_to(spill.clone());
+        stage.spill_to(spill.to_owned());
         Ok((checkpoints, Resumed { stage, sequence: Sequence::default(), from: Offset(0) }))
     }
 
@@ -110,5 +110,39 @@ impl Checkpoints {
         bus.retain(PARTITION, &consumer, self.kept.first().map_or(Offset(0), |offset| *offset)).await?;
         self.next = Instant::now() + EVERY.max(begun.elapsed() * SHARE);
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use sync_worker_core::record::{Body, Record};
+    use sync_worker_core::rules::TwoWay;
+    use sync_worker_testkit::memory::MemoryStore;
+
+    /// A target that fails over to a server without our last transactions has an older marker.
+    #[tokio::test]
+    async fn a_checkpoint_that_rests_on_what_the_target_has_forgotten_is_of_no_use() {
+        let target = TargetId { pipeline: "p".into(), partition: PARTITION, database: "b".into() };
+        let mut stage = Stage::new(target.pipeline.clone(), PARTITION, target.database.clone(), None);
+        let rules = TwoWay { members: Vec::new(), tables: Vec::new(), merged_seeds: false };
+        stage.take(Offset(0), Record::of_nobody(0, Body::Configuration(Arc::new(rules)))).unwrap();
+        let state = checkpoint::encode(&mut stage, &Sequence::default()).unwrap().unwrap();
+        let store: Arc<dyn ResolverStore> = Arc::new(MemoryStore::default());
+        for (offset, rests_on) in [(10, 8), (20, 18)] {
+            let rests_on = Some(Offset(rests_on));
+            let checkpoint =
+                ResolverCheckpoint { offset: Offset(offset), rests_on, log: "log".to_owned(), state: state.clone() };
+            store.save_resolver_checkpoint(&target, &checkpoint, &[Offset(10)]).await.unwrap();
+        }
+        let folder = tempfile::tempdir().unwrap();
+        for (marker, first, from) in
+            [(19, 5, Some(21)), (18, 5, Some(21)), (17, 5, Some(11)), (7, 0, Some(0)), (7, 5, None)]
+        {
+            let bounds = Bounds { first: Offset(first), next: Offset(30) };
+            let marker = Some(Offset(marker));
+            let resumed = Checkpoints::resume(&target, (&store, folder.path()), marker, "log", bounds).await;
+            assert_eq!(resumed.ok().map(|(_, resumed)| resumed.from), from.map(Offset), "{marker:?} from {first}");
+        }
     }
 }

@@ -7,13 +7,13 @@
 use crate::error::Error;
 use crate::sink::MysqlSink;
 use crate::sink::failure::{DUPLICATE, Failure, met_in, sort};
-use crate::sink::guard::Judged;
+use crate::sink::guard::{self, Judged};
 use crate::sink::progress::commit;
 use crate::sink::script::{Answer, Outcome, Script, Statement, What};
 use crate::sink::statement::{FILL_USES, OVERLAP_USES, TableWriter, by_effect, update_of_row};
 use crate::sink::target::{Rendered, TargetTable};
 use mysql_async::prelude::Queryable;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::ops::Range;
 use std::sync::Arc;
 use sync_worker_core::change::Op;
@@ -33,6 +33,8 @@ pub enum Failed {
     Here(Error),
     /// The retry queue did not take what was refused, or the batch's records were lost.
     Parking(sync_worker_core::error::Error),
+    /// Two-way: triggers have made other rows of these writes.
+    Altered(Vec<usize>),
 }
 
 impl<E: Into<Error>> From<E> for Failed {
@@ -118,6 +120,15 @@ impl<'a> Attempt<'a> {
             let middle = range.start + range.len() / 2;
             waiting.push(middle..range.end);
             waiting.push(range.start..middle);
+        }
+        if let Some((whole, judged)) = self.guard {
+            let refused: HashSet<usize> = self.refused.values().map(|refused| refused.write).collect();
+            let written = judged.places.iter().enumerate().filter(|(at, _)| !refused.contains(at));
+            let written: HashSet<usize> = written.map(|(_, place)| *place).collect();
+            let altered = guard::altered(self.sink, whole, &written).await?;
+            if !altered.is_empty() {
+                return Err(Failed::Altered(altered));
+            }
         }
         self.applied.refused = std::mem::take(&mut self.refused).into_values().collect();
         if let Some((_, judged)) = self.guard {

@@ -8,6 +8,8 @@
 //! commits before is seen, and one after it waits and stands behind ours in the log. A key without a row can't be
 //! locked: where an application inserts it in between, our insert meets its key, and the whole attempt is made again. So an
 //! insert over nothing needs no look at first.
+//!
+//! Where a table has triggers, its rows are read once more before the commit: one that is not as it was written is refused.
 
 use crate::catalog::Table;
 use crate::client::Client;
@@ -20,11 +22,11 @@ use crate::sink::target::{Rendered, TargetTable};
 use crate::source::Collations;
 use mysql_async::Row as DriverRow;
 use mysql_async::prelude::Queryable;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use sync_worker_core::change::{Change, Op};
 use sync_worker_core::error::ErrorClass;
-use sync_worker_core::guard::{DIFFERS_STILL, Image, Verdict, judge};
+use sync_worker_core::guard::{ALTERED, DIFFERS_STILL, Image, Verdict, judge};
 use sync_worker_core::logical::{Normalizer, Unfit};
 use sync_worker_core::name::TableName;
 use sync_worker_core::row::{Key, Row, RowBuilder};
@@ -138,30 +140,60 @@ pub struct Judged {
     pub refused: Vec<Refused>,
 }
 
-/// `trusting`: a row that may come only where none is is not looked for. Its insert says whether one is.
+/// `trusting`: a row that may come only where none is is not looked for. Its insert says whether one is. Of `altered` is known
+/// that triggers make other rows of them.
 pub async fn run(
     sink: &mut MysqlSink,
     batch: &WriteBatch,
     trusting: bool,
+    altered: &HashSet<usize>,
     parking: &dyn Parking,
 ) -> Result<Applied, Failed> {
     Attempt::new(sink, batch).begin().await?;
-    let found = look(sink, batch, trusting).await?;
-    let judged = judge_all(batch, &found)?;
+    let is_looked_for = |place: usize, target: &TargetTable| {
+        let write = &batch.writes[place];
+        let over_nothing = write.change.after.is_some() && write.over.as_deref() == Some(&[Image::Absent]);
+        // Where keys fold, a row in the way may be one of another key.
+        !(trusting && over_nothing && target.folding.is_none())
+    };
+    let found = look(sink, batch, is_looked_for).await?;
+    let judged = judge_all(batch, &found, altered)?;
     Attempt::guarded(sink, batch, &judged).run(parking).await
 }
 
-/// Locks the rows of the batch and returns what each write finds.
-async fn look(sink: &mut MysqlSink, batch: &WriteBatch, trusting: bool) -> Result<Vec<Image>, Error> {
+/// The writes among these that have been made and whose row is another one now.
+pub async fn altered(sink: &mut MysqlSink, batch: &WriteBatch, written: &HashSet<usize>) -> Result<Vec<usize>, Error> {
+    let meets_triggers = |place: usize, target: &TargetTable| target.has_triggers && written.contains(&place);
+    let looked_for: Vec<usize> = batch
+        .writes
+        .iter()
+        .enumerate()
+        .filter(|(place, write)| {
+            sink.targets.get(&write.change.schema.id).is_some_and(|target| meets_triggers(*place, target))
+        })
+        .map(|(place, _)| place)
+        .collect();
+    if looked_for.is_empty() {
+        return Ok(looked_for);
+    }
+    let found = look(sink, batch, meets_triggers).await?;
+    let is_other = |place: &usize| found[*place] != Image::of(batch.writes[*place].change.after.as_ref());
+    Ok(looked_for.into_iter().filter(is_other).collect())
+}
+
+/// Locks the rows of some writes and returns what each finds.
+async fn look(
+    sink: &mut MysqlSink,
+    batch: &WriteBatch,
+    is_looked_for: impl Fn(usize, &TargetTable) -> bool,
+) -> Result<Vec<Image>, Error> {
     let MysqlSink { client, targets, largest, .. } = sink;
     let longest = BYTES.min(*largest / 2);
     let mut found = vec![Image::Absent; batch.writes.len()];
     let mut tables: Vec<(SchemaId, Vec<usize>)> = Vec::new();
     for (place, write) in batch.writes.iter().enumerate() {
         let id = write.change.schema.id;
-        let over_nothing = write.change.after.is_some() && write.over.as_deref() == Some(&[Image::Absent]);
-        // Where keys fold, a row in the way may be one of another key.
-        if trusting && over_nothing && targets.get(&id).is_some_and(|target| target.folding.is_none()) {
+        if targets.get(&id).is_some_and(|target| !is_looked_for(place, target)) {
             continue;
         }
         match tables.iter_mut().find(|(known, _)| *known == id) {
@@ -231,7 +263,7 @@ async fn rows(client: &mut Client, sql: &[u8]) -> Result<Vec<DriverRow>, Error> 
     liveness.watch("a look at a batch's rows", work).await
 }
 
-fn judge_all(whole: &WriteBatch, found: &[Image]) -> Result<Judged, Damaged> {
+fn judge_all(whole: &WriteBatch, found: &[Image], altered: &HashSet<usize>) -> Result<Judged, Damaged> {
     let batch = WriteBatch {
         expected: whole.expected.clone(),
         marker: whole.marker.clone(),
@@ -251,6 +283,10 @@ fn judge_all(whole: &WriteBatch, found: &[Image]) -> Result<Judged, Damaged> {
                     let key = change.key()?.ok_or(Damaged("a guarded write without a key"))?;
                     judged.as_wanted.push((change.table().clone(), key));
                 }
+            }
+            Verdict::Write if altered.contains(&place) => {
+                let (class, reason) = (ErrorClass::Poison, ALTERED.to_owned());
+                judged.refused.push(Refused { write: place, class, reason });
             }
             Verdict::Write => {
                 let change = plain(change, found);
@@ -332,7 +368,7 @@ mod tests {
                 unpark: Vec::new(),
                 retry,
             };
-            let judged = judge_all(&batch, &found).unwrap();
+            let judged = judge_all(&batch, &found, &HashSet::new()).unwrap();
             let ops: String = judged.batch.writes.iter().map(|write| write.change.op.code()).collect();
             assert_eq!((ops.as_str(), judged.places, judged.as_wanted.len()), ("cud", vec![0, 1, 2], 1));
             assert_eq!(judged.differing, if retry { Vec::new() } else { vec![(4, found[4])] });

@@ -193,10 +193,11 @@ impl Sink for MysqlSink {
     async fn apply(&mut self, batch: &WriteBatch, parking: &dyn Parking) -> CoreResult<Applied> {
         let guarded = batch.writes.first().is_some_and(|write| write.over.is_some());
         let (mut tries, mut looked_again, mut repeats) = (1, false, 0);
+        let mut altered = HashSet::new();
         loop {
             self.prepare(batch, guarded).await?;
             let outcome = match guarded {
-                true => guard::run(self, batch, repeats == 0, parking).await,
+                true => guard::run(self, batch, repeats == 0, &altered, parking).await,
                 false => Attempt::new(self, batch).run(parking).await,
             };
             let error = match outcome {
@@ -205,6 +206,11 @@ impl Sink for MysqlSink {
                 Err(attempt::Failed::Parking(error)) => {
                     self.client.run("a rollback", "ROLLBACK").await?;
                     return Err(error);
+                }
+                Err(attempt::Failed::Altered(writes)) => {
+                    self.client.run("a rollback", "ROLLBACK").await?;
+                    altered.extend(writes);
+                    continue;
                 }
             };
             let error = self.give_up(error).await;

@@ -9,26 +9,28 @@
 //! by the member's own stream before the echo of this transaction comes. A key without a row can't be locked: where an
 //! application inserts it in between, our insert meets its key, and the whole attempt is made again. So an insert over nothing
 //! needs no look at first.
+//!
+//! Where triggers fire, the rows are read once more before the commit: one that is not as it was written is refused.
 
 use super::Attempt;
 use super::encode::Array;
 use super::failure::Failure;
-use super::items::Missing;
+use super::items::{Missing, Order};
 use super::marker::ParkedRows;
 use super::pipeline::{Pipeline, Reply, first_failure};
 use super::plan::{NotEncoded, Plan};
 use super::session::Session;
-use super::set_based::{BEGIN, finish, send};
+use super::set_based::{BEGIN, count, finish, send};
 use super::statement::{self, Kind};
 use crate::codec::{self, Form};
 use crate::error::Error;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use sync_worker_core::change::{Change, Op};
 use sync_worker_core::collapse::{Step, collapse};
 use sync_worker_core::convert::Refusal;
 use sync_worker_core::error::{ErrorClass, Result};
-use sync_worker_core::guard::{DIFFERS, DIFFERS_STILL, Image, Verdict, judge};
+use sync_worker_core::guard::{ALTERED, DIFFERS, DIFFERS_STILL, Image, Verdict, judge};
 use sync_worker_core::logical::Normalizer;
 use sync_worker_core::row::RowBuilder;
 use sync_worker_core::schema::{Column, Schema, SchemaId};
@@ -176,6 +178,9 @@ fn field(rest: &mut &[u8], text: &mut Vec<u8>) -> Option<bool> {
 /// For each table the keys that are looked for, and the writes that they are of.
 type Asked = Vec<(SchemaId, (Vec<Array>, Vec<usize>))>;
 
+/// How a batch is written: row by row, trusting inserts to meet no row, and without these writes, which triggers alter.
+type How<'a> = (bool, bool, &'a HashSet<usize>);
+
 /// What the guard has let through.
 struct Passed {
     /// The writes that are to be made, as plain ones.
@@ -191,9 +196,10 @@ struct Passed {
 impl Session {
     pub async fn guarded(&mut self, batch: &WriteBatch, parking: &dyn Parking) -> Result<Applied> {
         let (mut row_by_row, mut trusting) = (false, true);
+        let mut altered = HashSet::new();
         let mut last = None;
         for _ in 0..ATTEMPTS {
-            let attempt = self.guarded_attempt(batch, parking, row_by_row, trusting).await;
+            let attempt = self.guarded_attempt(batch, parking, (row_by_row, trusting, &altered)).await;
             trusting = false;
             let failure = match attempt {
                 Ok(applied) => return Ok(applied),
@@ -202,9 +208,16 @@ impl Session {
                     row_by_row = true;
                     continue;
                 }
+                Err(Attempt::Altered(writes)) => {
+                    altered.extend(writes);
+                    continue;
+                }
                 Err(Attempt::Failed(failure)) => failure,
             };
-            if self.is_of_key(&failure) || failure.missing || failure.is_conflict() {
+            if failure.missing && self.triggers_meet(batch) {
+                // A trigger that leaves rows out looks the same; each by itself, it shows which.
+                row_by_row = true;
+            } else if self.is_of_key(&failure) || failure.missing || failure.is_conflict() {
                 // Somebody has written in between: the next look sees it.
             } else if failure.is_stale() {
                 self.plans.clear();
@@ -224,11 +237,10 @@ impl Session {
         &mut self,
         batch: &WriteBatch,
         parking: &dyn Parking,
-        row_by_row: bool,
-        trusting: bool,
+        how: How<'_>,
     ) -> Result<Applied, Attempt> {
         self.plan(&batch.writes).await?;
-        let outcome = self.guarded_transaction(batch, parking, row_by_row, trusting).await;
+        let outcome = self.guarded_transaction(batch, parking, how).await;
         match outcome {
             Ok(applied) => Ok(applied),
             Err(attempt) => Err(self.roll_back(attempt).await),
@@ -239,10 +251,10 @@ impl Session {
         &mut self,
         batch: &WriteBatch,
         parking: &dyn Parking,
-        row_by_row: bool,
-        trusting: bool,
+        (row_by_row, trusting, altered): How<'_>,
     ) -> Result<Applied, Attempt> {
-        let Passed { batch: plain, places, differing, equal, refused: mut unfit } = self.look(batch, trusting).await?;
+        let passed = self.look(batch, trusting, altered).await?;
+        let Passed { batch: plain, places, differing, equal, refused: mut unfit } = passed;
         let mut applied = Applied { row_by_row, differing, equal, ..Applied::default() };
         if row_by_row {
             // A constraint that is deferred has a row to blame only now.
@@ -274,12 +286,26 @@ impl Session {
         &mut self,
         batch: &WriteBatch,
         mut refused: Vec<Refused>,
-        ready: Vec<super::set_based::Ready>,
+        mut ready: Vec<super::set_based::Ready>,
         parking: &dyn Parking,
         mut applied: Applied,
     ) -> Result<Applied, Attempt> {
         refused.sort_by_key(|refused| refused.write);
         applied.refused = refused;
+        if self.triggers_meet(batch) {
+            let mut pipeline = Pipeline::new(&self.client);
+            send(&mut pipeline, &ready).await;
+            let mut replies = pipeline.finish().await;
+            if let Some((_, failure)) = first_failure(&mut replies) {
+                return Err(failure.into());
+            }
+            count(&ready, &replies, &mut applied);
+            ready.clear();
+            let altered = self.altered(batch, &applied).await?;
+            if !altered.is_empty() {
+                return Err(Attempt::Altered(altered));
+            }
+        }
         if !applied.refused.is_empty() {
             parking.park(batch, &applied.refused).await?; // invariant 2
         }
@@ -290,26 +316,43 @@ impl Session {
         Ok(applied)
     }
 
-    /// Begins the transaction, moves the marker, and reads and locks the rows of the batch: what may be written.
-    ///
-    /// `trusting`: a row that may come only where none is is not looked for. Its insert says whether one is.
-    async fn look(&mut self, batch: &WriteBatch, trusting: bool) -> Result<Passed, Attempt> {
-        for write in &batch.writes {
-            let logical = &write.change.schema;
-            if !self.looks.contains_key(&logical.id) {
-                let plan = self.plans.get(&logical.id).ok_or(Damaged("a row without a schema"))?;
-                let look = Look::new(self, plan, logical).await?;
-                self.looks.insert(logical.id, look);
-            }
-        }
+    /// Whether something that is written to this table fires triggers.
+    fn meets_triggers(&self, schema: &Schema) -> bool {
+        let as_origin = self.order == Order::ForeignKeys;
+        let fires = |plan: &Plan| plan.target.table.triggers.iter().any(|trigger| trigger.fires(as_origin));
+        self.plans.get(&schema.id).is_some_and(fires)
+    }
+
+    fn triggers_meet(&self, batch: &WriteBatch) -> bool {
+        batch.writes.iter().any(|write| self.meets_triggers(&write.change.schema))
+    }
+
+    /// The writes that have been made and whose row is another one now.
+    async fn altered(&self, batch: &WriteBatch, applied: &Applied) -> Result<Vec<usize>, Attempt> {
+        let left = applied.refused.iter().map(|refused| refused.write);
+        let left = left.chain(applied.differing.iter().map(|(write, _)| *write)).chain(applied.equal.iter().copied());
+        let left: HashSet<usize> = left.collect();
+        let written = (0..batch.writes.len())
+            .filter(|index| !left.contains(index) && self.meets_triggers(&batch.writes[*index].change.schema));
+        let asked = self.keys(batch, written, &mut Vec::new())?;
+        let found = self.found(Pipeline::new(&self.client), batch, &asked).await?;
+        let written = asked.iter().flat_map(|(_, (_, writes))| writes);
+        let is_other = |write: &&usize| found[**write] != Image::of(batch.writes[**write].change.after.as_ref());
+        Ok(written.filter(is_other).copied().collect())
+    }
+
+    /// The keys of some writes. Those that the table can't hold are refused.
+    fn keys(
+        &self,
+        batch: &WriteBatch,
+        writes: impl Iterator<Item = usize>,
+        refused: &mut Vec<Refused>,
+    ) -> Result<Asked, Attempt> {
         let mut of_table: HashMap<SchemaId, (Vec<Array>, Vec<usize>)> = HashMap::new();
-        let mut refused = Vec::new();
         let mut scratch = String::new();
-        for (index, write) in batch.writes.iter().enumerate() {
+        for index in writes {
+            let write = &batch.writes[index];
             let schema = write.change.schema.id;
-            if trusting && write.change.after.is_some() && write.over.as_deref() == Some(&[Image::Absent]) {
-                continue;
-            }
             let plan = self.plans.get(&schema).ok_or(Damaged("a row without a schema"))?;
             let key = write.change.key()?.ok_or(Damaged("a guarded write without a key"))?;
             let (arrays, writes) =
@@ -324,7 +367,27 @@ impl Session {
                 Err(NotEncoded::Damaged(damaged)) => return Err(damaged.into()),
             }
         }
-        let asked: Asked = of_table.into_iter().filter(|(_, (_, writes))| !writes.is_empty()).collect();
+        Ok(of_table.into_iter().filter(|(_, (_, writes))| !writes.is_empty()).collect())
+    }
+
+    /// Begins the transaction, moves the marker, and reads and locks the rows of the batch: what may be written.
+    ///
+    /// `trusting`: a row that may come only where none is is not looked for. Its insert says whether one is. Of `altered` is
+    /// known that triggers make other rows of them.
+    async fn look(&mut self, batch: &WriteBatch, trusting: bool, altered: &HashSet<usize>) -> Result<Passed, Attempt> {
+        for write in &batch.writes {
+            let logical = &write.change.schema;
+            if !self.looks.contains_key(&logical.id) {
+                let plan = self.plans.get(&logical.id).ok_or(Damaged("a row without a schema"))?;
+                let look = Look::new(self, plan, logical).await?;
+                self.looks.insert(logical.id, look);
+            }
+        }
+        let over_nothing =
+            |write: &Write| write.change.after.is_some() && write.over.as_deref() == Some(&[Image::Absent]);
+        let mut refused = Vec::new();
+        let wanted = (0..batch.writes.len()).filter(|index| !(trusting && over_nothing(&batch.writes[*index])));
+        let asked = self.keys(batch, wanted, &mut refused)?;
         let mut pipeline = Pipeline::new(&self.client);
         pipeline.send(BEGIN).await;
         self.ledger()?.advance(&mut pipeline, &batch.expected, &batch.marker).await; // invariant 2
@@ -342,14 +405,19 @@ impl Session {
         }
         let (places, differing, equal) = (Vec::new(), Vec::new(), Vec::new());
         let mut passed = Passed { batch: without_writes(batch), places, differing, equal, refused };
+        let unfit: HashSet<usize> = passed.refused.iter().map(|refused| refused.write).collect();
         for (index, write) in batch.writes.iter().enumerate() {
-            if passed.refused.iter().any(|refused| refused.write == index) {
+            if unfit.contains(&index) {
                 continue;
             }
             let found = found[index];
             let over = write.over.as_deref().unwrap_or_default();
             match judge(found, write.change.after.as_ref(), over) {
                 Verdict::AsWanted => passed.equal.push(index),
+                Verdict::Write if altered.contains(&index) => {
+                    let (class, reason) = (ErrorClass::Poison, ALTERED.to_owned());
+                    passed.refused.push(Refused { write: index, class, reason });
+                }
                 Verdict::Write => {
                     let op = match (found, &write.change.after) {
                         (_, None) => Op::Delete,

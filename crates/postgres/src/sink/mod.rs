@@ -97,6 +97,8 @@ enum Attempt {
     Failed(Failure),
     /// Only row by row can it be done.
     RowByRow,
+    /// Two-way: triggers have made other rows of these writes.
+    Altered(Vec<usize>),
     /// It can't be repeated on this connection.
     Stop(sync_worker_core::error::Error),
 }
