@@ -1,7 +1,7 @@
 //! Apply: the bus onto one target, in batches of whole transactions.
 //!
 //! A feeder reads and decodes the bus while the sink's transaction is under way; what has come in by the time it is
-//! committed makes up the next one. So batches are small while the stream is quiet and grow by themselves under load.
+//! committed makes up the next one; two-way it is resolved meanwhile, too. So batches are small while the stream is quiet and grow by themselves under load.
 //!
 //! At the tail the records are read before they are durable: their flush and the target's statements take their time side
 //! by side, and the sink waits for the flush before it commits (invariant 2).
@@ -281,8 +281,7 @@ impl Session {
         };
         // A marker that moved for an echo alone would be echoed in turn, for ever.
         if self.resolving.is_some() && writes.is_empty() && unpark.is_empty() {
-            self.keep_up(apply).await?;
-            self.report_seeds(apply, offset);
+            self.keep_up(apply, offset).await?;
             return self.show(apply, offset, &commit_times).await;
         }
         let marker = Marker { offset: Some(offset), digest, writes: self.marker.writes + 1, ..self.marker.clone() };
@@ -304,10 +303,7 @@ impl Session {
             tracing::info!(pipeline = %apply.id.pipeline, database = %apply.id.database, changes, "a transaction above the limit is applied in parts");
         }
         match self.resolving {
-            Some(_) => {
-                self.keep_up(apply).await?;
-                self.report_seeds(apply, offset);
-            }
+            Some(_) => self.keep_up(apply, offset).await?,
             None => apply.bus.retain(PARTITION, &format!("apply:{}", apply.id.database), offset).await?,
         }
         self.show(apply, offset, &commit_times).await

@@ -13,7 +13,7 @@ use crate::pace::{Offsets, Pace, Progress};
 use crate::preflight::Owed;
 use crate::resolve::applier::TwoWayParts;
 use crate::retry::RetryPolicy;
-use crate::seeding::Seeding;
+use crate::seeding::{Seed, Seeding};
 use crate::snapshot::{Copied, SnapshotSettings};
 use crate::status::{Board, State, Task};
 use crate::two_way::Configure;
@@ -78,26 +78,6 @@ pub struct TwoWayPlan {
     /// In the order of their names.
     pub members: Vec<TwoWayMember>,
     pub seed: Seed,
-}
-
-/// Whose rows are copied to the others on the first start.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Seed {
-    Member(DatabaseName),
-    /// Every member's, to all others.
-    Merge,
-    /// The members are taken to be equal.
-    None,
-}
-
-impl Seed {
-    fn is_of(&self, member: &DatabaseName) -> bool {
-        match self {
-            Seed::Member(name) => name == member,
-            Seed::Merge => true,
-            Seed::None => false,
-        }
-    }
 }
 
 /// A pipeline as its configuration describes it.

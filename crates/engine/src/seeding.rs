@@ -1,4 +1,5 @@
-//! The end of merged seeds: the log is told of each table when the rows of all members are on it.
+//! Seeds: whose rows members begin with. The end of merged ones: the log is told of each table when the rows of all members are
+//! on it.
 //!
 //! Nothing is stored of that. Every start tells it again of the tables that have been copied before, which changes nothing
 //! where it was told already, and makes up for a crash in between.
@@ -14,6 +15,26 @@ use sync_worker_core::error::Result;
 use sync_worker_core::name::{DatabaseName, PipelineName, TableName};
 use sync_worker_core::record::{Body, Offset, Record};
 use tokio::sync::watch;
+
+/// Whose rows are copied to the others on the first start.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Seed {
+    Member(DatabaseName),
+    /// Every member's, to all others.
+    Merge,
+    /// The members are taken to be equal.
+    None,
+}
+
+impl Seed {
+    pub fn is_of(&self, member: &DatabaseName) -> bool {
+        match self {
+            Seed::Member(name) => name == member,
+            Seed::Merge => true,
+            Seed::None => false,
+        }
+    }
+}
 
 pub struct Seeding {
     pub pipeline: PipelineName,

@@ -6,7 +6,7 @@ use sync_worker_core::position::Position;
 use sync_worker_core::record::Record;
 
 /// The last position taken of each origin.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Sequence {
     last: Vec<(DatabaseName, Position)>,
 }
@@ -55,6 +55,20 @@ impl Sequence {
             "the bus lost records of {}: {} follows {previous}, but the last one taken is {last}; take a new snapshot",
             record.origin, record.position
         )))
+    }
+
+    /// As it was before a record that was taken last of its origin.
+    pub fn take_back(&mut self, record: &Record) {
+        if record.is_of_nobody() {
+            return;
+        }
+        self.last.retain_mut(|(origin, last)| {
+            if *origin != record.origin {
+                return true;
+            }
+            *last = record.previous.unwrap_or(*last);
+            record.previous.is_some()
+        });
     }
 
     fn set(&mut self, record: &Record) {

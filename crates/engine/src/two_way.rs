@@ -3,8 +3,9 @@
 use crate::capture::PARTITION;
 use crate::clock::now_micros;
 use crate::failure::{EngineError, FAILED_RETRY};
-use crate::pipeline::{Plan, Seed, TwoWayPlan};
+use crate::pipeline::{Plan, TwoWayPlan};
 use crate::resolve::checkpoint;
+use crate::seeding::Seed;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;

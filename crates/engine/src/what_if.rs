@@ -205,8 +205,9 @@ impl Pipeline {
 mod tests {
     use super::*;
     use crate::assemble::BatchLimits;
-    use crate::pipeline::{Seed, Table, TwoWayPlan};
+    use crate::pipeline::{Table, TwoWayPlan};
     use crate::retry::RetryPolicy;
+    use crate::seeding::Seed;
     use crate::snapshot::SnapshotSettings;
     use sync_worker_core::document::mapping::DocumentMapping;
     use sync_worker_core::record::{Offset, Partition};

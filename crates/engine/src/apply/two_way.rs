@@ -9,6 +9,7 @@ use std::time::Duration;
 use sync_worker_core::error::Result;
 use sync_worker_core::ledger::{FLIP_FLOP, ResolverCheckpoint, UNFIT};
 use sync_worker_core::name::DatabaseName;
+use sync_worker_core::record::Offset;
 use sync_worker_core::sink::{Progress, Sink};
 use sync_worker_core::store::TargetId;
 use tokio::sync::watch;
@@ -61,9 +62,9 @@ pub(super) async fn prove(
 }
 
 impl Session {
-    /// Two-way: puts conflicts on record and the resolver's state aside. What rests on records that could still be lost
-    /// waits for them.
-    pub(super) async fn keep_up(&mut self, apply: &Apply) -> Result<()> {
+    /// Two-way, once the target has everything up to an offset: puts conflicts on record and the resolver's state aside. What rests on
+    /// records that could still be lost waits for them.
+    pub(super) async fn keep_up(&mut self, apply: &Apply, up_to: Offset) -> Result<()> {
         let Some(resolving) = &mut self.resolving else { return Ok(()) };
         let Some(stage) = self.assembler.stage() else { return Ok(()) };
         apply.metrics.under_way.set(i64::try_from(stage.entries()).unwrap_or(i64::MAX));
@@ -122,6 +123,7 @@ impl Session {
             let checkpoint = ResolverCheckpoint { offset, rests_on: self.marker.offset, log, state };
             resolving.checkpoints.save(apply.bus.as_ref(), checkpoint, echoed).await?;
         }
+        self.report_seeds(apply, up_to);
         Ok(())
     }
 }

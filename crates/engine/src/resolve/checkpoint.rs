@@ -1,10 +1,11 @@
 //! The state of a stage as bytes: what a resolver that was stopped goes on from.
 
+use super::configured::{Configured, Paused, resolver_rules};
 use super::flips::{Flips, Last};
 use super::key::RowKey;
 use super::rules::Rules;
 use super::spill::SpillError;
-use super::stage::{Configured, Paused, Stage, resolver_rules};
+use super::stage::Stage;
 use super::version::{Entry, Images, Member, Origin, UnderWay, Version, VersionId};
 use super::{Limits, Resolver};
 use crate::sequence::Sequence;

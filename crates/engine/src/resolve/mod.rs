@@ -8,6 +8,7 @@
 
 pub mod applier;
 pub mod checkpoint;
+pub mod configured;
 pub mod conflict;
 pub mod echo;
 pub mod entries;

@@ -5,16 +5,15 @@
 //!                              +-----> conflicts -> ledger
 //! ```
 
+use super::configured::{Configured, Paused, known, resolver_rules};
 use super::entry;
-use super::flips::Flips;
 use super::intake::{self, Said, Untaken};
 use super::key::RowKey;
-use super::rules::{Rules, ranks};
 use super::version::{Event, Expectation, Expectations, Member, Origin, Version, VersionId};
-use super::{Decision, Echo, Limits, Outcome, Reason, Resolver};
+use super::{Decision, Echo, Outcome, Reason};
 use crate::decide::Decided;
 use crate::failure::EngineError;
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 use sync_worker_core::change::{Change, Op};
@@ -25,8 +24,8 @@ use sync_worker_core::logical::{Normalizer, key_only};
 use sync_worker_core::name::{DatabaseName, PipelineName, TableName};
 use sync_worker_core::record::{Body, Offset, Partition, Record};
 use sync_worker_core::row::{Key, Row};
-use sync_worker_core::rules::{Strategy, TableRules, TwoWay};
-use sync_worker_core::schema::{Schema, SchemaId};
+use sync_worker_core::rules::{Strategy, TwoWay};
+use sync_worker_core::schema::Schema;
 use sync_worker_core::sink::Write;
 use sync_worker_core::types::Engine;
 use sync_worker_core::value::{Cell, Value};
@@ -84,82 +83,6 @@ pub struct Stage {
     spill: Option<PathBuf>,
     /// Empty, for the next record.
     out: Outcome,
-}
-
-/// Since when nothing of a table is taken, and why. It goes on at a person's word.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Paused {
-    pub offset: Offset,
-    pub reason: String,
-}
-
-/// What a configuration record has brought.
-pub(super) struct Configured {
-    pub rules: Arc<TwoWay>,
-    pub resolver: Resolver,
-    pub paused: BTreeMap<TableName, Paused>,
-    /// Where tables went on that had been paused.
-    pub resumed: BTreeMap<TableName, Offset>,
-    pub flips: Flips,
-    /// Keys that go back and forth: nothing is taken of them until a person decides.
-    pub stopped: BTreeSet<RowKey>,
-    own: Option<Member>,
-    normalizers: HashMap<SchemaId, Arc<Normalizer>>,
-}
-
-impl Configured {
-    pub fn new(rules: Arc<TwoWay>, target: &DatabaseName) -> Self {
-        let resolver = Resolver::new(rules.members.len(), resolver_rules(&rules), Limits::default());
-        Self::with(rules, target, resolver)
-    }
-
-    pub fn with(rules: Arc<TwoWay>, target: &DatabaseName, resolver: Resolver) -> Self {
-        let own = member(&rules, target);
-        Self {
-            rules,
-            resolver,
-            paused: BTreeMap::new(),
-            resumed: BTreeMap::new(),
-            flips: Flips::default(),
-            stopped: BTreeSet::new(),
-            own,
-            normalizers: HashMap::new(),
-        }
-    }
-
-    fn table(&self, name: &TableName) -> Option<&TableRules> {
-        self.rules.tables.iter().find(|table| table.schema.table == *name)
-    }
-
-    /// Whether changes of the key were left out since this version was sent. A key that went on again has been decided about,
-    /// or is left to those who write it.
-    fn is_blind(&self, key: &RowKey, sent: Offset) -> bool {
-        self.paused.contains_key(&key.table)
-            || self.stopped.contains(key)
-            || self.resumed.get(&key.table).is_some_and(|resumed| sent < *resumed)
-    }
-
-    fn name(&self, member: Member) -> DatabaseName {
-        let found = self.rules.members.get(usize::from(member.0));
-        found.map_or_else(|| DatabaseName::new(""), |member| member.name.clone())
-    }
-}
-
-fn member(rules: &TwoWay, name: &DatabaseName) -> Option<Member> {
-    let place = rules.members.iter().position(|member| member.name == *name)?;
-    u8::try_from(place).ok().map(Member)
-}
-
-/// The rules as the resolver takes them.
-pub(super) fn resolver_rules(two_way: &TwoWay) -> HashMap<TableName, Arc<Rules>> {
-    let ranks = ranks(&two_way.members);
-    let rules = |table: &TableRules| {
-        let delta = |columns: &[String]| table.schema.columns.iter().map(|c| columns.contains(&c.name)).collect();
-        let merge = table.merge.as_ref().map(|merge| delta(&merge.delta));
-        let rules = Rules { strategy: table.strategy, on_delete: table.on_delete, merge, ranks: ranks.clone() };
-        (table.schema.table.clone(), Arc::new(rules))
-    };
-    two_way.tables.iter().map(rules).collect()
 }
 
 impl Stage {
@@ -559,11 +482,6 @@ fn time_of(row: &Row, column: usize) -> Option<i64> {
         Ok(Cell::Present(Value::Timestamp(time) | Value::TimestampTz(time))) => Some(time),
         Ok(_) | Err(_) => None,
     }
-}
-
-fn known(rules: &TwoWay, origin: &DatabaseName) -> Result<Member, EngineError> {
-    member(rules, origin)
-        .ok_or_else(|| EngineError::Configuration(format!("{origin} is on the log, but no member of the pipeline")))
 }
 
 /// As a write in the logical columns.

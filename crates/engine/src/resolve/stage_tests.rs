@@ -4,7 +4,7 @@ use super::*;
 use crate::sequence::Sequence;
 use sync_worker_core::echo::ParkedEcho;
 use sync_worker_core::row::RowBuilder;
-use sync_worker_core::rules::{OnDelete, TwoWayMember};
+use sync_worker_core::rules::{OnDelete, TableRules, TwoWayMember};
 use sync_worker_core::schema::Column;
 use sync_worker_core::types::ColumnType;
 

@@ -276,36 +276,34 @@ impl Attempt<'_> {
             Found::Document { filter, row, .. } => Some((filter.clone(), row)),
             Found::Several(_) => return poison("several documents there become this row".to_owned()),
         };
-        let (filter, does, new) = match (&write.change.after, there) {
+        let (filter, does) = match (&write.change.after, there) {
             // What is as wanted has been told apart before.
             (None, None) => return Ok(None),
-            (None, Some((filter, _))) => (filter, Do::Delete, false),
+            (None, Some((filter, _))) => (filter, Do::Delete),
             (Some(row), Some((filter, there))) if look.keeps_others => match target.changes(row, there.as_ref())? {
-                Ok(update) => (filter, Do::Update(update), false),
+                Ok(update) => (filter, Do::Update(update)),
                 Err(reason) => return poison(reason),
             },
             (Some(row), there) => {
-                let (filter, new) = match there {
-                    Some((filter, _)) => (filter, false),
-                    None => match target.filter(key)? {
-                        Ok(filter) => (filter, true),
-                        Err(reason) => return poison(reason),
-                    },
-                };
                 let document = match target.content(row, key)? {
                     // It keeps an `_id` of another type that becomes the same key.
-                    Content::Whole(document) if !new && look.projection.is_some() => without_id(&document)?,
+                    Content::Whole(document) if there.is_some() && look.projection.is_some() => without_id(&document)?,
                     Content::Whole(document) => document,
                     Content::Refused(reason) => return poison(reason),
                     Content::Parts(_) => return Err(Damaged("a part of a row among guarded ones").into()),
                 };
+                // An upsert would write over a document that the look has not taken for this key: a number of another type.
+                let (filter, does): (_, fn(_) -> _) = match there {
+                    Some((filter, _)) => (filter, Do::Replace),
+                    None => (RawDocumentBuf::new(), Do::Insert),
+                };
                 if operation::is_too_large(&filter, &document) {
                     return poison(operation::TOO_LARGE.to_owned());
                 }
-                (filter, Do::Replace(document), new)
+                (filter, does(document))
             }
         };
-        self.push(target, filter, does, place, false, new);
+        self.push(target, filter, does, place, false, false);
         Ok(None)
     }
 

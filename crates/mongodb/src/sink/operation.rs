@@ -16,6 +16,8 @@ const DOING: &str = "writing a batch";
 pub enum Do {
     /// The whole document, whether it is there or not.
     Replace(RawDocumentBuf),
+    /// The whole document, which must not be there.
+    Insert(RawDocumentBuf),
     /// A document that must be there.
     Update(RawDocumentBuf),
     Delete,
@@ -38,15 +40,28 @@ pub struct Operation {
 impl Operation {
     fn size(&self) -> usize {
         let body = match &self.does {
-            Do::Replace(document) | Do::Update(document) => document.as_bytes().len(),
+            Do::Replace(document) | Do::Insert(document) | Do::Update(document) => document.as_bytes().len(),
             Do::Delete | Do::Clear => 0,
         };
         body + self.filter.as_bytes().len() + 64
     }
 
-    fn kind(&self) -> (&str, bool) {
-        (&self.collection, matches!(self.does, Do::Replace(_) | Do::Update(_)))
+    /// Operations that one command before `bulkWrite` may hold.
+    fn kind(&self) -> (&str, Kind) {
+        let kind = match self.does {
+            Do::Replace(_) | Do::Update(_) => Kind::Update,
+            Do::Insert(_) => Kind::Insert,
+            Do::Delete | Do::Clear => Kind::Delete,
+        };
+        (&self.collection, kind)
     }
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Insert,
+    Update,
+    Delete,
 }
 
 /// What the server refused.
@@ -144,6 +159,7 @@ async fn bulk_write(
             Do::Replace(document) => {
                 rawdoc! { "update": place, "filter": filter, "updateMods": std::mem::take(document), "multi": false, "upsert": true }
             }
+            Do::Insert(document) => rawdoc! { "insert": place, "document": std::mem::take(document) },
             Do::Update(update) => {
                 rawdoc! { "update": place, "filter": filter, "updateMods": std::mem::take(update), "multi": false, "upsert": false }
             }
@@ -201,6 +217,7 @@ async fn plain(
         let filter = std::mem::take(&mut operation.filter);
         list.push(match &mut operation.does {
             Do::Replace(document) => rawdoc! { "q": filter, "u": std::mem::take(document), "upsert": true },
+            Do::Insert(document) => std::mem::take(document),
             Do::Update(update) => rawdoc! { "q": filter, "u": std::mem::take(update) },
             Do::Delete => rawdoc! { "q": filter, "limit": 1 },
             Do::Clear => rawdoc! { "q": filter, "limit": 0 },
@@ -208,14 +225,13 @@ async fn plain(
     }
     let Some(first) = operations.first() else { return Ok(Ok(Outcome::default())) };
     let mut command = RawDocumentBuf::new();
-    let updates = first.kind().1;
-    if updates {
-        command.append(cstr!("update"), first.collection.as_str());
-        command.append(cstr!("updates"), list);
-    } else {
-        command.append(cstr!("delete"), first.collection.as_str());
-        command.append(cstr!("deletes"), list);
-    }
+    let (name, items) = match first.kind().1 {
+        Kind::Insert => (cstr!("insert"), cstr!("documents")),
+        Kind::Update => (cstr!("update"), cstr!("updates")),
+        Kind::Delete => (cstr!("delete"), cstr!("deletes")),
+    };
+    command.append(name, first.collection.as_str());
+    command.append(items, list);
     command.append(cstr!("ordered"), true);
     let reply = client.run_in(session, DOING, command).await?;
     if let Ok(errors) = reply.get_array("writeErrors")
@@ -227,13 +243,13 @@ async fn plain(
     }
     let done = count_of(&reply, "n");
     let mut outcome = Outcome::default();
-    if updates {
+    if first.kind().1 == Kind::Update {
         let made = reply.get_array("upserted").map_or(0, |made| made.len() as u64);
         outcome.lacks = done < operations.len() as u64;
         // Known only of an operation by itself.
         outcome.lacking.extend(outcome.lacks.then_some(0));
         outcome.missing = made.saturating_sub(operations.iter().filter(|one| one.new).count() as u64);
-    } else if !matches!(first.does, Do::Clear) {
+    } else if matches!(first.does, Do::Delete) {
         let deletes = operations.iter().filter(|one| !one.fresh).count() as u64;
         outcome.missing = deletes.saturating_sub(done);
     }

@@ -7,6 +7,7 @@ use sync_worker_core::document::mapping::OtherFields;
 use sync_worker_core::error::ErrorClass;
 use sync_worker_core::guard::Image;
 use sync_worker_core::sink::Write;
+use sync_worker_core::types::ColumnType;
 use sync_worker_core::value::{Cell, Value};
 use sync_worker_testkit::writer::{Lot, refused};
 
@@ -140,6 +141,21 @@ async fn a_document_is_found_under_any_id_that_becomes_the_key() -> Result<()> {
     let id = kept.to_hex();
     let batch = writer.batch(vec![version(&a, &[text(&id), int(3)], &[image(&[text(&id), int(2)])])]);
     assert_eq!(try_apply(&mut writer, &batch, &Lot::default()).await?.differing.len(), 1);
+    Ok(())
+}
+
+/// The server takes numbers of two types for one key, and the look does not: an upsert would write over what it has not seen.
+#[tokio::test]
+async fn a_number_of_another_type_is_not_written_over_as_if_it_were_not_there() -> Result<()> {
+    let Some(fixture) = Fixture::two_way(&["a"]).await? else { return Ok(()) };
+    let a = schema("a", &[("id", ColumnType::Decimal { precision: Some(5), scale: 2 }), ("n", INT)]);
+    fixture.rows("a").insert_one(doc! { "_id": 1.5, "n": 1 }).await?;
+    let mut writer = fixture.sink().await?;
+    let id = Cell::Present(Value::Decimal("1.50"));
+    let batch = writer.batch(vec![version(&a, &[id, int(2)], &[Image::Absent])]);
+    let applied = try_apply(&mut writer, &batch, &Lot::default()).await?;
+    assert_eq!(refused(&applied.refused), [(0, ErrorClass::Dependency)]);
+    assert_eq!(fixture.all("a").await?, [doc! { "_id": 1.5, "n": 1 }]);
     Ok(())
 }
 

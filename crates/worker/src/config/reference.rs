@@ -29,7 +29,8 @@ const POSTGRES: [Field; 3] = [
         takes: "`true` or `false`",
         default: "true",
         about: "As a source: whether the slot survives a failover to a standby that synchronizes it; PostgreSQL 17 and \
-                later.",
+                later. A promoted standby is followed where its log has everything that was read; \
+                `synchronized_standby_slots` at the primary sees to that.",
     },
 ];
 

@@ -7,7 +7,8 @@ use std::time::Duration;
 use sync_worker_core::document::mapping::{DocumentMapping, OtherFields, Times};
 use sync_worker_core::name::DatabaseName;
 use sync_worker_core::rules::{Merge, OnDelete, Strategy};
-use sync_worker_engine::pipeline::{Resolution, Seed};
+use sync_worker_engine::pipeline::Resolution;
+use sync_worker_engine::seeding::Seed;
 
 fn read(text: &str, variables: &[(&str, &str)]) -> Result<Configuration, Vec<String>> {
     let owned = |(name, value): &(&str, &str)| ((*name).to_owned(), (*value).to_owned());

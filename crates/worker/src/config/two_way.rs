@@ -7,7 +7,8 @@ use crate::config::section::{At, Field, Section};
 use std::collections::BTreeMap;
 use sync_worker_core::name::DatabaseName;
 use sync_worker_core::rules::{Merge, OnDelete, Strategy, TwoWayMember};
-use sync_worker_engine::pipeline::{Resolution, Seed, Table, TwoWayPlan};
+use sync_worker_engine::pipeline::{Resolution, Table, TwoWayPlan};
+use sync_worker_engine::seeding::Seed;
 use sync_worker_engine::snapshot::SnapshotSettings;
 
 /// Of a pipeline, beside those of every pipeline.
