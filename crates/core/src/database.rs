@@ -118,8 +118,8 @@ pub trait Database: Send + Sync {
     async fn source(&self, scope: &Scope, from: Option<&Checkpoint>) -> Result<(Box<dyn Source>, Checkpoint)>;
 
     /// The same place in the log of a server that has taken over from the one that the checkpoint is of, where that can be
-    /// told; else the checkpoint itself. `published`: the last change on the bus, as far as it is known, else the checkpoint's position.
-    /// Where the new server lacks it, that is a GAP.
+    /// told; else the checkpoint itself. `published`: the last change on the bus, as far as it is known, else the
+    /// checkpoint's position. Where the new server lacks it, that is a GAP.
     async fn follow(&self, checkpoint: &Checkpoint, _published: Position) -> Result<Checkpoint> {
         Ok(checkpoint.clone())
     }

@@ -127,8 +127,8 @@ impl FromStr for Position {
 }
 
 /// The identity of a source within which its positions may be compared: system identifier and timeline of a PostgreSQL
-/// server, server UUID of a MySQL server, replica set of a MongoDB database. A stored position under another epoch is a GAP, never resumed (invariant 8),
-/// unless the database [follows](crate::database::Database::follow) it.
+/// server, server UUID of a MySQL server, replica set of a MongoDB database. A stored position under another epoch is a
+/// GAP, never resumed (invariant 8), unless the database [follows](crate::database::Database::follow) it.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Epoch(pub String);
 

@@ -62,8 +62,8 @@ pub(super) async fn prove(
 }
 
 impl Session {
-    /// Two-way, once the target has everything up to an offset: puts conflicts on record and the resolver's state aside. What rests on
-    /// records that could still be lost waits for them.
+    /// Two-way, once the target has everything up to an offset: puts conflicts on record and the resolver's state aside.
+    /// What rests on records that could still be lost waits for them.
     pub(super) async fn keep_up(&mut self, apply: &Apply, up_to: Offset) -> Result<()> {
         let Some(resolving) = &mut self.resolving else { return Ok(()) };
         let Some(stage) = self.assembler.stage() else { return Ok(()) };

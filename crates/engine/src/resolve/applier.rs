@@ -22,8 +22,9 @@ use tokio::time::Instant;
 const EVERY: Duration = Duration::from_secs(2);
 const SHARE: u32 = 20;
 
-/// With more keys under way a checkpoint would hold up what makes them fewer: the log is kept instead.
-const MOST_ENTRIES: usize = 100_000;
+/// With more under way a checkpoint, which is made in memory, would hold up what makes it less: the log is kept instead.
+/// Some 90,000 keys with small rows.
+const MOST_BYTES: usize = 48 << 20;
 
 /// What a two-way applier has beside a one-way one.
 #[derive(Clone)]
@@ -91,7 +92,7 @@ impl Checkpoints {
     }
 
     pub fn are_due(&self, stage: &Stage) -> bool {
-        Instant::now() >= self.next && stage.entries() <= MOST_ENTRIES
+        Instant::now() >= self.next && stage.entry_bytes() <= MOST_BYTES
     }
 
     /// Stores a state whose records are durable, and lets go of the log before the oldest one that is kept: that is the

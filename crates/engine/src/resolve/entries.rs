@@ -47,6 +47,11 @@ impl Entries {
         self.spill.as_ref().map_or(0, Spill::len)
     }
 
+    /// What they take, in memory and on disk.
+    pub fn bytes(&self) -> usize {
+        self.bytes + self.spill.as_ref().map_or(0, Spill::bytes)
+    }
+
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }

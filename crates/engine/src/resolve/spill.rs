@@ -104,6 +104,11 @@ impl Spill {
         self.places.is_empty()
     }
 
+    /// Of all entries, on disk.
+    pub fn bytes(&self) -> usize {
+        self.live
+    }
+
     /// The encoded entries, in the order in which they lie.
     pub fn copy_to(&mut self, out: &mut BytesMut) -> Result<(), SpillError> {
         for at in self.sorted(|_| true) {

@@ -126,6 +126,11 @@ impl Stage {
         self.configured.as_ref().map_or(0, |configured| configured.resolver.entries().len())
     }
 
+    /// What those take.
+    pub fn entry_bytes(&self) -> usize {
+        self.configured.as_ref().map_or(0, |configured| configured.resolver.entries().bytes())
+    }
+
     /// Entries for the ledger that are held in memory.
     pub fn conflicts(&self) -> usize {
         self.conflicts.len()
