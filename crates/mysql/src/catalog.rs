@@ -135,7 +135,10 @@ pub struct Table {
     /// Unique indexes apart from the key, also those over expressions or nullable columns.
     pub unique: Vec<Index>,
     pub foreign_keys: Vec<ForeignKey>,
+    /// Those that the user is shown.
     pub triggers: Vec<String>,
+    /// The user is shown all of them.
+    pub sees_triggers: bool,
 }
 
 impl Table {
@@ -214,7 +217,35 @@ pub async fn table(client: &mut Client, name: &QualifiedName) -> Result<Option<T
                  WHERE EVENT_OBJECT_SCHEMA = ? AND EVENT_OBJECT_TABLE = ? ORDER BY TRIGGER_NAME";
     let triggers = rows(client, query, by_name()).await?;
     let triggers = triggers.into_iter().map(|mut row| text(&mut row, 0)).collect::<Result<_, _>>()?;
-    Ok(Some(Table { name: found, storage, rows: estimate, columns, key, unique, foreign_keys, triggers }))
+    let sees_triggers = sees_triggers(client, &found).await?;
+    Ok(Some(Table {
+        name: found,
+        storage,
+        rows: estimate,
+        columns,
+        key,
+        unique,
+        foreign_keys,
+        triggers,
+        sees_triggers,
+    }))
+}
+
+/// Whether the user has the privilege without which a table seems to have no triggers. One that a role gives is not found here.
+async fn sees_triggers(client: &mut Client, name: &QualifiedName) -> Result<bool, Error> {
+    let query = "SELECT COUNT(*) FROM (\
+                 SELECT GRANTEE FROM information_schema.USER_PRIVILEGES WHERE PRIVILEGE_TYPE = 'TRIGGER' \
+                 UNION ALL SELECT GRANTEE FROM information_schema.SCHEMA_PRIVILEGES \
+                 WHERE PRIVILEGE_TYPE = 'TRIGGER' AND ? LIKE TABLE_SCHEMA \
+                 UNION ALL SELECT GRANTEE FROM information_schema.TABLE_PRIVILEGES \
+                 WHERE PRIVILEGE_TYPE = 'TRIGGER' AND TABLE_SCHEMA = ? AND TABLE_NAME = ?) granted \
+                 WHERE GRANTEE = CONCAT('''', LEFT(CURRENT_USER(), CHAR_LENGTH(CURRENT_USER()) - 1 \
+                 - CHAR_LENGTH(SUBSTRING_INDEX(CURRENT_USER(), '@', -1))), '''@''', \
+                 SUBSTRING_INDEX(CURRENT_USER(), '@', -1), '''')";
+    let (database, table) = (name.database.as_str(), name.table.as_str());
+    let found = rows(client, query, Params::from((database, database, table))).await?.into_iter().next();
+    let granted = found.and_then(|mut row| row.take_opt::<u64, _>(0)).and_then(Result::ok);
+    Ok(granted.unwrap_or(0) > 0)
 }
 
 /// The canonical type of a column as the catalog spells it.

@@ -350,7 +350,11 @@ fn foreign_key(row: &SimpleQueryRow) -> Result<ForeignKey, Error> {
 }
 
 fn triggers_sql(table: u32) -> String {
-    format!("SELECT tgname, tgenabled FROM pg_trigger WHERE tgrelid = {table} AND NOT tgisinternal ORDER BY tgname")
+    // A partition may have triggers of its own.
+    format!(
+        "SELECT DISTINCT tgname, tgenabled FROM pg_trigger WHERE NOT tgisinternal \
+         AND tgrelid IN (SELECT {table} UNION ALL SELECT relid FROM pg_partition_tree({table})) ORDER BY tgname"
+    )
 }
 
 fn trigger(row: &SimpleQueryRow) -> Result<Trigger, Error> {

@@ -77,3 +77,37 @@ async fn alters(database: &Database) -> anyhow::Result<()> {
     }
     Ok(())
 }
+
+/// MySQL shows triggers only to users with a privilege that is no need otherwise.
+#[tokio::test]
+async fn a_trigger_that_the_user_is_not_shown_alters_nothing_unseen() -> anyhow::Result<()> {
+    let mut pair = TwoWay::new(&[Kind::Postgres, Kind::Mysql], "unshown", "seed = \"a\"\n").await?;
+    let b = &pair.members[1].database;
+    alters(b).await?;
+    let user = format!("{}_u", b.name);
+    let mut connection = b.connect().await?;
+    connection.execute("CREATE DATABASE IF NOT EXISTS sync_worker").await?;
+    for statement in [
+        format!("CREATE USER {user} IDENTIFIED BY 'secret'"),
+        format!("GRANT REPLICATION SLAVE, REPLICATION CLIENT ON *.* TO {user}"),
+        format!("GRANT SELECT, INSERT, UPDATE, DELETE ON {}.* TO {user}", b.name),
+        format!("GRANT SELECT, INSERT, UPDATE, DELETE, CREATE ON sync_worker.* TO {user}"),
+    ] {
+        connection.execute(&statement).await?;
+    }
+    pair.settings.databases[1].url = b.url_at(Some(&format!("{user}:secret")), None);
+    pair.worker.configure(&pair.settings)?;
+    pair.start().await?;
+    pair.settle().await?;
+    let (mut at_a, mut at_b) = (pair.members[0].accounts().await?, pair.members[1].accounts().await?);
+    at_a.insert(&Account { id: 1, writer: "w".to_owned(), a: ALTERED, ..Account::default() }).await?;
+    let waits = pair.worker.until("the altered row to be parked", LIMIT, |tasks| {
+        tasks.iter().any(|task| task.database == "b" && task.parked == 1)
+    });
+    waits.await?;
+    ensure!(at_b.read(1).await?.is_none(), "it was written");
+    at_a.change(1, &Change { a: Some(1), ..Change::default() }).await?;
+    pair.equal().await?;
+    pair.finish().await?;
+    connection.execute(&format!("DROP USER {user}")).await
+}

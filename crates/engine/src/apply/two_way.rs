@@ -67,6 +67,7 @@ impl Session {
     pub(super) async fn keep_up(&mut self, apply: &Apply, up_to: Offset) -> Result<()> {
         let Some(resolving) = &mut self.resolving else { return Ok(()) };
         let Some(stage) = self.assembler.stage() else { return Ok(()) };
+        stage.is_sound()?;
         apply.metrics.under_way.set(i64::try_from(stage.entries()).unwrap_or(i64::MAX));
         if stage.pauses_changed() {
             let paused = stage.paused().iter().map(|(table, paused)| PausedTable {

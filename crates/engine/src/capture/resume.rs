@@ -4,9 +4,8 @@ use super::{Capture, PARTITION};
 use crate::failure::EngineError;
 use crate::publish::Tail;
 use std::collections::BTreeSet;
-use sync_worker_core::error::{ErrorClass, Result};
+use sync_worker_core::error::Result;
 use sync_worker_core::name::TableName;
-use sync_worker_core::position::Position;
 use sync_worker_core::record::{Body, Offset};
 use sync_worker_core::store::StoredCheckpoint;
 
@@ -37,31 +36,22 @@ impl Capture {
     /// A log that holds records of this database while the store has no position of it: the store was lost, and a fresh
     /// start would leave a hole (invariant 8).
     pub(super) async fn refuse_forgotten(&self) -> Result<()> {
-        if self.last_published().await?.is_none() {
-            return Ok(());
-        }
-        let (pipeline, database) = (&self.id.pipeline, &self.id.database);
-        let text = format!(
-            "the log of pipeline {pipeline} holds changes of {database}, but the position that goes with them is lost; put the store back, or remove the pipeline's state and take a new snapshot"
-        );
-        Err(EngineError::Gap(text).into())
-    }
-
-    /// The position of the last record of this database that the log still has. Reads all of it.
-    async fn last_published(&self) -> Result<Option<Position>> {
         let bounds = self.bus.bounds(PARTITION).await?;
-        let mut last = None;
         if bounds.first == bounds.next {
-            return Ok(last);
+            return Ok(());
         }
         let mut subscription = self.bus.subscribe(PARTITION, bounds.first).await?;
         loop {
             for delivered in subscription.next(4 << 20).await? {
                 if delivered.record.origin == self.id.database {
-                    last = Some(delivered.record.position);
+                    let (pipeline, database) = (&self.id.pipeline, &self.id.database);
+                    let text = format!(
+                        "the log of pipeline {pipeline} holds changes of {database}, but the position that goes with them is lost; put the store back, or remove the pipeline's state and take a new snapshot"
+                    );
+                    return Err(EngineError::Gap(text).into());
                 }
                 if delivered.offset.next() >= bounds.next {
-                    return Ok(last);
+                    return Ok(());
                 }
             }
         }
@@ -83,17 +73,8 @@ impl Capture {
     /// The stored position at the server as it is now. One that has taken over goes on with what was published last: the
     /// position that the server before it had come to says nothing of its log.
     pub(super) async fn follow(&self, stored: StoredCheckpoint, tail: Tail) -> Result<(StoredCheckpoint, Tail)> {
-        let mut published = tail.previous.unwrap_or(tail.taken);
-        let mut checkpoint = self.database.follow(&stored.checkpoint, published).await;
-        // What it had come to without a change is no loss; that takes a look at the whole log.
-        if matches!(&checkpoint, Err(error) if error.class() == ErrorClass::Gap)
-            && tail.previous.is_none()
-            && let Some(last) = self.last_published().await?
-        {
-            published = last;
-            checkpoint = self.database.follow(&stored.checkpoint, published).await;
-        }
-        let checkpoint = checkpoint?;
+        let published = tail.previous.unwrap_or(tail.taken);
+        let checkpoint = self.database.follow(&stored.checkpoint, published).await?;
         if checkpoint.epoch == stored.checkpoint.epoch {
             return Ok((stored, tail));
         }

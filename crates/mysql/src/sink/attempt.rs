@@ -125,6 +125,13 @@ impl<'a> Attempt<'a> {
             let refused: HashSet<usize> = self.refused.values().map(|refused| refused.write).collect();
             let written = judged.places.iter().enumerate().filter(|(at, _)| !refused.contains(at));
             let written: HashSet<usize> = written.map(|(_, place)| *place).collect();
+            if self.dirty {
+                // What has failed since must not be seen.
+                let script = self.open_script();
+                if let Some((_, error)) = self.send(script).await.failed {
+                    return Err(error.into());
+                }
+            }
             let altered = guard::altered(self.sink, whole, &written).await?;
             if !altered.is_empty() {
                 return Err(Failed::Altered(altered));

@@ -197,7 +197,7 @@ impl Sink for MysqlSink {
         loop {
             self.prepare(batch, guarded).await?;
             let outcome = match guarded {
-                true => guard::run(self, batch, repeats == 0, &altered, parking).await,
+                true => guard::run(self, batch, repeats == 0 && altered.is_empty(), &altered, parking).await,
                 false => Attempt::new(self, batch).run(parking).await,
             };
             let error = match outcome {

@@ -146,7 +146,7 @@ pub struct TargetTable {
     pub parents: Vec<QualifiedName>,
     /// Tables whose deletes change rows of this one, perhaps its own: parents by a foreign key with an action.
     pub acted_on_by: Vec<QualifiedName>,
-    /// Triggers fire for what is written.
+    /// Triggers fire for what is written, as far as the user may know.
     pub has_triggers: bool,
     /// A delete of a row changes rows of a table that is written, too, or has to come behind such a delete.
     pub deletes_act: bool,
@@ -221,7 +221,7 @@ impl TargetTable {
             overlap: 0,
             parents: parents.collect(),
             acted_on_by,
-            has_triggers: !table.triggers.is_empty(),
+            has_triggers: !table.triggers.is_empty() || !table.sees_triggers,
             deletes_act: false,
             level: 0,
             look: None,

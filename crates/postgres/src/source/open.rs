@@ -163,11 +163,12 @@ async fn check(
 ) -> Result<(), Error> {
     let gap = |problem: String| Err(gap(database, &problem));
     let resume = resume(from)?;
-    let (epoch, end) = (identity.epoch(), identity.end);
-    if from.epoch != epoch {
+    let end = identity.end;
+    if !identity.is_of(&from.epoch) {
         return gap(format!(
-            "the position {resume} belongs to server/timeline {}, but this one is {epoch}",
-            from.epoch
+            "the position {resume} belongs to server/timeline {}, but this one is {}",
+            from.epoch,
+            identity.epoch()
         ));
     }
     if resume > end {

@@ -16,7 +16,33 @@ use sync_worker_core::position::{Checkpoint, Epoch, Lsn, Position};
 pub struct Identity {
     system: String,
     timeline: u32,
+    /// The timelines that it comes from, the oldest first, and where each was left. Standbys that are promoted without each other's
+    /// knowledge number theirs alike: where a timeline begins tells them apart.
+    history: Vec<(u32, Lsn)>,
     pub end: Lsn,
+}
+
+/// An epoch taken apart. Older builds wrote none that says where its timeline begins, and the first timeline has no such place.
+struct Parts<'a> {
+    system: &'a str,
+    timeline: u32,
+    begins: Option<Lsn>,
+}
+
+impl<'a> Parts<'a> {
+    fn of(epoch: &'a Epoch) -> Option<Self> {
+        let (system, timeline) = epoch.0.split_once('/')?;
+        let (timeline, begins) = match timeline.split_once('@') {
+            Some((timeline, begins)) => (timeline, Some(begins.parse().ok()?)),
+            None => (timeline, None),
+        };
+        Some(Self { system, timeline: timeline.parse().ok()?, begins })
+    }
+
+    /// Whether its timeline may have begun there.
+    fn may_begin_at(&self, place: Option<Lsn>) -> bool {
+        self.begins.is_none() || place.is_none() || self.begins == place
+    }
 }
 
 impl Identity {
@@ -26,19 +52,50 @@ impl Identity {
         let (Some(system), Some(timeline), Some(end)) = (column(0), column(1), column(2)) else {
             return Err(Error::Protocol("an incomplete identity"));
         };
-        let timeline = timeline.parse().map_err(|_| Error::Protocol("a strange timeline"))?;
+        let (system, timeline) = (system.to_owned(), timeline.parse());
+        let timeline: u32 = timeline.map_err(|_| Error::Protocol("a strange timeline"))?;
         let end = end.parse().map_err(|_| Error::Protocol("a strange position"))?;
-        Ok(Self { system: system.to_owned(), timeline, end })
+        let mut history = Vec::new();
+        if timeline > 1 {
+            let sql = format!("TIMELINE_HISTORY {timeline}");
+            match connection.query("a look at the timelines of the server", &sql).await {
+                Ok(rows) => {
+                    let text = rows.first().and_then(|row| row.get(1)).and_then(|text| text.as_deref());
+                    history = history_in(text.unwrap_or_default());
+                }
+                // A copy that was made by hand may lack the file.
+                Err(Error::Server { .. }) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(Self { system, timeline, history, end })
     }
 
     pub fn epoch(&self) -> Epoch {
-        Epoch(format!("{}/{}", self.system, self.timeline))
+        let begins = self.history.last().map_or_else(String::new, |(_, place)| format!("@{place}"));
+        Epoch(format!("{}/{}{begins}", self.system, self.timeline))
+    }
+
+    /// Whether an epoch is this server's.
+    pub fn is_of(&self, epoch: &Epoch) -> bool {
+        let begins = self.history.last().map(|(_, place)| *place);
+        Parts::of(epoch).is_some_and(|parts| {
+            parts.system == self.system && parts.timeline == self.timeline && parts.may_begin_at(begins)
+        })
     }
 
     /// The timeline of an earlier server of the same cluster; None for another cluster, or the same timeline.
     pub fn earlier(&self, epoch: &Epoch) -> Option<u32> {
-        let (system, timeline) = epoch.0.split_once('/')?;
-        timeline.parse().ok().filter(|timeline| system == self.system && *timeline < self.timeline)
+        let parts = Parts::of(epoch).filter(|parts| parts.system == self.system)?;
+        (parts.timeline < self.timeline).then_some(parts.timeline)
+    }
+
+    /// Where the timeline of an epoch was left for one that this server comes from; None where it is none of those.
+    fn left_at(&self, epoch: &Epoch) -> Option<Lsn> {
+        let parts = Parts::of(epoch)?;
+        let at = self.history.iter().position(|(timeline, _)| *timeline == parts.timeline)?;
+        let begins = at.checked_sub(1).and_then(|before| self.history.get(before)).map(|(_, place)| *place);
+        parts.may_begin_at(begins).then(|| self.history[at].1)
     }
 }
 
@@ -52,12 +109,8 @@ pub async fn follow(
     let server = client.server.clone();
     let identity = Identity::of(&mut connection).await?;
     let Some(timeline) = identity.earlier(&checkpoint.epoch) else { return Ok(checkpoint.clone()) };
-    let sql = format!("TIMELINE_HISTORY {}", identity.timeline);
-    let rows = connection.query("a look at the timelines of a promoted server", &sql).await?;
-    let history = rows.first().and_then(|row| row.get(1)).and_then(|text| text.as_deref());
-    let left = left_at(history.unwrap_or_default(), timeline);
-    let Some(left) = left else {
-        let problem = format!("timeline {timeline} is none that PostgreSQL at {server} comes from");
+    let Some(left) = identity.left_at(&checkpoint.epoch) else {
+        let problem = format!("the timeline of {} is none that PostgreSQL at {server} comes from", checkpoint.epoch);
         return Err(gap(database, &problem));
     };
     let Position::Postgres(last) = published else { return Err(Error::Protocol("a position of another kind")) };
@@ -73,33 +126,44 @@ pub async fn follow(
     Ok(assembly::checkpoint(&identity.epoch(), start))
 }
 
-/// Where a timeline was left, by the history of a later one: lines of its number, the place, and a reason.
-fn left_at(history: &str, timeline: u32) -> Option<Lsn> {
-    history.lines().find_map(|line| {
+/// The lines of a history file: a timeline's number, where it was left, and a reason.
+fn history_in(text: &str) -> Vec<(u32, Lsn)> {
+    let line = |line: &str| {
         let mut words = line.split_whitespace();
-        let of: u32 = words.next()?.parse().ok()?;
-        let place = words.next()?.parse().ok()?;
-        (of == timeline).then_some(place)
-    })
+        Some((words.next()?.parse().ok()?, words.next()?.parse().ok()?))
+    };
+    text.lines().filter_map(line).collect()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    fn identity() -> Identity {
+        let history = "# by hand\n\n1\t0/3000060\tno recovery target specified\n\n2\t0/5000148\tbefore 2026-11-29\n";
+        Identity { system: "7".to_owned(), timeline: 3, history: history_in(history), end: Lsn(0) }
+    }
+
     #[test]
     fn a_history_tells_where_each_timeline_was_left() {
-        let history = "# by hand\n\n1\t0/3000060\tno recovery target specified\n\n2\t0/5000148\tbefore 2026-11-29\n";
-        assert_eq!(left_at(history, 1), Some(Lsn(0x300_0060)));
-        assert_eq!(left_at(history, 2), Some(Lsn(0x500_0148)));
-        assert_eq!(left_at(history, 3), None);
+        let left = |epoch: &str| identity().left_at(&Epoch(epoch.to_owned()));
+        assert_eq!([left("7/1"), left("7/2"), left("7/3")], [Some(Lsn(0x300_0060)), Some(Lsn(0x500_0148)), None]);
+        // Another standby of the first server had been promoted to a second timeline, too.
+        assert_eq!([left("7/2@0/3000060"), left("7/2@0/3000061")], [Some(Lsn(0x500_0148)), None]);
     }
 
     #[test]
     fn only_a_later_timeline_of_the_same_cluster_follows() {
-        let identity = Identity { system: "7".to_owned(), timeline: 3, end: Lsn(0) };
-        let earlier = |epoch: &str| identity.earlier(&Epoch(epoch.to_owned()));
-        assert_eq!(earlier("7/2"), Some(2));
+        let earlier = |epoch: &str| identity().earlier(&Epoch(epoch.to_owned()));
+        assert_eq!([earlier("7/2"), earlier("7/2@0/3000060")], [Some(2); 2]);
         assert_eq!([earlier("7/3"), earlier("7/4"), earlier("8/2"), earlier("7")], [None; 4]);
+    }
+
+    #[test]
+    fn a_timeline_of_the_same_number_that_begins_elsewhere_is_another_one() {
+        let is_of = |epoch: &str| identity().is_of(&Epoch(epoch.to_owned()));
+        assert_eq!(identity().epoch(), Epoch("7/3@0/5000148".to_owned()));
+        assert!(is_of("7/3@0/5000148") && is_of("7/3"));
+        assert!(!is_of("7/3@0/5000149") && !is_of("7/2") && !is_of("8/3@0/5000148"));
     }
 }
