@@ -37,7 +37,8 @@ const FORMATS: [u8; 4] = [FORMAT, FORMAT_3, FORMAT_2, FORMAT_1];
 /// The stage and the positions taken of each origin; None before the first configuration.
 pub fn encode(stage: &mut Stage, sequence: &Sequence) -> Result<Option<Bytes>, SpillError> {
     let Some(configured) = stage.configured.as_mut() else { return Ok(None) };
-    let mut out = BytesMut::new();
+    // Growing would take twice what it comes to.
+    let mut out = BytesMut::with_capacity(configured.resolver.entries().bytes() / 2);
     out.put_u8(FORMAT);
     let mut rules = BytesMut::new();
     encode_two_way(&configured.rules, &mut rules);
