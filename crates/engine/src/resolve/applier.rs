@@ -23,8 +23,8 @@ const EVERY: Duration = Duration::from_secs(2);
 const SHARE: u32 = 20;
 
 /// With more under way a checkpoint, which is made in memory, would hold up what makes it less: the log is kept instead.
-/// Some 20,000 keys with small rows.
-const MOST_BYTES: usize = 12 << 20;
+/// Some 14,000 keys with small rows.
+const MOST_BYTES: usize = 8 << 20;
 
 /// What a two-way applier has beside a one-way one.
 #[derive(Clone)]
