@@ -9,7 +9,7 @@ use sync_worker_tests::database::Database;
 use sync_worker_tests::kind::Kind;
 use sync_worker_tests::ledger;
 use sync_worker_tests::load::{Load, LoadSettings};
-use sync_worker_tests::scenario::Preparation;
+use sync_worker_tests::scenario::{Preparation, Scenario};
 use sync_worker_tests::seed::seed;
 use sync_worker_tests::servers::Servers;
 use sync_worker_tests::two_way::{Account, TwoWay};
@@ -41,6 +41,17 @@ impl Cluster {
         let (address, _) = standby.split_once('/').context("a URL")?;
         let (before, path) = self.primary.rsplit_once('/').context("a URL")?;
         Ok(format!("{before},{address}/{path}?target_session_attrs=read-write"))
+    }
+
+    /// A pipeline out of this cluster with rows of the loads' table, whose slot the standby has.
+    async fn mirrored(&self, label: &str, to: Kind, rows: i64, source: &str) -> anyhow::Result<Scenario> {
+        let (from, to) = (Database::create_on(&self.url()?, label).await?, Database::create(to, label).await?);
+        let mut preparation = Preparation::between(from, to).await?;
+        preparation.settings.databases[0].extra.push_str(source);
+        preparation.item(rows).await?;
+        let scenario = preparation.streaming().await?;
+        self.slots_are_synchronized().await?;
+        Ok(scenario)
     }
 
     async fn set(url: &str, setting: &str, value: &str) -> anyhow::Result<()> {
@@ -85,12 +96,7 @@ impl Cluster {
 #[tokio::test]
 async fn a_promoted_source_is_followed() -> anyhow::Result<()> {
     let cluster = Cluster::start()?;
-    let source = Database::create_on(&cluster.url()?, "failover").await?;
-    let target = Database::create(Kind::Mysql, "failover").await?;
-    let mut preparation = Preparation::between(source, target).await?;
-    preparation.item(1_000).await?;
-    let scenario = preparation.streaming().await?;
-    cluster.slots_are_synchronized().await?;
+    let scenario = cluster.mirrored("failover", Kind::Mysql, 1_000, "").await?;
     Cluster::set(&cluster.primary, "synchronous_standby_names", "*").await?;
     Cluster::set(&cluster.primary, "synchronized_standby_slots", STANDBY).await?;
     ledger::install(&scenario.source).await?;
@@ -111,12 +117,7 @@ async fn a_promoted_source_is_followed() -> anyhow::Result<()> {
 #[tokio::test]
 async fn what_a_promoted_source_lacks_is_a_gap() -> anyhow::Result<()> {
     let cluster = Cluster::start()?;
-    let source = Database::create_on(&cluster.url()?, "lacks").await?;
-    let target = Database::create(Kind::Postgres, "lacks").await?;
-    let mut preparation = Preparation::between(source, target).await?;
-    preparation.item(10).await?;
-    let scenario = preparation.streaming().await?;
-    cluster.slots_are_synchronized().await?;
+    let scenario = cluster.mirrored("lacks", Kind::Postgres, 10, "").await?;
     cluster.cut_off().await?;
     scenario.source.bump(1).await?;
     scenario.equal().await?;
@@ -133,13 +134,7 @@ async fn what_a_promoted_source_lacks_is_a_gap() -> anyhow::Result<()> {
 #[tokio::test]
 async fn what_was_read_beyond_the_standby_without_a_change_is_no_loss() -> anyhow::Result<()> {
     let cluster = Cluster::start()?;
-    let source = Database::create_on(&cluster.url()?, "beyond").await?;
-    let target = Database::create(Kind::Mysql, "beyond").await?;
-    let mut preparation = Preparation::between(source, target).await?;
-    preparation.settings.databases[0].extra.push_str("heartbeat_seconds = 1\n");
-    preparation.item(10).await?;
-    let scenario = preparation.streaming().await?;
-    cluster.slots_are_synchronized().await?;
+    let scenario = cluster.mirrored("beyond", Kind::Mysql, 10, "heartbeat_seconds = 1\n").await?;
     cluster.cut_off().await?;
     let mut primary = Connection::open(&cluster.primary).await?;
     primary.execute("CREATE TABLE elsewhere AS SELECT * FROM generate_series(1, 100000)").await?;

@@ -121,7 +121,9 @@ impl<'a> Attempt<'a> {
             waiting.push(middle..range.end);
             waiting.push(range.start..middle);
         }
-        if let Some((whole, judged)) = self.guard {
+        if let Some((whole, judged)) = self.guard
+            && self.sink.targets.values().any(|target| target.has_triggers)
+        {
             let refused: HashSet<usize> = self.refused.values().map(|refused| refused.write).collect();
             let written = judged.places.iter().enumerate().filter(|(at, _)| !refused.contains(at));
             let written: HashSet<usize> = written.map(|(_, place)| *place).collect();
