@@ -38,6 +38,7 @@ use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::AbortOnDropHandle;
 use two_way::{Resolving, prove};
 
 /// Bytes of records in one read of the bus, and reads held ready: what an applier holds in memory beside its batch.
@@ -160,9 +161,9 @@ impl Apply {
         feeder.spawn(read_ahead(subscription, feed));
         let assembler = Assembler::new(self.limits.clone(), sequence, self.metrics.clone(), stage, held.pace);
         let mut session = Session {
-            sink,
+            sink: Some(sink),
             marker: progress.marker,
-            lot,
+            lot: Arc::new(lot),
             assembler,
             resolving,
             records,
@@ -199,13 +200,13 @@ async fn read_ahead(mut subscription: Box<dyn Subscription>, feed: mpsc::Sender<
     }
 }
 
-/// Takes records into the next batch while the target writes. Nothing comes in another order for it: what a batch may be
-/// written over is settled when that is handed out, and a batch is handed out when the one before it has been written.
-async fn resolve_meanwhile(
-    writing: impl Future<Output = Result<Applied>>,
+/// Makes the next batch while the target writes. Nothing comes in another order for it: a batch is written when the one
+/// before it has been, and no record is taken between its making and that.
+async fn resolve_meanwhile<T>(
+    writing: impl Future<Output = Result<T>>,
     assembler: &mut Assembler,
     records: &mut mpsc::Receiver<Vec<Delivered>>,
-) -> Result<Applied> {
+) -> Result<T> {
     let mut writing = pin!(writing);
     let mut taken = Ok(());
     while taken.is_ok() && !assembler.is_full() {
@@ -218,6 +219,9 @@ async fn resolve_meanwhile(
         let Some(received) = received else { break };
         taken = assembler.push_all(received);
     }
+    if taken.is_ok() {
+        assembler.make_ready();
+    }
     // A transaction that is let go of may or may not be at the target.
     let written = writing.await?;
     taken?;
@@ -225,9 +229,11 @@ async fn resolve_meanwhile(
 }
 
 struct Session {
-    sink: Box<dyn Sink>,
+    /// Gone while it writes in a task of its own, and after one that has failed.
+    sink: Option<Box<dyn Sink>>,
     marker: Marker,
-    lot: ParkingLot,
+    /// Shared with that task.
+    lot: Arc<ParkingLot>,
     assembler: Assembler,
     resolving: Option<Resolving>,
     records: mpsc::Receiver<Vec<Delivered>>,
@@ -278,7 +284,7 @@ impl Session {
         let Batch { mut writes, over, keep, copied, offset, digest, commit_times, split } = batch;
         let unpark = match self.resolving {
             Some(_) => self.lot.prepare_guarded(&mut writes, over, keep)?,
-            None => self.lot.prepare(&mut writes).await?,
+            None => self.lot()?.prepare(&mut writes).await?,
         };
         // A marker that moved for an echo alone would be echoed in turn, for ever.
         if self.resolving.is_some() && writes.is_empty() && unpark.is_empty() {
@@ -345,15 +351,28 @@ impl Session {
         if batch.writes.iter().any(|write| write.change.op == Op::Truncate) {
             patience = PATIENCE_FOR_TRUNCATE;
         }
-        let applying = timed("the target's transaction", patience, self.sink.apply(&batch, &self.lot));
         // A checkpoint wants everything that has been resolved handed out.
         let meanwhile = self.resolving.as_ref().zip(self.assembler.stage());
-        let applied = match meanwhile.is_some_and(|(resolving, stage)| !resolving.checkpoints.are_due(stage)) {
-            true => resolve_meanwhile(applying, &mut self.assembler, &mut self.records).await?,
-            false => applying.await?,
+        let meanwhile = meanwhile.is_some_and(|(resolving, stage)| !resolving.checkpoints.are_due(stage));
+        let stopped = || EngineError::Stopped("the writing to the target");
+        let mut sink = self.sink.take().ok_or_else(stopped)?;
+        let what = "the target's transaction";
+        let (sink, batch, applied) = if meanwhile {
+            let lot = self.lot.clone();
+            // Two-way, making a batch and writing one take about as much of a processor.
+            let writing = AbortOnDropHandle::new(tokio::spawn(async move {
+                let applied = sink.apply(&batch, lot.as_ref()).await?;
+                Ok::<_, Error>((sink, batch, applied))
+            }));
+            let writing = async { writing.await.map_err(|_| stopped())? };
+            resolve_meanwhile(timed(what, patience, writing), &mut self.assembler, &mut self.records).await?
+        } else {
+            let applied = timed(what, patience, sink.apply(&batch, self.lot.as_ref())).await?;
+            (sink, batch, applied)
         };
+        self.sink = Some(sink);
         let had_parked = !self.lot.is_empty();
-        self.lot.settle(&batch, &applied).await?;
+        self.lot()?.settle(&batch, &applied).await?;
         apply.metrics.differing.inc_by(applied.differing.len() as u64);
         self.marker = batch.marker;
         if had_parked || !applied.refused.is_empty() || !applied.differing.is_empty() {
@@ -369,13 +388,19 @@ impl Session {
         Ok(applied)
     }
 
+    /// Nobody else has it between two writes.
+    fn lot(&mut self) -> Result<&mut ParkingLot> {
+        Ok(Arc::get_mut(&mut self.lot).ok_or(EngineError::Stopped("the writing to the target"))?)
+    }
+
     async fn schedule_retry(&mut self) -> Result<()> {
         self.next_retry = self.lot.until_next().await?.map(|delay| Instant::now() + delay);
         Ok(())
     }
 
     async fn retry(&mut self, apply: &Apply) -> Result<()> {
-        let (due, superseded) = self.lot.due(RETRIES_AT_A_TIME, self.marker.offset).await?;
+        let marker = self.marker.offset;
+        let (due, superseded) = self.lot()?.due(RETRIES_AT_A_TIME, marker).await?;
         (0..superseded).for_each(|_| apply.metrics.retried("superseded"));
         for deferred in due {
             if apply.shutdown.is_cancelled() {

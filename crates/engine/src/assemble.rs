@@ -96,6 +96,8 @@ pub struct Assembler {
     end: Option<(Offset, u64)>,
     /// How many rows the target takes in good time.
     pace: usize,
+    /// Made before it was asked for.
+    ready: Option<Batch>,
 }
 
 impl Assembler {
@@ -125,6 +127,7 @@ impl Assembler {
             complete_bytes: 0,
             end: None,
             pace: pace.unwrap_or(FIRST_PACE),
+            ready: None,
         }
     }
 
@@ -217,7 +220,7 @@ impl Assembler {
     /// Two-way, the stage's state, if everything that it has taken has been handed out: a checkpoint says what a target has
     /// been sent. Records that wait for the end of their transaction are to be read again.
     pub fn state(&mut self) -> Result<Option<(Offset, bytes::Bytes)>, EngineError> {
-        let clean = self.writes.is_empty() && self.keep.is_empty();
+        let clean = self.writes.is_empty() && self.keep.is_empty() && self.ready.is_none();
         let (Some(stage), Some((offset, _))) = (&mut self.stage, self.last.filter(|_| clean)) else { return Ok(None) };
         let mut sequence = self.sequence.clone();
         self.waiting.iter().rev().for_each(|(_, record)| sequence.take_back(record));
@@ -226,14 +229,25 @@ impl Assembler {
 
     /// There is enough for a batch: do not wait for more.
     pub fn is_full(&self) -> bool {
-        self.complete >= self.limits.batch_rows.min(self.pace)
+        self.ready.is_some()
+            || self.complete >= self.limits.batch_rows.min(self.pace)
             || self.complete_bytes >= self.limits.batch_bytes
             || self.stage.as_ref().is_some_and(|stage| stage.conflicts() >= self.limits.batch_rows)
             || self.open_is_over_limit()
     }
 
+    /// Makes the next batch of what is there, if that is enough for one.
+    pub fn make_ready(&mut self) {
+        if self.ready.is_none() && self.is_full() {
+            self.ready = self.take();
+        }
+    }
+
     /// Every complete transaction, or, where none is and the open one is above the limit, a part of that.
     pub fn take(&mut self) -> Option<Batch> {
+        if let Some(ready) = self.ready.take() {
+            return Some(ready);
+        }
         // A transaction may end without a write left: the marker moves over its end all the same.
         if let Some((offset, digest)) = self.end.take() {
             let rest = self.writes.split_off(self.complete);
