@@ -37,6 +37,7 @@ that send may be written over) exists while a winning version is still in flight
        Another one is contested if the entry's value differs from the event's before and from its after: the strategy
        decides it, the loser is recorded. The rest is taken. The merged version is nobody's: to the others over the
        entry's, to A over the event
+       Columns of a group are merged as one: its values together were written by somebody. A group has a strategy of its own.
   A send may be written over the image expected there, and over any image that older sends still under way to that
   database may have found or left. A row that already is as wanted needs no write.
   Marker(A, n)  -> A has all sends up to n, except parked ones.
@@ -79,7 +80,8 @@ Checked after every schedule
   counters under `delta` end at the exact sum of all increments, where no row is deleted;
   with merged seeds the rows that the databases began with are accounted for like writes; a `seed` entry's loser is a row
   that was copied, and none that the winner had seen;
-  a column written under `merge` is in the final row, replaced by a write that saw it, or in the ledger as a loser.
+  a column written under `merge` is in the final row, replaced by a write that saw it, or in the ledger as a loser;
+  the columns of a group are as one write made them.
 """
 import copy
 import random
@@ -99,6 +101,7 @@ MUTANTS = {
     "stale-decision": "a decision is carried out on a state that the person did not see",
     "delta-equal": "a counter that shows the written value already is taken for having it",
     "column-silent": "a column that lost is not put on record",
+    "group-split": "columns of a group are merged one by one",
     "retry-unguarded": "a retry is written over whatever the target holds by then",
     "seed-eager": "a row that differs is overwritten before its own snapshot row has come",
     "seed-dropped": "a snapshot row of a key that is under way is dropped, as without merged seeds",
@@ -122,14 +125,21 @@ def image(version):
 class Rules:
     """How a table decides: a strategy, what a delete does, and whether columns are merged."""
 
-    def __init__(self, strategy, on_delete, merge, merged_seeds):
+    def __init__(self, strategy, on_delete, merge, merged_seeds, groups=()):
         self.strategy, self.on_delete, self.merge, self.merged_seeds = strategy, on_delete, merge, merged_seeds
+        self.groups = groups  # of columns that are merged as one: (columns, strategy)
 
-    def winner(self, held, event):
+    def parts(self):
+        """The columns but the counter as they are merged: (columns, strategy)."""
+        groups = [] if mutant == "group-split" else self.groups
+        grouped = {column for columns, _ in groups for column in columns}
+        return [((column,), self.strategy) for column in range(COUNTER) if column not in grouped] + list(groups)
+
+    def winner(self, held, event, strategy=None):
         if (held["value"] is None) != (event["value"] is None) and self.on_delete != "by_strategy":
             deletes = self.on_delete == "delete_wins"
             return held if (held["value"] is None) == deletes else event
-        return STRATEGIES[self.strategy](held, event)
+        return STRATEGIES[strategy or self.strategy](held, event)
 
 
 class Resolver:
@@ -343,20 +353,22 @@ WRITER, COUNTER = 0, 3
 
 def merge(held, event, rules):
     """The held version with what the event changed, and the contested columns: (column, winner, loser)."""
-    values, contested = list(held["value"]), []
-    for column, (was, now) in enumerate(zip(event["before"], event["value"])):
+    before, after, kept = event["before"], event["value"], held["value"]
+    values, contested = list(kept), []
+    if kept[COUNTER] != after[COUNTER] or mutant != "delta-equal":
+        values[COUNTER] += after[COUNTER] - before[COUNTER]
+    for columns, strategy in rules.parts():
+        was, now, has = (tuple(row[column] for column in columns) for row in (before, after, kept))
         if was == now:
             continue
-        if column == COUNTER:
-            if held["value"][column] != now or mutant != "delta-equal":
-                values[column] += now - was
-            continue
-        if held["value"][column] not in (was, now):
-            winner = rules.winner(held, event)
-            contested.append((column, winner, held if winner is event else event))
+        if has not in (was, now):
+            winner = rules.winner(held, event, strategy)
+            differ = [column for column in columns if kept[column] != after[column]]
+            contested += [(column, winner, held if winner is event else event) for column in differ]
             if winner is held:
                 continue
-        values[column] = now
+        for column in columns:
+            values[column] = after[column]
     ident = f"({held['id']}+{event['id']})"
     by, ts = min(held["by"], event["by"]), max(held["ts"], event["ts"])
     return dict(event, origin="merge", by=by, ts=ts, value=tuple(values), id=ident, read=False), contested
@@ -465,6 +477,7 @@ class History:
         self.parents, self.replaced, self.local, self.errors, self.drifted = {}, set(), [], [], []
         self.over = {}  # a local write -> the version that it was made over
         self.columns = {}  # (key, column, value written) -> value replaced
+        self.pairs = set()  # (key, a, b) as somebody wrote them together
         self.seeds = {}  # names of rows that a database began with, while all of them are copied
 
     def wrote(self, key, ident, before, logged):
@@ -601,7 +614,8 @@ class Schedule:
         self.seeding = rng.choice(["", "one", "merged", "merged"])  # whose rows are copied to the others
         if self.merges and self.seeding == "one":
             self.seeding = ""
-        self.rules = Rules(strategy, on_delete, self.merges, self.seeding == "merged")
+        groups = [((1, 2), rng.choice(sorted(STRATEGIES)))] if self.merges and rng.random() < 0.5 else []
+        self.rules = Rules(strategy, on_delete, self.merges, self.seeding == "merged", groups)
         self.told_apart = rng.random() < 0.5
         self.deletes = not self.merges or rng.random() < 0.3
         self.refusing = rng.random() < 0.5
@@ -654,6 +668,7 @@ def run(seed):
     for key in range(keys):
         for n, (row, ident) in schedule.first(rng, key).items():
             databases[n].put(key, row, ident)
+            history.pairs.add((key, *row[1:COUNTER]))
             if schedule.rules.merged_seeds:
                 history.begun(key, ident, row)
     for n in names if schedule.rules.merged_seeds else []:
@@ -680,6 +695,8 @@ def run(seed):
             value = schedule.next(rng, key, ident, before)
             if schedule.told_apart:
                 history.wrote_columns(key, before, value)
+            if value is not None:
+                history.pairs.add((key, *value[1:COUNTER]))
             db.local_write(now, key, value, ident)
             writes += 1
         elif action < 0.58:
@@ -782,6 +799,8 @@ def judge(seed, schedule, databases, appliers, history, log):
             if key in schedule.differ:
                 continue  # one of the counters has lost
             assert row[COUNTER] == total, f"seed {seed}: counter {key} is {row[COUNTER]}, {total} were added"
+    for key, row in states[0].items() if schedule.rules.groups else []:
+        assert (key, *row[1:COUNTER]) in history.pairs, f"seed {seed}: nobody wrote the columns of {row} at key {key} together"
     if not schedule.told_apart:
         return
     if not schedule.drifting and schedule.seeding != "one":  # a row that is not seeded yet is as unknown to capture as a drifted one

@@ -86,7 +86,7 @@ def trace(seed, full):
         text = told(resolver, sends, resolver.ledger[before:], place, state)
         expected = text if full else zlib.crc32(text.encode())
         steps.append([place.get(origin, -2 if kind == "seeded" else -1), position, kind, payload_of(kind, payload, names), expected])
-    rules = dict(strategy=rules.strategy, on_delete=rules.on_delete, merge=rules.merge, merged_seeds=rules.merged_seeds)
+    rules = dict(strategy=rules.strategy, on_delete=rules.on_delete, merge=rules.merge, merged_seeds=rules.merged_seeds, groups=rules.groups)
     return dict(seed=seed, members=names, rules=rules, steps=steps)
 
 

@@ -16,7 +16,7 @@ use sync_worker_core::row::{Key, Row, RowBuilder};
 use sync_worker_core::value::{Cell, Value};
 use sync_worker_engine::resolve::checkpoint::take_entry;
 use sync_worker_engine::resolve::key::RowKey;
-use sync_worker_engine::resolve::rules::{OnDelete, Rules, Strategy};
+use sync_worker_engine::resolve::rules::{Columns, Group, OnDelete, Rules, Strategy};
 use sync_worker_engine::resolve::seed::Waiting;
 use sync_worker_engine::resolve::version::{Event, Expectation, Member, Origin, Version, VersionId};
 use sync_worker_engine::resolve::{Branch, Decision, Echo, Limits, Outcome, Reason, Resolver};
@@ -95,6 +95,7 @@ fn every_mutant_of_the_models_resolver_is_told_from_the_resolver() -> anyhow::Re
         "stale-decision",
         "delta-equal",
         "column-silent",
+        "group-split",
         "seed-eager",
         "seed-dropped",
         "seed-silent",
@@ -226,22 +227,28 @@ fn member(place: i64) -> anyhow::Result<Member> {
     Ok(Member(u8::try_from(place)?))
 }
 
+fn strategy_of(name: &Json) -> anyhow::Result<Strategy> {
+    let found = Strategy::ALL.into_iter().find(|strategy| Some(strategy.as_str()) == name.as_str());
+    found.with_context(|| format!("strategy {name}"))
+}
+
+/// `[columns, strategy]`.
+fn group_of(group: &Json) -> anyhow::Result<Group> {
+    let columns = group[0].as_array().context("columns")?.iter();
+    let columns = columns.map(|column| Ok(usize::try_from(column.as_u64().context("a column")?)?));
+    Ok(Group { columns: columns.collect::<anyhow::Result<_>>()?, strategy: strategy_of(&group[1])? })
+}
+
 fn rules_of(rules: &Json, members: usize) -> anyhow::Result<Rules> {
-    let strategy = match rules["strategy"].as_str() {
-        Some("timestamp") => Strategy::Timestamp,
-        Some("first_write") => Strategy::FirstWrite,
-        Some("priority") => Strategy::Priority,
-        Some("reject") => Strategy::Reject,
-        Some("manual") => Strategy::Manual,
-        other => anyhow::bail!("strategy {other:?}"),
-    };
+    let strategy = strategy_of(&rules["strategy"])?;
     let on_delete = match rules["on_delete"].as_str() {
         Some("by_strategy") => OnDelete::ByStrategy,
         Some("delete_wins") => OnDelete::DeleteWins,
         Some("update_wins") => OnDelete::UpdateWins,
         other => anyhow::bail!("on_delete {other:?}"),
     };
-    let merge = rules["merge"].as_bool().context("merge")?.then(|| DELTA.to_vec());
+    let groups = rules["groups"].as_array().context("groups")?.iter().map(group_of).collect::<Result<_, _>>()?;
+    let merge = rules["merge"].as_bool().context("merge")?.then(|| Columns { delta: DELTA.to_vec(), groups });
     Ok(Rules { strategy, on_delete, merge, ranks: (0..u8::try_from(members)?).map(Member).collect() })
 }
 

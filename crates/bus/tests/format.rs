@@ -132,7 +132,7 @@ fn two_way() -> Vec<(&'static str, Record)> {
         timestamp_column: None,
         document: Default::default(),
     };
-    let merge = Merge { delta: vec!["price".to_owned()] };
+    let merge = Merge { delta: vec!["price".to_owned()], ..Merge::default() };
     let tables = vec![
         rules(Rule::Timestamp, OnDelete::ByStrategy, Some(merge)),
         rules(Rule::FirstWrite, OnDelete::DeleteWins, Some(Merge::default())),
@@ -269,7 +269,7 @@ proptest! {
             schema: schema(if mysql { Engine::Mysql } else { Engine::Postgres }),
             strategy: Rule::ALL[strategy],
             on_delete: OnDelete::ALL[on_delete],
-            merge: delta.map(|delta| Merge { delta }),
+            merge: delta.map(|delta| Merge { delta, ..Merge::default() }),
             timestamp_column: mysql.then(|| "changed".to_owned()),
         });
         let two_way = TwoWay { members: members.into_iter().map(member).collect(), tables: tables.collect(), merged_seeds };

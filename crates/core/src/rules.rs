@@ -61,6 +61,24 @@ impl OnDelete {
 pub struct Merge {
     /// Columns that add up what each member added to them, by name.
     pub delta: Vec<String>,
+    /// Columns that mean something together. None is in two of them, in `delta` or in the key.
+    pub groups: Vec<ColumnGroup>,
+}
+
+/// Columns that are merged as one: each version of them was written by somebody as it is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ColumnGroup {
+    pub columns: Vec<String>,
+    /// How they are decided where two members have changed any of them.
+    pub strategy: Strategy,
+}
+
+impl Merge {
+    /// How a contested column is decided, in a table with this strategy.
+    pub fn strategy_of(&self, column: &str, strategy: Strategy) -> Strategy {
+        let group = self.groups.iter().find(|group| group.columns.iter().any(|name| name == column));
+        group.map_or(strategy, |group| group.strategy)
+    }
 }
 
 /// A table of a two-way pipeline.

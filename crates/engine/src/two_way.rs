@@ -56,6 +56,16 @@ pub fn rules(plan: &Plan, two_way: &TwoWayPlan, tables: &Tables) -> Result<TwoWa
             );
             return Err(EngineError::Configuration(text));
         }
+        let grouped = resolution.merge.iter().flat_map(|merge| &merge.groups).flat_map(|group| &group.columns);
+        for column in grouped {
+            let problem = match schema.column(column) {
+                None => "which the members do not share",
+                Some(at) if schema.key.contains(&at) => "which is part of the key",
+                Some(_) => continue,
+            };
+            let text = format!("table {}: groups names column {column}, {problem}", table.name);
+            return Err(EngineError::Configuration(text));
+        }
         if let Some(name) = &resolution.timestamp_column {
             let kind = schema.column(name).map(|at| &schema.columns[at].kind);
             if !matches!(kind, Some(ColumnType::Timestamp { .. } | ColumnType::TimestampTz { .. })) {

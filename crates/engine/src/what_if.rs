@@ -17,7 +17,7 @@ const PAGE: usize = 100;
 /// What is asked in place of the configuration; the rest stays as configured.
 #[derive(Clone, Debug, Default)]
 pub struct Instead {
-    /// For tables that are merged, in place of `contested`.
+    /// For tables that are merged, in place of `contested`, that of groups included.
     pub strategy: Option<Strategy>,
     pub on_delete: Option<OnDelete>,
     /// Of members: the higher one wins a tie.
@@ -80,7 +80,11 @@ impl<'p> OtherRules<'p> {
             return None;
         }
         let resolution = self.tables.get(&conflict.table);
-        let strategy = self.instead.strategy.or(resolution.map(|resolution| resolution.strategy));
+        let configured = |resolution: &&Resolution| match (&conflict.column, &resolution.merge) {
+            (Some(column), Some(merge)) => merge.strategy_of(column, resolution.strategy),
+            (None, _) | (_, None) => resolution.strategy,
+        };
+        let strategy = self.instead.strategy.or(resolution.map(configured));
         let on_delete = self.instead.on_delete.or(resolution.map(|resolution| resolution.on_delete));
         // A table that is no longer in the pipeline has only the rules that are asked.
         let Some((strategy, on_delete)) = strategy.zip(on_delete) else { return Some(Verdict::Unknown) };

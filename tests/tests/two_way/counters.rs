@@ -13,6 +13,7 @@ use tokio::task::JoinSet;
 
 // Documents among themselves have no columns that could be merged.
 each_pair_with_a_table![counters_and_disjoint_columns_lose_nothing];
+each_pair_with_a_table![a_group_of_columns_stays_as_one_write_made_it];
 
 members! { counters_count_through_deletes_and_inserts:
     postgres_and_postgres of Postgres Postgres,
@@ -27,7 +28,16 @@ const MERGE: &str = "seed = \"a\"\nstrategy = \"merge\"\n";
 
 /// Members that merge, with rows of 0 under these keys.
 async fn merging(kinds: &[Kind], label: &str, ids: impl Iterator<Item = i64>) -> anyhow::Result<TwoWay> {
-    let table = ("account".to_owned(), "delta = [\"counter\"]\n".to_owned());
+    merging_by(kinds, label, "delta = [\"counter\"]\n", ids).await
+}
+
+async fn merging_by(
+    kinds: &[Kind],
+    label: &str,
+    rules: &str,
+    ids: impl Iterator<Item = i64>,
+) -> anyhow::Result<TwoWay> {
+    let table = ("account".to_owned(), rules.to_owned());
     let mut group = TwoWay::with(kinds, label, MERGE, &[table]).await?;
     let rows: Vec<Account> = ids.map(|id| Account { id, ..Account::default() }).collect();
     group.members[0].accounts().await?.insert_all(&rows).await?;
@@ -74,6 +84,51 @@ async fn counters_and_disjoint_columns_lose_nothing(kinds: &[Kind]) -> anyhow::R
     let rows = pair.members[0].accounts().await?.all().await?;
     let found: Vec<[i64; 3]> = rows.iter().map(|row| [row.a.into(), row.b.into(), row.counter]).collect();
     ensure!(found == expected, "{found:?} instead of {expected:?}");
+    pair.finish().await
+}
+
+/// Each member writes one column of the group, the other one or both, while the other does, through a kill: what is left was
+/// written by somebody as it is, what lost is on record by the group's rule, and the counter beside it is exact.
+async fn a_group_of_columns_stays_as_one_write_made_it(kinds: &[Kind]) -> anyhow::Result<()> {
+    const KEYS: i64 = 4;
+    let rules = "delta = [\"counter\"]\ngroups = [{ columns = [\"a\", \"b\"], contested = \"first_write\" }]\n";
+    let mut pair = merging_by(kinds, "group", rules, 1..=KEYS).await?;
+    let mut writers = JoinSet::new();
+    for (place, member) in (0..).zip(&pair.members) {
+        let mut accounts = member.accounts().await?;
+        writers.spawn(async move {
+            let mut written = BTreeSet::new();
+            for number in 1..=400_i32 {
+                let value = Some(number * 2 + place);
+                let change = match number % 3 {
+                    0 => Change { a: value, ..Change::adding(1) },
+                    1 => Change { b: value, ..Change::adding(1) },
+                    _ => Change { a: value, b: value, ..Change::adding(1) },
+                };
+                let id = i64::from(number) % KEYS + 1;
+                let was = accounts.change(id, &change).await?.context("a row is gone that nobody deletes")?;
+                written.insert((id, change.a.unwrap_or(was.a), change.b.unwrap_or(was.b)));
+            }
+            anyhow::Ok(written)
+        });
+    }
+    pair.worker.kill().await?;
+    pair.worker.start()?;
+    let mut written = BTreeSet::new();
+    while let Some(done) = writers.join_next().await {
+        written.append(&mut done??);
+    }
+    pair.equal().await?;
+    for Account { id, a, b, counter, .. } in pair.members[0].accounts().await?.all().await? {
+        ensure!(written.contains(&(id, a, b)), "nobody wrote {a} and {b} together at key {id}");
+        ensure!(counter == 2 * 400 / KEYS, "key {id} counts {counter}");
+    }
+    let conflicts = pair.conflicts().await?;
+    ensure!(!conflicts.is_empty(), "no two writes met");
+    for conflict in &conflicts {
+        let column = conflict["column"].as_str().context("a column was contested")?;
+        ensure!(["a", "b"].contains(&column) && conflict["strategy"] == "first_write", "{conflict}");
+    }
     pair.finish().await
 }
 

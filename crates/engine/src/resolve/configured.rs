@@ -2,7 +2,7 @@
 
 use super::flips::Flips;
 use super::key::RowKey;
-use super::rules::{Rules, ranks};
+use super::rules::{Columns, Group, Rules, ranks};
 use super::version::Member;
 use super::{Limits, Resolver};
 use crate::failure::EngineError;
@@ -11,8 +11,8 @@ use std::sync::Arc;
 use sync_worker_core::logical::Normalizer;
 use sync_worker_core::name::{DatabaseName, TableName};
 use sync_worker_core::record::Offset;
-use sync_worker_core::rules::{TableRules, TwoWay};
-use sync_worker_core::schema::SchemaId;
+use sync_worker_core::rules::{ColumnGroup, Merge, TableRules, TwoWay};
+use sync_worker_core::schema::{Schema, SchemaId};
 
 /// Since when nothing of a table is taken, and why. It goes on at a person's word.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -83,12 +83,20 @@ fn member(rules: &TwoWay, name: &DatabaseName) -> Option<Member> {
 pub fn resolver_rules(two_way: &TwoWay) -> HashMap<TableName, Arc<Rules>> {
     let ranks = ranks(&two_way.members);
     let rules = |table: &TableRules| {
-        let delta = |columns: &[String]| table.schema.columns.iter().map(|c| columns.contains(&c.name)).collect();
-        let merge = table.merge.as_ref().map(|merge| delta(&merge.delta));
+        let merge = table.merge.as_ref().map(|merge| columns(&table.schema, merge));
         let rules = Rules { strategy: table.strategy, on_delete: table.on_delete, merge, ranks: ranks.clone() };
         (table.schema.table.clone(), Arc::new(rules))
     };
     two_way.tables.iter().map(rules).collect()
+}
+
+fn columns(schema: &Schema, merge: &Merge) -> Columns {
+    let group = |group: &ColumnGroup| {
+        let columns = group.columns.iter().filter_map(|name| schema.column(name)).collect();
+        Group { columns, strategy: group.strategy }
+    };
+    let delta = schema.columns.iter().map(|column| merge.delta.contains(&column.name)).collect();
+    Columns { delta, groups: merge.groups.iter().map(group).collect() }
 }
 
 pub fn known(rules: &TwoWay, origin: &DatabaseName) -> Result<Member, EngineError> {

@@ -34,13 +34,17 @@ pub fn of(
     let copied = |version: &Version| version.read;
     let by_change = conflict.kind == conflict::Kind::Seed
         && !(copied(&conflict.winner) && conflict.loser.as_deref().is_some_and(copied));
+    let column = conflict.column.and_then(|at| table.schema.columns.get(at)).map(|column| column.name.clone());
+    let strategy = match (&column, &table.merge) {
+        (Some(column), Some(merge)) => merge.strategy_of(column, table.strategy),
+        (None, _) | (_, None) => table.strategy,
+    };
+    let waits = conflict.loser.is_some() && strategy == Strategy::Manual && !deletes && !by_change;
     let strategy = match (by_change, deletes) {
         (true, _) => BY_CHANGE,
         (false, true) => table.on_delete.as_str(),
-        (false, false) => table.strategy.as_str(),
+        (false, false) => strategy.as_str(),
     };
-    let column = conflict.column.and_then(|at| table.schema.columns.get(at)).map(|column| column.name.clone());
-    let waits = conflict.loser.is_some() && table.strategy == Strategy::Manual && !deletes && !by_change;
     Conflict {
         pipeline: pipeline.clone(),
         partition,

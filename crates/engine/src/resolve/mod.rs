@@ -335,14 +335,14 @@ impl Resolver {
         }
         let Some(entry) = self.entries.get(&event.version.key) else { return false };
         let Some(rules) = self.rules.get(&event.version.key.table) else { return false };
-        let (Some(delta), false) = (&rules.merge, entry.version.read) else { return false };
+        let (Some(columns), false) = (&rules.merge, entry.version.read) else { return false };
         let Some(rows) = rules::rows(&entry.version, event) else { return false };
         if !self.is_known(entry, event, origin) {
             self.hit(Branch::SeedUnknown);
             return false;
         }
         let held = entry.version.clone();
-        let Ok(merged) = merge(&held, event, rows, rules, delta, at) else {
+        let Ok(merged) = merge(&held, event, rows, rules, columns, at) else {
             self.hit(Branch::Overflow);
             return false;
         };

@@ -14,10 +14,26 @@ use sync_worker_core::value::{Cell, Damaged, Value};
 pub struct Rules {
     pub strategy: Strategy,
     pub on_delete: OnDelete,
-    /// Columns are merged one by one; true for those that add up what each member added to them (`delta`).
-    pub merge: Option<Vec<bool>>,
+    /// Columns are merged.
+    pub merge: Option<Columns>,
     /// The members, first the one that wins a tie: by the higher priority, then by the name that sorts first.
     pub ranks: Vec<Member>,
+}
+
+/// How the columns of a row are merged: one by one, but for those of a group.
+#[derive(Clone, Debug, Default)]
+pub struct Columns {
+    /// By place: it adds up what each member added to it (`delta`).
+    pub delta: Vec<bool>,
+    pub groups: Vec<Group>,
+}
+
+/// Columns that are merged as one.
+#[derive(Clone, Debug)]
+pub struct Group {
+    /// Places.
+    pub columns: Vec<usize>,
+    pub strategy: Strategy,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -74,7 +90,11 @@ pub fn rank<T: PartialEq>(ranks: &[T], by: Option<&T>) -> usize {
 
 impl Rules {
     pub fn winner(&self, held: &Version, event: &Version) -> Winner {
-        winner(self.strategy, self.on_delete, self.facts(held), self.facts(event))
+        self.winner_by(self.strategy, held, event)
+    }
+
+    fn winner_by(&self, strategy: Strategy, held: &Version, event: &Version) -> Winner {
+        winner(strategy, self.on_delete, self.facts(held), self.facts(event))
     }
 
     fn facts(&self, version: &Version) -> Facts {
@@ -112,23 +132,33 @@ impl From<Damaged> for Unmergeable {
 
 /// The held row with what the event changed. An event changes the columns in which its before and after differ: a counter
 /// gets what was added, another column is contested if the held value differs from the event's before and after, the rest
-/// is taken.
+/// is taken. So it is with a group, by all of its columns together.
 pub fn merge(
     held: &Version,
     event: &Event,
-    [kept, before, after]: [&Row; 3],
+    rows: [&Row; 3],
     rules: &Rules,
-    delta: &[bool],
+    columns: &Columns,
     at: Offset,
 ) -> Result<Merged, Unmergeable> {
     let mut contested = Vec::new();
+    let grouped = match columns.groups.is_empty() {
+        true => Vec::new(),
+        false => grouped(held, event, rows, rules, columns, &mut contested)?,
+    };
     let mut builder = RowBuilder::default();
+    let [kept, before, after] = rows;
     let triples = kept.cells().zip(before.cells()).zip(after.cells());
     for (column, ((kept, before), after)) in triples.enumerate() {
         let (kept, before, after) = (kept?, before?, after?);
-        let cell = if before == after || after == Cell::Unchanged {
+        let of_group = grouped.get(column).copied().flatten();
+        let cell = if of_group == Some(Winner::Held) {
             kept
-        } else if delta.get(column).copied().unwrap_or(false) {
+        } else if of_group == Some(Winner::Event) {
+            if after == Cell::Unchanged { before } else { after }
+        } else if before == after || after == Cell::Unchanged {
+            kept
+        } else if columns.delta.get(column).copied().unwrap_or(false) {
             match add(kept, before, after)? {
                 Some(sum) => {
                     builder.push(sum.cell());
@@ -148,6 +178,7 @@ pub fn merge(
         };
         builder.push(cell);
     }
+    contested.sort_unstable_by_key(|(column, _)| *column);
     let row = builder.finish();
     let version = Version {
         id: VersionId::Merged(at),
@@ -160,6 +191,44 @@ pub fn merge(
         read: false,
     };
     Ok(Merged { version, contested })
+}
+
+/// For each column of a group, whose values the group has.
+fn grouped(
+    held: &Version,
+    event: &Event,
+    rows: [&Row; 3],
+    rules: &Rules,
+    columns: &Columns,
+    contested: &mut Vec<(usize, Winner)>,
+) -> Result<Vec<Option<Winner>>, Damaged> {
+    let [kept, before, after] = rows.map(|row| row.cells().collect::<Result<Vec<_>, _>>());
+    let (kept, before, mut after) = (kept?, before?, after?);
+    for (after, before) in after.iter_mut().zip(&before) {
+        if *after == Cell::Unchanged {
+            *after = *before;
+        }
+    }
+    let mut winners = vec![None; kept.len()];
+    for group in &columns.groups {
+        let alike = |one: &[Cell<'_>], other: &[Cell<'_>]| group.columns.iter().all(|at| one.get(*at) == other.get(*at));
+        let winner = if alike(&before, &after) {
+            Winner::Held
+        } else if alike(&kept, &before) || alike(&kept, &after) {
+            Winner::Event
+        } else {
+            let winner = rules.winner_by(group.strategy, held, &event.version);
+            let differ = group.columns.iter().filter(|at| kept.get(**at) != after.get(**at));
+            contested.extend(differ.map(|at| (*at, winner)));
+            winner
+        };
+        for at in &group.columns {
+            if let Some(place) = winners.get_mut(*at) {
+                *place = Some(winner);
+            }
+        }
+    }
+    Ok(winners)
 }
 
 /// A sum, as the kind of value that its column has.
@@ -297,17 +366,18 @@ mod tests {
         let (held, before) = (version(0, i64::MAX), version(1, 0));
         let ranks = vec![Member(0), Member(1)];
         let rules = Rules { strategy: Strategy::Timestamp, on_delete: OnDelete::ByStrategy, merge: None, ranks };
+        let counter = Columns { delta: vec![true], ..Columns::default() };
         let merged = |after: i64| {
             let event =
                 Event { version: Arc::new(version(1, after)), before: before.row.clone(), before_image: before.image };
             let rows = rows(&held, &event).unwrap();
-            merge(&held, &event, rows, &rules, &[true], Offset(7)).map(|merged| merged.version.row)
+            merge(&held, &event, rows, &rules, &counter, Offset(7)).map(|merged| merged.version.row)
         };
         assert_eq!(merged(-1).ok().flatten(), version(0, i64::MAX - 1).row);
         let held = Version { row: version(0, -1).row, ..version(0, -1) };
         let event =
             Event { version: Arc::new(version(1, i64::MIN)), before: before.row.clone(), before_image: before.image };
         let rows = rows(&held, &event).unwrap();
-        assert!(matches!(merge(&held, &event, rows, &rules, &[true], Offset(7)), Err(Unmergeable::Overflow)));
+        assert!(matches!(merge(&held, &event, rows, &rules, &counter, Offset(7)), Err(Unmergeable::Overflow)));
     }
 }

@@ -104,6 +104,7 @@ fn reference() -> String {
                   PostgreSQL source, a replica identity index), the same one on both sides.";
     part("### `[[pipelines.NAME.tables]]`", tables, &pipelines::TABLE);
     part("### Tables of two-way pipelines", "", &two_way::TABLE);
+    part("### `groups`", "", &two_way::GROUP);
     let document = "A column is a top-level field of its name; a single key column is `_id` itself, several are the fields \
                     of an `_id` that is a document, in the order of the key, and with `key` they are fields of their own. `docs/types.md` says what becomes of the \
                     values. Between two MongoDB databases documents go through as they are.";

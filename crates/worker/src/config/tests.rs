@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 use sync_worker_core::document::mapping::{DocumentMapping, OtherFields, Times};
 use sync_worker_core::name::DatabaseName;
-use sync_worker_core::rules::{Merge, OnDelete, Strategy};
+use sync_worker_core::rules::{ColumnGroup, Merge, OnDelete, Strategy};
 use sync_worker_engine::pipeline::Resolution;
 use sync_worker_engine::seeding::Seed;
 
@@ -416,7 +416,9 @@ const MEMBERS: &str = "members = [\"shop\", \"crm\"]\n";
 fn a_two_way_pipeline_is_read() {
     let text = two_way(&format!("{MEMBERS}seed = \"shop\"\nstrategy = \"merge\"\ncontested = \"priority\""));
     let text = text.replace("kind = \"mysql\"", "kind = \"mysql\"\npriority = -3");
-    let own = "on_delete = \"update_wins\"\ndelta = [\"balance\", \"visits\"]\ntimestamp_column = \"changed\"\nlossy = [\"price\"]";
+    let group = |columns: [&str; 2], strategy| ColumnGroup { columns: columns.map(str::to_owned).to_vec(), strategy };
+    let own = "on_delete = \"update_wins\"\ndelta = [\"balance\", \"visits\"]\n\
+               groups = [{ columns = [\"street\", \"city\"], contested = \"reject\" }, { columns = [\"a\", \"b\"] }]\ntimestamp_column = \"changed\"\nlossy = [\"price\"]";
     let other = "[[pipelines.customers.tables]]\nname = \"address\"\nstrategy = \"first_write\"";
     let plan = read(&format!("{text}{own}\n{other}"), &[]).unwrap().pipelines.remove(0);
     let shown = |names: &[DatabaseName]| names.iter().map(DatabaseName::to_string).collect::<Vec<_>>().join(" ");
@@ -428,7 +430,10 @@ fn a_two_way_pipeline_is_read() {
     let merged = Resolution {
         strategy: Strategy::Priority,
         on_delete: OnDelete::UpdateWins,
-        merge: Some(Merge { delta: vec!["balance".to_owned(), "visits".to_owned()] }),
+        merge: Some(Merge {
+            delta: vec!["balance".to_owned(), "visits".to_owned()],
+            groups: vec![group(["street", "city"], Strategy::Reject), group(["a", "b"], Strategy::Priority)],
+        }),
         timestamp_column: Some("changed".to_owned()),
         lossy: vec!["price".to_owned()],
     };
@@ -489,6 +494,15 @@ fn mistakes_of_two_way_pipelines_are_told() {
         ),
         (table("delta = [\"balance\"]"), "tables[0].delta: is for strategy = \"merge\""),
         (table("strategy = \"merge\"\ndelta = [\"a\", \"a\"]"), "tables[0].delta: names a twice"),
+        (table("groups = [{ columns = [\"a\", \"b\"] }]"), "tables[0].groups: is for strategy = \"merge\""),
+        (
+            table("strategy = \"merge\"\ngroups = [{ columns = [\"a\"] }]"),
+            "tables[0].groups[0].columns: must name at least two columns",
+        ),
+        (
+            table("strategy = \"merge\"\ndelta = [\"a\"]\ngroups = [{ columns = [\"a\", \"b\"] }]"),
+            "tables[0].groups[0].columns: names a, which is in delta or in another group",
+        ),
         (table("lossy = [\"\"]"), "tables[0].lossy: must be names of columns"),
         (table("document = { times = \"text\" }"), "document: is for pipelines between MongoDB and another kind"),
     ];

@@ -6,7 +6,7 @@ use crate::config::place::suggestion;
 use crate::config::section::{At, Field, Section};
 use std::collections::BTreeMap;
 use sync_worker_core::name::DatabaseName;
-use sync_worker_core::rules::{Merge, OnDelete, Strategy, TwoWayMember};
+use sync_worker_core::rules::{ColumnGroup, Merge, OnDelete, Strategy, TwoWayMember};
 use sync_worker_engine::pipeline::{Resolution, Table, TwoWayPlan};
 use sync_worker_engine::seeding::Seed;
 use sync_worker_engine::snapshot::SnapshotSettings;
@@ -52,8 +52,19 @@ pub const FIELDS: [Field; 5] = [
     },
 ];
 
+/// Of a group of columns.
+pub const GROUP: [Field; 2] = [
+    Field {
+        name: "columns",
+        takes: "list of columns",
+        default: "",
+        about: "At least two, none of them in the key, in `delta` or in another group.",
+    },
+    Field { name: "contested", takes: "as above", default: "", about: "For this group, in place of the table's." },
+];
+
 /// Of a table, beside those of every table.
-pub const TABLE: [Field; 6] = [
+pub const TABLE: [Field; 7] = [
     Field { name: "strategy", takes: "as above", default: "", about: "For this table, in place of the pipeline's." },
     Field { name: "contested", takes: "as above", default: "", about: "For this table, in place of the pipeline's." },
     Field { name: "on_delete", takes: "as above", default: "", about: "For this table, in place of the pipeline's." },
@@ -62,6 +73,13 @@ pub const TABLE: [Field; 6] = [
         takes: "list of columns",
         default: "",
         about: "With `merge`: numbers, as counters and balances are, to which is added what each member has added to them.",
+    },
+    Field {
+        name: "groups",
+        takes: "list of `{ columns, contested }`",
+        default: "",
+        about: "With `merge`: columns that mean something together, as those of an address do. They are merged as one: \
+                where two members have changed any of them, one of the two has written all of them as they are.",
     },
     Field {
         name: "timestamp_column",
@@ -204,17 +222,37 @@ pub fn resolution(table: &Section<'_>, defaults: &Defaults) -> Resolution {
     let contested = table.choice("contested", &contested()).unwrap_or(defaults.contested);
     let delta = columns(table, "delta");
     if strategy.is_some() {
-        for name in ["contested", "delta"].into_iter().filter(|name| table.has(name)) {
+        for name in ["contested", "delta", "groups"].into_iter().filter(|name| table.has(name)) {
             table.problem(name, "is for strategy = \"merge\"");
         }
     }
+    let groups = groups(table, contested, &delta);
     Resolution {
         strategy: strategy.unwrap_or(contested),
         on_delete: on_delete(table).unwrap_or(defaults.on_delete),
-        merge: strategy.is_none().then_some(Merge { delta }),
+        merge: strategy.is_none().then_some(Merge { delta, groups }),
         timestamp_column: table.text("timestamp_column").map(|column| column.value),
         lossy: columns(table, "lossy"),
     }
+}
+
+/// Columns that are merged as one: each in one group only, and none of the counters.
+fn groups(table: &Section<'_>, otherwise: Strategy, delta: &[String]) -> Vec<ColumnGroup> {
+    let mut taken = delta.to_vec();
+    let mut groups = Vec::new();
+    for group in table.sections("groups", &GROUP).unwrap_or_default() {
+        let columns = columns(&group, "columns");
+        if columns.len() < 2 {
+            group.problem("columns", "must name at least two columns");
+        }
+        if let Some(column) = columns.iter().find(|column| taken.contains(column)) {
+            group.problem("columns", format!("names {column}, which is in delta or in another group"));
+        }
+        taken.extend_from_slice(&columns);
+        let strategy = group.choice("contested", &contested()).unwrap_or(otherwise);
+        groups.push(ColumnGroup { columns, strategy });
+    }
+    groups
 }
 
 /// Notes a `contested` that none of the tables asks.
