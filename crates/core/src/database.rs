@@ -112,6 +112,9 @@ pub trait Database: Send + Sync {
     /// from looking at all: unreachable, wrong password.
     async fn inspect(&self, scope: &Scope, role: Role) -> Result<Inspection>;
 
+    /// Microseconds that the server's clock is ahead of this machine's, about; None where it does not tell.
+    async fn clock_ahead(&self) -> Result<Option<i64>>;
+
     /// Opens the change stream, after the checkpoint or, without one, from now on; makes slot and publication where
     /// they are missing. With a checkpoint, a slot that is gone, a log that is purged and another epoch are GAPs.
     /// Returns the source and where it starts.

@@ -33,6 +33,7 @@ pub mod assemble;
 pub mod breaker;
 pub mod capture;
 pub mod clock;
+pub mod clocks;
 pub mod decide;
 pub mod envelope;
 pub mod failure;

@@ -78,6 +78,8 @@ pub struct TwoWayPlan {
     /// In the order of their names.
     pub members: Vec<TwoWayMember>,
     pub seed: Seed,
+    /// Members' clocks that are further apart decide nothing: priorities do.
+    pub clock_limit: Option<Duration>,
 }
 
 /// A pipeline as its configuration describes it.
@@ -373,7 +375,7 @@ async fn configure(plan: &Plan, two_way: &TwoWayPlan, parts: &Parts, tasks: &mut
         let database = parts.members.get(&member.name)?.database.clone();
         Some((member.name.clone(), database))
     });
-    let configure = Configure {
+    let mut configure = Configure {
         plan: plan.clone(),
         two_way: two_way.clone(),
         members: databases.collect(),
@@ -381,6 +383,7 @@ async fn configure(plan: &Plan, two_way: &TwoWayPlan, parts: &Parts, tasks: &mut
         resolvers: parts.resolvers.clone(),
         installation: parts.installation.clone(),
         spill: parts.spill.clone(),
+        published: None,
         shutdown: parts.shutdown.clone(),
     };
     let (sender, begun) = watch::channel(false);
@@ -388,6 +391,7 @@ async fn configure(plan: &Plan, two_way: &TwoWayPlan, parts: &Parts, tasks: &mut
         let done = configure.run().await;
         // Nobody may wait for it.
         sender.send(done).unwrap_or_default();
+        configure.watch_clocks().await;
     });
     Ok(Some((begun, (bounds.next > Offset(0)).then_some(CONFIGURED_WITHIN))))
 }

@@ -2,8 +2,9 @@
 
 mod documents;
 
+use crate::clocks::{self, Apart};
 use crate::failure::EngineError;
-use crate::pipeline::{Plan, Resolution, Table};
+use crate::pipeline::Plan;
 use crate::two_way;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -12,7 +13,6 @@ use sync_worker_core::convert::{Class, Conversion};
 use sync_worker_core::database::{Database, Finding, Folding, Inspection, Role, Scope, TableAt};
 use sync_worker_core::error::Error;
 use sync_worker_core::name::{DatabaseName, InstallationId};
-use sync_worker_core::rules::Strategy;
 use sync_worker_core::schema::Schema;
 use sync_worker_core::types::Engine;
 
@@ -94,7 +94,7 @@ pub fn findings(plan: &Plan, inspected: &[Inspected]) -> Vec<Finding> {
         let of = |one: &Inspected| Some((one.database.clone(), one.outcome.as_ref().ok()?.tables.clone()));
         let sources = inspected.iter().filter(|one| one.role == Role::Source);
         findings.extend(two_way::findings(plan, two_way, &sources.filter_map(of).collect()));
-        findings.extend(clocks(plan, inspected));
+        findings.extend(clocks_apart(plan, inspected));
     }
     for source in inspected.iter().filter(|one| one.role == Role::Source) {
         let Ok(from) = &source.outcome else { continue };
@@ -114,24 +114,18 @@ pub fn findings(plan: &Plan, inspected: &[Inspected]) -> Vec<Finding> {
 }
 
 /// Members whose clocks differ, where commit times decide.
-fn clocks(plan: &Plan, inspected: &[Inspected]) -> Option<Finding> {
-    let by_time = |table: &Table| {
-        let Resolution { strategy, timestamp_column, .. } = &table.resolution;
-        timestamp_column.is_none() && matches!(strategy, Strategy::Timestamp | Strategy::FirstWrite)
-    };
-    if !plan.tables.iter().any(by_time) {
+fn clocks_apart(plan: &Plan, inspected: &[Inspected]) -> Option<Finding> {
+    if !plan.tables.iter().any(|table| clocks::decide(&table.resolution)) {
         return None;
     }
     let sources = inspected.iter().filter(|one| one.role == Role::Source);
     let clock = |one: &Inspected| Some((one.outcome.as_ref().ok()?.clock_ahead?, one.database.clone()));
-    let clocks: Vec<(i64, DatabaseName)> = sources.filter_map(clock).collect();
-    let ((earliest, slow), (latest, fast)) = (clocks.iter().min()?, clocks.iter().max()?);
-    let apart = latest - earliest;
-    (apart > CLOCKS_APART).then(|| Finding {
+    let Apart { slow, fast, by } = clocks::apart(&sources.filter_map(clock).collect::<Vec<_>>())?;
+    (by > CLOCKS_APART).then(|| Finding {
         place: format!("databases.{fast}"),
         problem: format!(
             "its clock is {:.1} s ahead of that of {slow}, and the strategy of pipeline {} goes by commit times",
-            apart as f64 / 1e6,
+            by as f64 / 1e6,
             plan.name
         ),
         cure: "let both follow one time server, or choose the strategy priority or a timestamp_column".to_owned(),
@@ -256,10 +250,12 @@ fn fit(database: &DatabaseName, at: Option<&TableAt>, from: &Schema, to: &Schema
 mod tests {
     use super::*;
     use crate::assemble::BatchLimits;
+    use crate::pipeline::{Resolution, Table};
     use crate::retry::RetryPolicy;
     use crate::snapshot::SnapshotSettings;
     use std::time::Duration;
     use sync_worker_core::name::{PipelineName, TableName};
+    use sync_worker_core::rules::Strategy;
 
     fn told(resolution: Resolution, clocks_ahead: &[(&str, Option<i64>)]) -> Option<String> {
         let table = Table { name: TableName::new("t"), at: BTreeMap::new(), document: Default::default(), resolution };
@@ -279,7 +275,8 @@ mod tests {
             scope: plan.scope(&DatabaseName::new(name), &InstallationId::new("i"), PathBuf::new()),
             outcome: Ok(Inspection { clock_ahead: *clock_ahead, ..Inspection::default() }),
         });
-        clocks(&plan, &inspected.collect::<Vec<_>>()).map(|finding| format!("{}: {}", finding.place, finding.problem))
+        clocks_apart(&plan, &inspected.collect::<Vec<_>>())
+            .map(|finding| format!("{}: {}", finding.place, finding.problem))
     }
 
     #[test]

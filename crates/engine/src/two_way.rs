@@ -2,7 +2,8 @@
 
 use crate::capture::PARTITION;
 use crate::clock::now_micros;
-use crate::failure::{EngineError, FAILED_RETRY};
+use crate::clocks::{self, Apart};
+use crate::failure::{EngineError, FAILED_RETRY, timed};
 use crate::pipeline::{Plan, TwoWayPlan};
 use crate::resolve::checkpoint;
 use crate::seeding::Seed;
@@ -26,6 +27,9 @@ use tokio_util::sync::CancellationToken;
 
 /// Between two looks at a member that can't be reached.
 const LOOK_AGAIN: Duration = Duration::from_secs(2);
+
+/// How long a member may take to tell its time.
+const CLOCK_PATIENCE: Duration = Duration::from_secs(10);
 
 /// The tables of every member as they are now.
 pub type Tables = BTreeMap<DatabaseName, Vec<Arc<Schema>>>;
@@ -150,15 +154,26 @@ pub struct Configure {
     pub resolvers: Arc<dyn ResolverStore>,
     pub installation: InstallationId,
     pub spill: PathBuf,
+    /// What is on the bus; none before.
+    pub published: Option<Published>,
     pub shutdown: CancellationToken,
+}
+
+/// Rules that have been put on the bus.
+pub struct Published {
+    /// As configured.
+    rules: TwoWay,
+    /// Without what asks clocks.
+    by_priority: bool,
 }
 
 impl Configure {
     /// Once every member has been looked at. False where it was told to stop before.
-    pub async fn run(self) -> bool {
+    pub async fn run(&mut self) -> bool {
+        let shutdown = self.shutdown.clone();
         loop {
             let (error, wait) = tokio::select! {
-                () = self.shutdown.cancelled() => return false,
+                () = shutdown.cancelled() => return false,
                 outcome = self.publish() => match outcome {
                     Ok(offset) => {
                         tracing::info!(pipeline = %self.plan.name, offset = offset.0, "the configuration is on the log");
@@ -198,15 +213,190 @@ impl Configure {
         Ok(())
     }
 
-    async fn publish(&self) -> Result<Offset> {
-        let mut tables = Tables::new();
+    async fn publish(&mut self) -> Result<Offset> {
+        let (mut tables, mut clocks) = (Tables::new(), Vec::new());
         for (name, database) in &self.members {
             let scope = self.plan.scope(name, &self.installation, self.spill.clone());
-            tables.insert(name.clone(), database.inspect(&scope, Role::Source).await?.tables);
+            let found = database.inspect(&scope, Role::Source).await?;
+            tables.insert(name.clone(), found.tables);
+            clocks.extend(found.clock_ahead.map(|ahead| (ahead, name.clone())));
         }
-        let rules = Arc::new(rules(&self.plan, &self.two_way, &tables)?);
+        let rules = rules(&self.plan, &self.two_way, &tables)?;
         self.same_members(&rules).await?;
-        let record = Record::of_nobody(now_micros(), Body::Configuration(rules));
-        self.bus.publish(PARTITION, vec![record]).await?.await
+        let off = self.limit().and_then(|limit| self.clocks_are_off(&clocks, limit, false)).unwrap_or(false);
+        self.put(rules, off).await
+    }
+
+    async fn put(&mut self, rules: TwoWay, by_priority: bool) -> Result<Offset> {
+        let effective = if by_priority { clocks::by_priority(rules.clone()) } else { rules.clone() };
+        let record = Record::of_nobody(now_micros(), Body::Configuration(Arc::new(effective)));
+        let offset = self.bus.publish(PARTITION, vec![record]).await?.await?;
+        self.published = Some(Published { rules, by_priority });
+        Ok(offset)
+    }
+
+    /// How far clocks may be apart, where that matters.
+    fn limit(&self) -> Option<Duration> {
+        self.two_way.clock_limit.filter(|_| self.plan.tables.iter().any(|table| clocks::decide(&table.resolution)))
+    }
+
+    /// None where fewer than two members tell their time.
+    fn clocks_are_off(&self, clocks: &[(i64, DatabaseName)], limit: Duration, were_off: bool) -> Option<bool> {
+        let apart = clocks::apart(clocks)?;
+        let off = clocks::are_off(&apart, limit, were_off);
+        let Apart { slow, fast, by } = apart;
+        #[allow(clippy::cast_precision_loss)] // no exact figure
+        let seconds = by as f64 / 1e6;
+        match (were_off, off) {
+            (false, true) => {
+                tracing::error!(pipeline = %self.plan.name, %slow, %fast, seconds, ?limit, "the members' clocks are too far apart: what goes by commit times goes by priority until they are near again; let them follow one time server");
+            }
+            (true, false) => {
+                tracing::info!(pipeline = %self.plan.name, %slow, %fast, seconds, ?limit, "the members' clocks are near again: commit times decide");
+            }
+            (false, false) | (true, true) => {}
+        }
+        Some(off)
+    }
+
+    /// Follows the members' clocks where there is a limit for them, until it is told to stop.
+    pub async fn watch_clocks(mut self) {
+        let Some(limit) = self.limit() else { return };
+        let shutdown = self.shutdown.clone();
+        loop {
+            tokio::select! {
+                () = shutdown.cancelled() => return,
+                () = tokio::time::sleep(clocks::LOOK) => {}
+            }
+            let looked = tokio::select! {
+                () = shutdown.cancelled() => return,
+                looked = self.look_at_clocks(limit) => looked,
+            };
+            if let Err(error) = looked {
+                tracing::warn!(pipeline = %self.plan.name, %error, again_in = ?clocks::LOOK, "the members' clocks were not followed");
+            }
+        }
+    }
+
+    /// Nothing changes while a member can't be asked: it may be the one whose clock is off.
+    async fn look_at_clocks(&mut self, limit: Duration) -> Result<()> {
+        let Some(Published { rules, by_priority }) = &self.published else { return Ok(()) };
+        let mut clocks = Vec::with_capacity(self.members.len());
+        for (name, database) in &self.members {
+            let ahead = timed("a look at a member's clock", CLOCK_PATIENCE, database.clock_ahead()).await?;
+            clocks.extend(ahead.map(|ahead| (ahead, name.clone())));
+        }
+        let (rules, were_off) = (rules.clone(), *by_priority);
+        match self.clocks_are_off(&clocks, limit, were_off) {
+            Some(off) if off != were_off => self.put(rules, off).await.map(|_| ()),
+            Some(_) | None => Ok(()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::assemble::BatchLimits;
+    use crate::pipeline::{Resolution, Table};
+    use crate::retry::RetryPolicy;
+    use crate::snapshot::SnapshotSettings;
+    use sync_worker_core::rules::{Strategy, TwoWayMember};
+    use sync_worker_testkit::memory::{MemoryBus, MemoryDatabase, MemoryStore, schema};
+
+    const SECOND: i64 = 1_000_000;
+
+    struct Members {
+        crm: MemoryDatabase,
+        shop: MemoryDatabase,
+        bus: Arc<MemoryBus>,
+    }
+
+    impl Members {
+        fn new() -> Self {
+            let [crm, shop] = ["crm", "shop"].map(|name| MemoryDatabase::new(name, &[schema("t")]));
+            crm.set_clock_ahead(Some(0));
+            shop.set_clock_ahead(Some(0));
+            Self { crm, shop, bus: Arc::new(MemoryBus::new("log", 1)) }
+        }
+
+        fn configure(&self, clock_limit: Option<Duration>, shutdown: &CancellationToken) -> Configure {
+            let names = ["crm", "shop"].map(DatabaseName::new);
+            let members = names.map(|name| TwoWayMember { name, priority: 0 }).to_vec();
+            let two_way = TwoWayPlan { members, seed: Seed::None, clock_limit };
+            let resolution = Resolution::default();
+            let table = Table { name: "t".into(), at: BTreeMap::new(), document: Default::default(), resolution };
+            let plan = Plan {
+                name: "shared".into(),
+                from: "crm".into(),
+                to: vec!["shop".into()],
+                two_way: Some(two_way.clone()),
+                tables: vec![table],
+                snapshot: SnapshotSettings::default(),
+                limits: BatchLimits::default(),
+                retry: RetryPolicy::default(),
+            };
+            let member = |database: &MemoryDatabase| -> (DatabaseName, Arc<dyn Database>) {
+                (database.name().clone(), Arc::new(database.clone()))
+            };
+            Configure {
+                plan,
+                two_way,
+                members: BTreeMap::from([member(&self.crm), member(&self.shop)]),
+                bus: self.bus.clone(),
+                resolvers: Arc::new(MemoryStore::default()),
+                installation: InstallationId::new("i"),
+                spill: PathBuf::new(),
+                published: None,
+                shutdown: shutdown.clone(),
+            }
+        }
+
+        /// The table's strategy in each configuration on the bus.
+        fn strategies(&self) -> Vec<Strategy> {
+            let of = |body: &Body| match body {
+                Body::Configuration(rules) => Some(rules.tables[0].strategy),
+                _ => None,
+            };
+            self.bus.records().iter().filter_map(|delivered| of(&delivered.record.body)).collect()
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn clocks_that_go_too_far_apart_decide_nothing_until_they_are_near_again() {
+        let members = Members::new();
+        let shutdown = CancellationToken::new();
+        let mut configure = members.configure(Some(Duration::from_secs(5)), &shutdown);
+        assert!(configure.run().await);
+        let watching = tokio::spawn(configure.watch_clocks());
+        let mut expected = vec![Strategy::Timestamp];
+        let steps = [
+            (Some(-5 * SECOND), None),
+            (Some(5 * SECOND + 1), Some(Strategy::Priority)),
+            // A member that does not tell changes nothing.
+            (None, None),
+            (Some(3 * SECOND), None),
+            (Some(SECOND), Some(Strategy::Timestamp)),
+            (Some(4 * SECOND), None),
+        ];
+        for (ahead, published) in steps {
+            members.shop.set_clock_ahead(ahead);
+            tokio::time::sleep(2 * clocks::LOOK).await;
+            expected.extend(published);
+            assert_eq!(members.strategies(), expected, "{ahead:?}");
+        }
+        shutdown.cancel();
+        watching.await.unwrap();
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn clocks_that_are_off_at_the_start_are_told_by_the_first_record_and_without_a_limit_by_none() {
+        for (limit, strategy) in [(Some(Duration::from_secs(5)), Strategy::Priority), (None, Strategy::Timestamp)] {
+            let members = Members::new();
+            members.crm.set_clock_ahead(Some(6 * SECOND));
+            let mut configure = members.configure(limit, &CancellationToken::new());
+            assert!(configure.run().await);
+            assert_eq!(members.strategies(), [strategy]);
+        }
     }
 }

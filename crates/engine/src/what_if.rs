@@ -235,6 +235,7 @@ mod tests {
             two_way: Some(TwoWayPlan {
                 members: vec![member("crm", 10), member("erp", 0), member("shop", 5)],
                 seed: Seed::None,
+                clock_limit: None,
             }),
             tables: vec![table],
             snapshot: SnapshotSettings::default(),

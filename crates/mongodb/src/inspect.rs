@@ -40,12 +40,7 @@ pub async fn inspect(config: &Config, name: &DatabaseName, scope: &Scope, role: 
         whole(SHARDED.to_owned(), SHARDED_CURE.to_owned());
     }
     if scope.two_way {
-        let ask = async {
-            let hello = client.admin("a look at the clock", rawdoc! { "hello": 1 }).await?;
-            let now = hello.get_datetime("localTime").ok().map(|time| time.timestamp_millis() * 1_000);
-            Ok::<_, Error>(now)
-        };
-        found.clock_ahead = clock_ahead(ask).await?;
+        found.clock_ahead = clock(&client).await?;
     }
     let keyed = scope.tables.iter().any(|at| !at.document.key.is_empty());
     for action in missing_actions(&client, role, scope.two_way, keyed).await? {
@@ -80,6 +75,15 @@ pub async fn inspect(config: &Config, name: &DatabaseName, scope: &Scope, role: 
 }
 
 /// The server's version, if it is one of the first of 6.0: they have no `$changeStreamSplitLargeEvent`.
+/// How far the server's clock is ahead of this machine's, in microseconds.
+pub async fn clock(client: &Client) -> Result<Option<i64>, Error> {
+    let ask = async {
+        let hello = client.admin("a look at the clock", rawdoc! { "hello": 1 }).await?;
+        Ok::<_, Error>(hello.get_datetime("localTime").ok().map(|time| time.timestamp_millis() * 1_000))
+    };
+    clock_ahead(ask).await
+}
+
 async fn lacks_split(client: &Client) -> Result<Option<String>, Error> {
     let info = client.admin("a look at the version", rawdoc! { "buildInfo": 1 }).await?;
     let part = |at: usize| match info.get_array("versionArray").ok().and_then(|parts| parts.get(at)) {

@@ -79,6 +79,10 @@ impl Database for Mongodb {
         Ok(inspect::inspect(&self.config, &self.name, scope, role).await?)
     }
 
+    async fn clock_ahead(&self) -> Result<Option<i64>> {
+        Ok(inspect::clock(&Client::connect(&self.config).await?).await?)
+    }
+
     async fn source(&self, scope: &Scope, from: Option<&Checkpoint>) -> Result<(Box<dyn Source>, Checkpoint)> {
         let client = Client::connect(&self.config).await?;
         let (source, start) = source::open(client, &self.name, scope, from, self.returned(&scope.pipeline)).await?;

@@ -36,16 +36,22 @@ pub async fn inspect(config: &Config, name: &DatabaseName, scope: &Scope, role: 
         Role::Target => look.target().await?,
     }
     if scope.two_way {
-        let ask = async {
-            let now = look.rows("SELECT CAST(UNIX_TIMESTAMP(SYSDATE(6)) * 1000000 AS SIGNED)").await?;
-            Ok::<_, Error>(now.first().and_then(|now| now.parse().ok()))
-        };
-        look.found.clock_ahead = clock_ahead(ask).await?;
+        look.found.clock_ahead = clock(look.client).await?;
     }
     for at in &scope.tables {
         look.table(at, role, default.as_deref()).await?;
     }
     Ok(look.found)
+}
+
+/// How far the server's clock is ahead of this machine's, in microseconds.
+pub async fn clock(client: &mut Client) -> Result<Option<i64>, Error> {
+    let ask = async {
+        let query = client.conn.query::<i64, _>("SELECT CAST(UNIX_TIMESTAMP(SYSDATE(6)) * 1000000 AS SIGNED)");
+        let now = client.liveness.watch("a look at the clock", query).await?;
+        Ok::<_, Error>(now.first().copied())
+    };
+    clock_ahead(ask).await
 }
 
 struct Look<'a> {

@@ -79,6 +79,11 @@ impl Database for Mysql {
         Ok(inspect::inspect(&self.config, &self.name, scope, role).await?)
     }
 
+    async fn clock_ahead(&self) -> Result<Option<i64>> {
+        let mut client = Client::connect(&self.config).await?;
+        Ok(inspect::clock(&mut client).await?)
+    }
+
     async fn source(&self, scope: &Scope, from: Option<&Checkpoint>) -> Result<(Box<dyn Source>, Checkpoint)> {
         let mut client = Client::connect(&self.config).await?;
         if scope.two_way {

@@ -57,6 +57,11 @@ impl Database for Postgres {
         Ok(inspect::inspect(&self.config, &self.name, scope, role).await?)
     }
 
+    async fn clock_ahead(&self) -> Result<Option<i64>> {
+        let client = client::connect(&self.config, Purpose::Control).await?;
+        Ok(inspect::clock(&client).await?)
+    }
+
     async fn source(&self, scope: &Scope, from: Option<&Checkpoint>) -> Result<(Box<dyn Source>, Checkpoint)> {
         let (source, start) = source::open(&self.config, &self.name, scope, from, self.recent(scope)).await?;
         Ok((Box::new(source), start))

@@ -26,11 +26,7 @@ pub async fn inspect(config: &Config, name: &DatabaseName, scope: &Scope, role: 
     look.user = look.value("SELECT current_user").await?;
     look.server(role).await?;
     if scope.two_way {
-        let ask = async {
-            let now = look.value("SELECT (extract(epoch FROM clock_timestamp()) * 1000000)::int8").await?;
-            Ok::<_, Error>(now.parse().ok())
-        };
-        look.found.clock_ahead = clock_ahead(ask).await?;
+        look.found.clock_ahead = clock(&client).await?;
     }
     for at in &scope.tables {
         look.table(at, role).await?;
@@ -39,6 +35,16 @@ pub async fn inspect(config: &Config, name: &DatabaseName, scope: &Scope, role: 
         look.bookkeeping().await?;
     }
     Ok(look.found)
+}
+
+/// How far the server's clock is ahead of this machine's, in microseconds.
+pub async fn clock(client: &Client) -> Result<Option<i64>, Error> {
+    let sql = "SELECT (extract(epoch FROM clock_timestamp()) * 1000000)::int8";
+    let ask = async {
+        let now = client.value("a look at the clock", sql).await?;
+        Ok::<_, Error>(now.and_then(|now| now.parse().ok()))
+    };
+    clock_ahead(ask).await
 }
 
 struct Look<'a> {

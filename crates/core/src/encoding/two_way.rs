@@ -213,9 +213,11 @@ mod tests {
         for (timestamp_column, key) in [(None, &["a", "b"][..]), (Some("at"), &["a"]), (Some("at"), &[]), (None, &[])] {
             for merged_seeds in [true, false] {
                 for grouped in [true, false] {
-                    let group = ColumnGroup { columns: vec!["a".to_owned(), "b".to_owned()], strategy: Strategy::Reject };
+                    let group =
+                        ColumnGroup { columns: vec!["a".to_owned(), "b".to_owned()], strategy: Strategy::Reject };
                     let merge = Merge { delta: vec!["id".to_owned()], groups: vec![group; 2] };
-                    let table = |column, key| TableRules { merge: grouped.then(|| merge.clone()), ..table(column, key) };
+                    let table =
+                        |column, key| TableRules { merge: grouped.then(|| merge.clone()), ..table(column, key) };
                     let rules = rules(vec![table(None, &[]), table(timestamp_column, key)], merged_seeds);
                     let mut bytes = BytesMut::new();
                     encode_two_way(&rules, &mut bytes);

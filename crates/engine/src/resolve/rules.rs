@@ -211,7 +211,8 @@ fn grouped(
     }
     let mut winners = vec![None; kept.len()];
     for group in &columns.groups {
-        let alike = |one: &[Cell<'_>], other: &[Cell<'_>]| group.columns.iter().all(|at| one.get(*at) == other.get(*at));
+        let alike =
+            |one: &[Cell<'_>], other: &[Cell<'_>]| group.columns.iter().all(|at| one.get(*at) == other.get(*at));
         let winner = if alike(&before, &after) {
             Winner::Held
         } else if alike(&kept, &before) || alike(&kept, &after) {

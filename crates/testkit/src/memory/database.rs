@@ -87,6 +87,7 @@ pub(super) struct State {
     pub refuse: Refuse,
     pub written: Vec<Written>,
     pub transactions: u64,
+    pub clock_ahead: Option<i64>,
     random: Option<StdRng>,
 }
 
@@ -112,9 +113,15 @@ impl MemoryDatabase {
             refuse: Arc::new(|_, _| None),
             written: Vec::new(),
             transactions: 0,
+            clock_ahead: None,
             random: None,
         };
         Self { name: DatabaseName::new(name), shared: Arc::new(Shared::new(state)) }
+    }
+
+    /// Microseconds that its clock is ahead; None where it does not tell.
+    pub fn set_clock_ahead(&self, ahead: Option<i64>) {
+        self.shared.change(|state| state.clock_ahead = ahead);
     }
 
     /// Makes a table.
@@ -291,8 +298,15 @@ impl Database for MemoryDatabase {
         Engine::Postgres
     }
 
-    async fn inspect(&self, _: &Scope, _: Role) -> Result<Inspection> {
-        Ok(Inspection::default())
+    /// Two-way its tables, else nothing.
+    async fn inspect(&self, scope: &Scope, _: Role) -> Result<Inspection> {
+        let table = |at: &TableAt| self.shared.change(|state| state.schemas.get(&at.table).cloned());
+        let tables = if scope.two_way { scope.tables.iter().filter_map(table).collect() } else { Vec::new() };
+        Ok(Inspection { tables, clock_ahead: self.clock_ahead().await?, ..Inspection::default() })
+    }
+
+    async fn clock_ahead(&self) -> Result<Option<i64>> {
+        Ok(self.shared.change(|state| state.clock_ahead))
     }
 
     async fn source(&self, scope: &Scope, from: Option<&Checkpoint>) -> Result<(Box<dyn Source>, Checkpoint)> {

@@ -414,7 +414,9 @@ const MEMBERS: &str = "members = [\"shop\", \"crm\"]\n";
 
 #[test]
 fn a_two_way_pipeline_is_read() {
-    let text = two_way(&format!("{MEMBERS}seed = \"shop\"\nstrategy = \"merge\"\ncontested = \"priority\""));
+    let text = two_way(&format!(
+        "{MEMBERS}seed = \"shop\"\nstrategy = \"merge\"\ncontested = \"priority\"\nclock_limit = \"5s\""
+    ));
     let text = text.replace("kind = \"mysql\"", "kind = \"mysql\"\npriority = -3");
     let group = |columns: [&str; 2], strategy| ColumnGroup { columns: columns.map(str::to_owned).to_vec(), strategy };
     let own = "on_delete = \"update_wins\"\ndelta = [\"balance\", \"visits\"]\n\
@@ -427,6 +429,7 @@ fn a_two_way_pipeline_is_read() {
     let members: Vec<_> = of_both.members.iter().map(|member| (member.name.as_str(), member.priority)).collect();
     assert_eq!(members, [("crm", 0), ("shop", -3)]);
     assert_eq!(of_both.seed, Seed::Member(DatabaseName::new("shop")));
+    assert_eq!(of_both.clock_limit, Some(Duration::from_secs(5)));
     let merged = Resolution {
         strategy: Strategy::Priority,
         on_delete: OnDelete::UpdateWins,
@@ -492,6 +495,7 @@ fn mistakes_of_two_way_pipelines_are_told() {
             two_way(&format!("{good}contested = \"reject\"")),
             "contested: is for strategy = \"merge\", which none of the tables has",
         ),
+        (two_way(&format!("{good}clock_limit = \"10ms\"")), "customers.clock_limit: must be from 100ms to 1d"),
         (table("delta = [\"balance\"]"), "tables[0].delta: is for strategy = \"merge\""),
         (table("strategy = \"merge\"\ndelta = [\"a\", \"a\"]"), "tables[0].delta: names a twice"),
         (table("groups = [{ columns = [\"a\", \"b\"] }]"), "tables[0].groups: is for strategy = \"merge\""),

@@ -5,6 +5,8 @@ use crate::config::pipelines::{Databases, Ends};
 use crate::config::place::suggestion;
 use crate::config::section::{At, Field, Section};
 use std::collections::BTreeMap;
+use std::ops::RangeInclusive;
+use std::time::Duration;
 use sync_worker_core::name::DatabaseName;
 use sync_worker_core::rules::{ColumnGroup, Merge, OnDelete, Strategy, TwoWayMember};
 use sync_worker_engine::pipeline::{Resolution, Table, TwoWayPlan};
@@ -12,7 +14,7 @@ use sync_worker_engine::seeding::Seed;
 use sync_worker_engine::snapshot::SnapshotSettings;
 
 /// Of a pipeline, beside those of every pipeline.
-pub const FIELDS: [Field; 5] = [
+pub const FIELDS: [Field; 6] = [
     Field {
         name: "members",
         takes: "list of names of databases",
@@ -49,6 +51,13 @@ pub const FIELDS: [Field; 5] = [
         takes: "`\"delete_wins\"`, `\"update_wins\"` or `\"by_strategy\"`",
         default: "\"by_strategy\"",
         about: "What becomes of a row that one member has deleted and another one changed.",
+    },
+    Field {
+        name: "clock_limit",
+        takes: "duration",
+        default: "",
+        about: "Where members' clocks are further apart, tables and groups that go by commit times go by `priority`, until clocks are \
+                within half of it. Looked at every 30 s. Without it, and in tables with a `timestamp_column`, clocks only are told.",
     },
 ];
 
@@ -100,6 +109,9 @@ pub const TABLE: [Field; 7] = [
 /// Each one's changes go to all others: the work grows with the square.
 const MOST_MEMBERS: usize = 16;
 
+/// Less is what it takes to ask.
+const CLOCK_LIMITS: RangeInclusive<Duration> = Duration::from_millis(100)..=Duration::from_secs(24 * 3600);
+
 /// What `seed` takes where nobody's rows are copied, and where all are; so no member can be called that.
 const NO_SEED: &str = "none";
 const MERGE: &str = "merge";
@@ -140,7 +152,8 @@ pub fn members(section: &Section<'_>, databases: &Databases) -> Option<(Ends, Tw
     };
     let to = names.keys().filter(|name| **name != from).cloned().collect();
     let members = names.into_iter().map(|(name, priority)| TwoWayMember { name, priority }).collect();
-    Some(((from, to), TwoWayPlan { members, seed }))
+    let clock_limit = section.duration("clock_limit", CLOCK_LIMITS);
+    Some(((from, to), TwoWayPlan { members, seed, clock_limit }))
 }
 
 /// The members with their priorities.
