@@ -143,7 +143,7 @@ impl Apply {
         {
             tokio::select! {
                 () = self.shutdown.cancelled() => return Ok(()),
-                proved = prove(sink.as_mut(), self.bus.identity(), &self.id, two_way.echoes.clone(), &mut held.asked) => progress = proved?,
+                proved = prove(sink.as_mut(), self.bus.identity(), (&self.id, self.database.as_ref()), two_way.shown.clone(), &mut held.asked) => progress = proved?,
             }
             *held = Held { epoch: Some(progress.marker.epoch), asked: 0, proved: true, ..*held };
         }

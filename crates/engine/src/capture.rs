@@ -10,7 +10,7 @@ use crate::failure::{Action, EngineError, FAILED_RETRY, Halt, action, wait_faile
 use crate::metrics::CaptureMetrics;
 use crate::pace::Pace;
 use crate::preflight::Owed;
-use crate::publish::{Durable, Publisher, Tail};
+use crate::publish::{Durable, Publisher, Shown, Tail};
 use crate::snapshot::{self, Copied, Request, SnapshotSettings};
 use crate::status::{Entry, State};
 use crate::window::{WindowId, Windows};
@@ -60,8 +60,7 @@ pub struct Capture {
     pub metrics: CaptureMetrics,
     pub snapshot: SnapshotSettings,
     pub owed: Option<Owed>,
-    /// Two-way: how many of our own transactions the stream has shown.
-    pub echoes: watch::Sender<u64>,
+    pub shown: watch::Sender<Shown>,
     /// Two-way: how far the appliers are.
     pub pace: Option<Pace>,
     pub copied: watch::Sender<Copied>,
@@ -159,7 +158,7 @@ impl Capture {
                 self.id.database.clone(),
                 self.bus.clone(),
                 self.metrics.clone(),
-                self.echoes.clone(),
+                self.shown.clone(),
                 tail,
             ),
             windows: Windows::default(),

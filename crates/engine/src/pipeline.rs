@@ -11,6 +11,7 @@ use crate::letters;
 use crate::metrics::Metrics;
 use crate::pace::{Offsets, Pace, Progress};
 use crate::preflight::Owed;
+use crate::publish::Shown;
 use crate::resolve::applier::TwoWayParts;
 use crate::retry::RetryPolicy;
 use crate::seeding::{Seed, Seeding};
@@ -209,12 +210,12 @@ impl Pipeline {
         let offsets = Offsets::new(vec![0; plan.targets().count()]);
         let place = |database: &DatabaseName| plan.targets().position(|target| target == database);
         let mut captures = BTreeMap::new();
-        let mut echoes = BTreeMap::new();
+        let mut shown_by = BTreeMap::new();
         let (copied, _) = watch::channel(BTreeSet::new());
         for source in plan.sources() {
             let Some(member) = parts.members.get(source) else { continue };
             let (capture, commands) = mpsc::channel(16);
-            let (shown, seen) = watch::channel(0);
+            let (shown, seen) = watch::channel(Shown::default());
             let seeds = plan.two_way.as_ref().is_none_or(|two_way| two_way.seed.is_of(source));
             let task = Capture {
                 id: CaptureId { pipeline: plan.name.clone(), database: source.clone() },
@@ -227,7 +228,7 @@ impl Pipeline {
                 metrics: parts.metrics.capture(plan.name.as_str(), source.as_str()),
                 snapshot: SnapshotSettings { initial: plan.snapshot.initial && seeds, ..plan.snapshot.clone() },
                 owed: parts.owed(&plan, source, &plan.to),
-                echoes: shown,
+                shown,
                 pace: plan.two_way.as_ref().and_then(|_| Some(Pace::new(&offsets, place(source)?))),
                 copied: copied.clone(),
                 commands,
@@ -235,7 +236,7 @@ impl Pipeline {
             };
             supervise(tasks, task.status.clone(), after(begun.clone(), task.run()));
             captures.insert(source.clone(), capture);
-            echoes.insert(source.clone(), seen);
+            shown_by.insert(source.clone(), seen);
         }
         let seeded = seeding(&plan, &parts, begun.clone(), copied, tasks);
         let documents = parts.members.get(&plan.from).is_some_and(|from| from.database.engine() == Engine::Mongodb);
@@ -244,13 +245,13 @@ impl Pipeline {
         for (place, target) in plan.targets().enumerate() {
             let Some(member) = parts.members.get(target) else { continue };
             let (sender, commands) = mpsc::channel(16);
-            let two_way = plan.two_way.as_ref().zip(echoes.remove(target)).map(|(_, echoes)| TwoWayParts {
+            let two_way = plan.two_way.as_ref().zip(shown_by.remove(target)).map(|(_, shown)| TwoWayParts {
                 ledger: parts.ledger.clone(),
                 resolvers: parts.resolvers.clone(),
                 decided: decided.clone(),
                 // Apart from the sources' folders, which each of them empties.
                 spill: parts.spill.join(".under-way").join(plan.name.as_str()).join(target.as_str()),
-                echoes,
+                shown,
                 progress: Progress::new(&offsets, place),
             });
             let task = Apply {

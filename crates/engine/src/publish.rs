@@ -59,14 +59,22 @@ impl Published {
     }
 }
 
+/// What a member's stream has shown since the start.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Shown {
+    /// How many of our own transactions.
+    pub echoes: u64,
+    /// When the last transaction was committed: microseconds since 1970-01-01 UTC by the member's clock.
+    pub up_to: i64,
+}
+
 /// Turns changes into records and hands them to the bus.
 pub struct Publisher {
     origin: DatabaseName,
     bus: Arc<dyn Bus>,
     metrics: CaptureMetrics,
     pub tail: Tail,
-    /// How many of our own transactions the stream has shown.
-    echoes: watch::Sender<u64>,
+    shown: watch::Sender<Shown>,
     announced: HashSet<SchemaId>,
     /// One of our own transactions, of which more is to come.
     echo: Echo,
@@ -81,7 +89,7 @@ impl Publisher {
         origin: DatabaseName,
         bus: Arc<dyn Bus>,
         metrics: CaptureMetrics,
-        echoes: watch::Sender<u64>,
+        shown: watch::Sender<Shown>,
         tail: Tail,
     ) -> Self {
         Self {
@@ -89,7 +97,7 @@ impl Publisher {
             bus,
             metrics,
             tail,
-            echoes,
+            shown,
             announced: HashSet::new(),
             echo: Echo::default(),
             under_way: FuturesOrdered::new(),
@@ -157,6 +165,9 @@ impl Publisher {
                 self.tail = Tail { taken: end, previous: Some(end), open: false };
             }
         }
+        if let Some(last) = batch.parts.last() {
+            self.shown.send_modify(|shown| shown.up_to = last.commit_time);
+        }
         Ok(records)
     }
 
@@ -179,7 +190,7 @@ impl Publisher {
         if !part.complete {
             return Ok(());
         }
-        self.echoes.send_modify(|echoes| *echoes += 1);
+        self.shown.send_modify(|shown| shown.echoes += 1);
         let (echo, position) = (std::mem::take(&mut self.echo), part.first.with_ordinal(0));
         // Before anything was sent there is nothing to tell.
         if echo.offset.is_none() {

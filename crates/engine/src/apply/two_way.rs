@@ -2,10 +2,13 @@
 
 use super::seeds::Copies;
 use super::{Apply, PATIENCE, Session};
+use crate::clock::now_micros;
 use crate::failure::{EngineError, timed};
+use crate::publish::Shown;
 use crate::resolve::applier::{Checkpoints, TwoWayParts};
 use crate::status::PausedTable;
 use std::time::Duration;
+use sync_worker_core::database::Database;
 use sync_worker_core::error::Result;
 use sync_worker_core::ledger::{FLIP_FLOP, ResolverCheckpoint, UNFIT};
 use sync_worker_core::name::DatabaseName;
@@ -29,25 +32,36 @@ pub(super) struct Resolving {
 }
 
 /// Shows that what is written to the target comes back as an echo and not as changes (invariant 4): the take-over is such
-/// a write. It is made again now and then, since a capture that has just begun has not seen the first.
+/// a write. It is made again now and then, since a capture that has just begun has not seen the first. A capture that has yet
+/// to come to what was written before has all the time that it takes, as long as it goes on.
 pub(super) async fn prove(
     sink: &mut dyn Sink,
     log: &str,
-    id: &TargetId,
-    mut echoes: watch::Receiver<u64>,
+    (id, database): (&TargetId, &dyn Database),
+    mut shown: watch::Receiver<Shown>,
     asked: &mut u64,
 ) -> Result<Progress> {
-    let before = *echoes.borrow_and_update();
-    let until = Instant::now() + PROOF;
+    let ahead = timed("the target", PATIENCE, database.clock_ahead()).await?.unwrap_or(0);
+    let begun = now_micros() + ahead;
+    let before = shown.borrow_and_update().echoes;
+    let mut until = Instant::now() + PROOF;
     let mut again = PROOF_AGAIN;
     loop {
         *asked += 1;
         let progress = timed("the target", PATIENCE, sink.take_over(log)).await?;
-        let seen = tokio::time::timeout(again, echoes.wait_for(|echoes| *echoes > before)).await;
+        let up_to = shown.borrow().up_to;
+        let seen =
+            tokio::time::timeout(again, shown.wait_for(|shown| shown.echoes > before)).await.map(|seen| seen.is_ok());
+        let catches_up = (up_to + 1..begun).contains(&shown.borrow().up_to);
         match seen {
-            Ok(Ok(_)) => return Ok(progress),
-            Ok(Err(_)) => return Err(EngineError::Stopped("the target's capture has ended").into()),
-            Err(_) if Instant::now() < until => again = (again * 2).min(PROOF_AGAIN_AT_LAST),
+            Ok(true) => return Ok(progress),
+            Ok(false) => return Err(EngineError::Stopped("the target's capture has ended").into()),
+            Err(_) if catches_up || Instant::now() < until => {
+                again = (again * 2).min(PROOF_AGAIN_AT_LAST);
+                if catches_up {
+                    until = Instant::now() + PROOF;
+                }
+            }
             Err(_) => {
                 let text = format!(
                     "what pipeline {} writes to {} does not come back in its change stream within {} s, so it would be taken for changes: see whether its capture runs (sync-worker status), and whether filters or the publication leave the tables sync_worker.progress and sync_worker.parked out",
@@ -126,5 +140,51 @@ impl Session {
         }
         self.report_seeds(apply, up_to);
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::capture::PARTITION;
+    use std::path::PathBuf;
+    use sync_worker_core::database::Scope;
+    use sync_worker_testkit::memory::MemoryDatabase;
+
+    /// Proves the echo of a member whose stream shows transactions that are committed so many seconds ago, one every second,
+    /// until it has shown the last of them; then ours, if at all. How many seconds that takes.
+    async fn proved(backlog: i64, echoes: bool) -> Option<u64> {
+        let database = MemoryDatabase::new("a", &[]);
+        database.set_clock_ahead(Some(-5_000_000));
+        let scope = Scope {
+            installation: "i".into(),
+            pipeline: "p".into(),
+            tables: Vec::new(),
+            two_way: true,
+            spill: PathBuf::new(),
+        };
+        let mut sink = database.sink(&scope).await.unwrap();
+        let (sender, shown) = watch::channel(Shown::default());
+        let now = now_micros() - 5_000_000;
+        let capture = tokio::spawn(async move {
+            for left in (1..=backlog).rev() {
+                sender.send_modify(|shown| shown.up_to = now - left * 1_000);
+                tokio::time::sleep(Duration::from_secs(1)).await;
+            }
+            sender.send_modify(|shown| shown.echoes += u64::from(echoes));
+            std::future::pending::<()>().await;
+        });
+        let id = TargetId { pipeline: "p".into(), partition: PARTITION, database: "a".into() };
+        let begun = Instant::now();
+        let proved = prove(sink.as_mut(), "log", (&id, &database), shown, &mut 0).await;
+        capture.abort();
+        proved.ok().map(|_| begun.elapsed().as_secs())
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_stream_that_catches_up_has_time_to_show_the_echo() {
+        assert_eq!(proved(0, true).await, Some(0));
+        assert_eq!(proved(600, true).await, Some(600));
+        assert_eq!(proved(600, false).await, None, "it has caught up and shown none");
     }
 }

@@ -6,6 +6,7 @@ use crate::capture::PARTITION;
 use crate::decide::Decided;
 use crate::failure::EngineError;
 use crate::pace::Progress;
+use crate::publish::Shown;
 use crate::sequence::Sequence;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -31,8 +32,8 @@ const MOST_BYTES: usize = 8 << 20;
 pub struct TwoWayParts {
     pub ledger: Arc<dyn Ledger>,
     pub resolvers: Arc<dyn ResolverStore>,
-    /// How many of our transactions the target's own stream has shown since the start.
-    pub echoes: watch::Receiver<u64>,
+    /// Of the target's own stream.
+    pub shown: watch::Receiver<Shown>,
     /// Tells captures how far it has come.
     pub progress: Progress,
     /// Told what became of people's decisions.
