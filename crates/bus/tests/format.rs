@@ -15,7 +15,7 @@ use sync_worker_core::name::{DatabaseName, TableName};
 use sync_worker_core::position::Position;
 use sync_worker_core::record::{Body, Decision, Offset, Record};
 use sync_worker_core::row::{Key, Row, RowBuilder};
-use sync_worker_core::rules::{Merge, OnDelete, Strategy as Rule, TableRules, TwoWay, TwoWayMember};
+use sync_worker_core::rules::{ColumnGroup, Merge, OnDelete, Strategy as Rule, TableRules, TwoWay, TwoWayMember};
 use sync_worker_core::schema::{Column, Schema};
 use sync_worker_core::types::{ColumnType, Engine, TextLimit};
 use sync_worker_core::value::{Cell, Value};
@@ -269,7 +269,11 @@ proptest! {
             schema: schema(if mysql { Engine::Mysql } else { Engine::Postgres }),
             strategy: Rule::ALL[strategy],
             on_delete: OnDelete::ALL[on_delete],
-            merge: delta.map(|delta| Merge { delta, ..Merge::default() }),
+            merge: delta.map(|delta| {
+                let columns = delta.clone();
+                let group = ColumnGroup { columns, strategy: Rule::ALL[4 - strategy] };
+                Merge { groups: if mysql { vec![group] } else { Vec::new() }, delta }
+            }),
             timestamp_column: mysql.then(|| "changed".to_owned()),
         });
         let two_way = TwoWay { members: members.into_iter().map(member).collect(), tables: tables.collect(), merged_seeds };

@@ -85,6 +85,9 @@ pub struct Inspection {
     pub clock_ahead: Option<i64>,
 }
 
+/// Microseconds that a question for a clock may take: what is told is off by half of it at the most.
+const CLOCK_ANSWER: i64 = 500_000;
+
 /// Microseconds since 1970-01-01 UTC by this machine's clock.
 fn now() -> i64 {
     let elapsed = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
@@ -92,14 +95,14 @@ fn now() -> i64 {
 }
 
 /// How far a server's clock, asked for by `ask` as microseconds since 1970-01-01 UTC, is ahead of this machine's, taken in the
-/// middle of the question.
+/// middle of the question. None where it took so long to answer that this says nothing.
 pub async fn clock_ahead<E>(
     ask: impl Future<Output = std::result::Result<Option<i64>, E>>,
 ) -> std::result::Result<Option<i64>, E> {
     let begun = now();
     let told = ask.await?;
-    let middle = begun + (now() - begun) / 2;
-    Ok(told.map(|told| told - middle))
+    let took = now() - begun;
+    Ok(told.filter(|_| (0..CLOCK_ANSWER).contains(&took)).map(|told| told - begun - took / 2))
 }
 
 #[async_trait]

@@ -1,7 +1,7 @@
 //! Apply: the bus onto one target, in batches of whole transactions.
 //!
 //! A feeder reads and decodes the bus while the sink's transaction is under way; what has come in by the time it is
-//! committed makes up the next one; two-way it is resolved meanwhile, too. So batches are small while the stream is quiet
+//! committed makes up the next one; two-way that is resolved meanwhile, too, and once it is enough it is the next batch. So batches are small while the stream is quiet
 //! and grow by themselves under load.
 //!
 //! At the tail the records are read before they are durable: their flush and the target's statements take their time side
@@ -24,6 +24,7 @@ use crate::resolve::applier::TwoWayParts;
 use crate::retry::{ParkingLot, RetryPolicy};
 use crate::status::{Entry, State};
 use resume::Resuming;
+use std::panic::resume_unwind;
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -294,9 +295,8 @@ impl Session {
         let marker = Marker { offset: Some(offset), digest, writes: self.marker.writes + 1, ..self.marker.clone() };
         let changes = writes.len();
         let copies: Vec<_> = copied.into_iter().map(|at| (at, writes[at].change.table().clone())).collect();
-        let begun = Instant::now();
-        let applied = self.commit(apply, marker, writes, unpark, false).await?;
-        self.assembler.took(changes, begun.elapsed());
+        let (applied, took) = self.commit(apply, marker, writes, unpark, false).await?;
+        self.assembler.took(changes, took);
         self.count_copies(copies, &applied);
 
         let metrics = &apply.metrics;
@@ -337,7 +337,7 @@ impl Session {
         Ok(())
     }
 
-    /// One transaction at the target, and what follows from it for the parked keys.
+    /// One transaction at the target, and what follows from it for the parked keys. Also how long the target took.
     async fn commit(
         &mut self,
         apply: &Apply,
@@ -345,7 +345,7 @@ impl Session {
         writes: Vec<Write>,
         unpark: Vec<Name>,
         retry: bool,
-    ) -> Result<Applied> {
+    ) -> Result<(Applied, Duration)> {
         let batch = WriteBatch { expected: self.marker.clone(), marker, writes, unpark, retry };
         let mut patience = PATIENCE + PATIENCE_PER_ROW * u32::try_from(batch.writes.len()).unwrap_or(u32::MAX);
         if batch.writes.iter().any(|write| write.change.op == Op::Truncate) {
@@ -354,21 +354,30 @@ impl Session {
         // A checkpoint wants everything that has been resolved handed out.
         let meanwhile = self.resolving.as_ref().zip(self.assembler.stage());
         let meanwhile = meanwhile.is_some_and(|(resolving, stage)| !resolving.checkpoints.are_due(stage));
-        let stopped = || EngineError::Stopped("the writing to the target");
+        let stopped = || EngineError::Stopped("writing to the target ended");
         let mut sink = self.sink.take().ok_or_else(stopped)?;
         let what = "the target's transaction";
-        let (sink, batch, applied) = if meanwhile {
+        let begun = Instant::now();
+        let (sink, batch, applied, took) = if meanwhile {
             let lot = self.lot.clone();
             // Two-way, making a batch and writing one take about as much of a processor.
             let writing = AbortOnDropHandle::new(tokio::spawn(async move {
                 let applied = sink.apply(&batch, lot.as_ref()).await?;
-                Ok::<_, Error>((sink, batch, applied))
+                Ok::<_, Error>((sink, batch, applied, begun.elapsed()))
             }));
-            let writing = async { writing.await.map_err(|_| stopped())? };
+            // It stands behind this task until that lets go.
+            tokio::task::yield_now().await;
+            let writing = async {
+                match writing.await {
+                    Ok(written) => written,
+                    Err(error) if error.is_panic() => resume_unwind(error.into_panic()),
+                    Err(_) => Err(stopped().into()),
+                }
+            };
             resolve_meanwhile(timed(what, patience, writing), &mut self.assembler, &mut self.records).await?
         } else {
             let applied = timed(what, patience, sink.apply(&batch, self.lot.as_ref())).await?;
-            (sink, batch, applied)
+            (sink, batch, applied, begun.elapsed())
         };
         self.sink = Some(sink);
         let had_parked = !self.lot.is_empty();
@@ -385,12 +394,12 @@ impl Session {
             apply.metrics.parked.set(i64::try_from(parked).unwrap_or(i64::MAX));
             apply.status.update(|status| status.parked = parked);
         }
-        Ok(applied)
+        Ok((applied, took))
     }
 
     /// Nobody else has it between two writes.
     fn lot(&mut self) -> Result<&mut ParkingLot> {
-        Ok(Arc::get_mut(&mut self.lot).ok_or(EngineError::Stopped("the writing to the target"))?)
+        Ok(Arc::get_mut(&mut self.lot).ok_or(EngineError::Stopped("writing to the target has not ended"))?)
     }
 
     async fn schedule_retry(&mut self) -> Result<()> {
@@ -416,7 +425,7 @@ impl Session {
     async fn write_again(&mut self, apply: &Apply, deferred: Deferred) -> Result<bool> {
         let marker = Marker { writes: self.marker.writes + 1, ..self.marker.clone() };
         let write = Write { change: deferred.change, offset: deferred.offset, parked: true, over: deferred.over };
-        let applied = self.commit(apply, marker, vec![write], Vec::new(), true).await?;
+        let (applied, _) = self.commit(apply, marker, vec![write], Vec::new(), true).await?;
         Ok(applied.refused.is_empty())
     }
 

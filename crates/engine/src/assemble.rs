@@ -425,21 +425,45 @@ mod tests {
     }
 
     /// Under load there is always one whose end has not come.
-    #[test]
-    fn a_checkpoint_leaves_out_the_transaction_that_is_not_complete() {
-        let stage = || Stage::new("p".into(), Partition(0), "d".into(), None);
+    fn stage() -> Stage {
+        Stage::new("p".into(), Partition(0), "d".into(), None)
+    }
+
+    /// With a stage that has its configuration.
+    fn two_way(limits: BatchLimits) -> Assembler {
         let metrics = Metrics::new().unwrap().apply("p", "d");
-        let limits = BatchLimits::default();
         let mut assembler = Assembler::new(limits, Sequence::default(), metrics, Some(stage()), None);
         let rules = TwoWay { members: Vec::new(), tables: Vec::new(), merged_seeds: false };
         let record = Record::of_nobody(0, Body::Configuration(Arc::new(rules)));
         assembler.push(Delivered { offset: Offset(0), record, bytes: Bytes::new() }).unwrap();
-        let commit = |offset, last| {
-            let mut delivered = delivered(offset, last);
-            delivered.record.previous = delivered.record.previous.filter(|_| offset > 1);
-            delivered.record.body = Body::Commit;
-            delivered
-        };
+        assembler
+    }
+
+    /// A record without a row, behind a configuration.
+    fn commit(offset: u64, last: bool) -> Delivered {
+        let mut delivered = delivered(offset, last);
+        delivered.record.previous = delivered.record.previous.filter(|_| offset > 1);
+        delivered.record.body = Body::Commit;
+        delivered
+    }
+
+    #[test]
+    fn a_batch_that_was_made_early_comes_first_and_no_checkpoint_before_it() {
+        let mut assembler = two_way(BatchLimits { batch_rows: 0, ..BatchLimits::default() });
+        assembler.push(commit(1, true)).unwrap();
+        assembler.make_ready();
+        assert!(assembler.is_full());
+        assert!(assembler.state().unwrap().is_none(), "it has not been handed out");
+        assembler.push(commit(2, true)).unwrap();
+        assembler.make_ready();
+        assert_eq!(assembler.take().unwrap().offset, Offset(1));
+        assert_eq!(assembler.take().unwrap().offset, Offset(2));
+        assert!(assembler.state().unwrap().is_some());
+    }
+
+    #[test]
+    fn a_checkpoint_leaves_out_the_transaction_that_is_not_complete() {
+        let mut assembler = two_way(BatchLimits::default());
         for (offset, last) in [(1, true), (2, false), (3, false)] {
             assembler.push(commit(offset, last)).unwrap();
         }

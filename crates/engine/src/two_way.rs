@@ -223,8 +223,13 @@ impl Configure {
         }
         let rules = rules(&self.plan, &self.two_way, &tables)?;
         self.same_members(&rules).await?;
-        let off = self.limit().and_then(|limit| self.clocks_are_off(&clocks, limit, false)).unwrap_or(false);
-        self.put(rules, off).await
+        let apart = self.limit().zip(clocks::apart(&clocks));
+        let off = apart.as_ref().is_some_and(|(limit, apart)| clocks::are_off(apart, *limit, false));
+        let offset = self.put(rules, off).await?;
+        if let Some((limit, apart)) = apart.filter(|_| off) {
+            self.tell(&apart, limit, off);
+        }
+        Ok(offset)
     }
 
     async fn put(&mut self, rules: TwoWay, by_priority: bool) -> Result<Offset> {
@@ -240,23 +245,14 @@ impl Configure {
         self.two_way.clock_limit.filter(|_| self.plan.tables.iter().any(|table| clocks::decide(&table.resolution)))
     }
 
-    /// None where fewer than two members tell their time.
-    fn clocks_are_off(&self, clocks: &[(i64, DatabaseName)], limit: Duration, were_off: bool) -> Option<bool> {
-        let apart = clocks::apart(clocks)?;
-        let off = clocks::are_off(&apart, limit, were_off);
-        let Apart { slow, fast, by } = apart;
-        #[allow(clippy::cast_precision_loss)] // no exact figure
-        let seconds = by as f64 / 1e6;
-        match (were_off, off) {
-            (false, true) => {
-                tracing::error!(pipeline = %self.plan.name, %slow, %fast, seconds, ?limit, "the members' clocks are too far apart: what goes by commit times goes by priority until they are near again; let them follow one time server");
-            }
-            (true, false) => {
-                tracing::info!(pipeline = %self.plan.name, %slow, %fast, seconds, ?limit, "the members' clocks are near again: commit times decide");
-            }
-            (false, false) | (true, true) => {}
+    #[allow(clippy::cast_precision_loss)] // no exact figure
+    fn tell(&self, Apart { slow, fast, by }: &Apart, limit: Duration, off: bool) {
+        let seconds = *by as f64 / 1e6;
+        if off {
+            tracing::error!(pipeline = %self.plan.name, %slow, %fast, seconds, ?limit, "the members' clocks are too far apart: what goes by commit times goes by priority until they are near again; let them follow one time server");
+        } else {
+            tracing::info!(pipeline = %self.plan.name, %slow, %fast, seconds, ?limit, "the members' clocks are near again: commit times decide");
         }
-        Some(off)
     }
 
     /// Follows the members' clocks where there is a limit for them, until it is told to stop.
@@ -286,11 +282,13 @@ impl Configure {
             let ahead = timed("a look at a member's clock", CLOCK_PATIENCE, database.clock_ahead()).await?;
             clocks.extend(ahead.map(|ahead| (ahead, name.clone())));
         }
-        let (rules, were_off) = (rules.clone(), *by_priority);
-        match self.clocks_are_off(&clocks, limit, were_off) {
-            Some(off) if off != were_off => self.put(rules, off).await.map(|_| ()),
-            Some(_) | None => Ok(()),
+        let Some(apart) = clocks::apart(&clocks).filter(|_| clocks.len() == self.members.len()) else { return Ok(()) };
+        let off = clocks::are_off(&apart, limit, *by_priority);
+        if off != *by_priority {
+            self.put(rules.clone(), off).await?;
+            self.tell(&apart, limit, off);
         }
+        Ok(())
     }
 }
 

@@ -74,7 +74,6 @@ pub async fn inspect(config: &Config, name: &DatabaseName, scope: &Scope, role: 
     Ok(found)
 }
 
-/// The server's version, if it is one of the first of 6.0: they have no `$changeStreamSplitLargeEvent`.
 /// How far the server's clock is ahead of this machine's, in microseconds.
 pub async fn clock(client: &Client) -> Result<Option<i64>, Error> {
     let ask = async {
@@ -84,6 +83,7 @@ pub async fn clock(client: &Client) -> Result<Option<i64>, Error> {
     clock_ahead(ask).await
 }
 
+/// The server's version, if it is one of the first of 6.0: they have no `$changeStreamSplitLargeEvent`.
 async fn lacks_split(client: &Client) -> Result<Option<String>, Error> {
     let info = client.admin("a look at the version", rawdoc! { "buildInfo": 1 }).await?;
     let part = |at: usize| match info.get_array("versionArray").ok().and_then(|parts| parts.get(at)) {

@@ -155,7 +155,7 @@ pub fn merge(
         let cell = if of_group == Some(Winner::Held) {
             kept
         } else if of_group == Some(Winner::Event) {
-            if after == Cell::Unchanged { before } else { after }
+            after
         } else if before == after || after == Cell::Unchanged {
             kept
         } else if columns.delta.get(column).copied().unwrap_or(false) {
@@ -203,12 +203,7 @@ fn grouped(
     contested: &mut Vec<(usize, Winner)>,
 ) -> Result<Vec<Option<Winner>>, Damaged> {
     let [kept, before, after] = rows.map(|row| row.cells().collect::<Result<Vec<_>, _>>());
-    let (kept, before, mut after) = (kept?, before?, after?);
-    for (after, before) in after.iter_mut().zip(&before) {
-        if *after == Cell::Unchanged {
-            *after = *before;
-        }
-    }
+    let (kept, before, after) = (kept?, before?, after?);
     let mut winners = vec![None; kept.len()];
     for group in &columns.groups {
         let alike =

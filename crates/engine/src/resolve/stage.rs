@@ -275,11 +275,12 @@ impl Stage {
         configured.resolver.set_rules(resolver_rules(rules));
         configured.resolver.merge_seeds(rules.merged_seeds);
         let stays = |name: &TableName| rules.tables.iter().any(|table| table.schema.table == *name);
+        let paused = configured.paused.len();
         configured.paused.retain(|name, _| stays(name));
+        self.pauses_changed |= configured.paused.len() < paused;
         configured.resumed.retain(|name, _| stays(name));
         configured.stopped.retain(|key| stays(&key.table));
         configured.resolver.retain_seeds(stays);
-        self.pauses_changed = true;
         configured.rules = rules.clone();
         configured.normalizers.clear();
         Ok(())

@@ -495,7 +495,7 @@ fn mistakes_of_two_way_pipelines_are_told() {
             two_way(&format!("{good}contested = \"reject\"")),
             "contested: is for strategy = \"merge\", which none of the tables has",
         ),
-        (two_way(&format!("{good}clock_limit = \"10ms\"")), "customers.clock_limit: must be from 100ms to 1d"),
+        (two_way(&format!("{good}clock_limit = \"10ms\"")), "customers.clock_limit: must be from 1s to 1d"),
         (table("delta = [\"balance\"]"), "tables[0].delta: is for strategy = \"merge\""),
         (table("strategy = \"merge\"\ndelta = [\"a\", \"a\"]"), "tables[0].delta: names a twice"),
         (table("groups = [{ columns = [\"a\", \"b\"] }]"), "tables[0].groups: is for strategy = \"merge\""),

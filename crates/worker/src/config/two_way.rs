@@ -57,7 +57,7 @@ pub const FIELDS: [Field; 6] = [
         takes: "duration",
         default: "",
         about: "Where members' clocks are further apart, tables and groups that go by commit times go by `priority`, until clocks are \
-                within half of it. Looked at every 30 s. Without it, and in tables with a `timestamp_column`, clocks only are told.",
+                within half of it. Looked at every 30 s. Not for tables with a `timestamp_column`. Without it clocks are only told.",
     },
 ];
 
@@ -109,8 +109,8 @@ pub const TABLE: [Field; 7] = [
 /// Each one's changes go to all others: the work grows with the square.
 const MOST_MEMBERS: usize = 16;
 
-/// Less is what it takes to ask.
-const CLOCK_LIMITS: RangeInclusive<Duration> = Duration::from_millis(100)..=Duration::from_secs(24 * 3600);
+/// Clocks are known to a quarter of a second each.
+const CLOCK_LIMITS: RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_secs(24 * 3600);
 
 /// What `seed` takes where nobody's rows are copied, and where all are; so no member can be called that.
 const NO_SEED: &str = "none";
