@@ -1,8 +1,8 @@
 //! Apply: the bus onto one target, in batches of whole transactions.
 //!
 //! A feeder reads and decodes the bus while the sink's transaction is under way; what has come in by the time it is
-//! committed makes up the next one; two-way that is resolved meanwhile, too, and once it is enough it is the next batch. So batches are small while the stream is quiet
-//! and grow by themselves under load.
+//! committed makes up the next one. Two-way that is resolved meanwhile, too, and once it is enough it is the next batch. So
+//! batches are small while the stream is quiet and grow by themselves under load.
 //!
 //! At the tail the records are read before they are durable: their flush and the target's statements take their time side
 //! by side, and the sink waits for the flush before it commits (invariant 2).

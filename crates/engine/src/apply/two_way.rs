@@ -151,8 +151,8 @@ mod tests {
     use sync_worker_core::database::Scope;
     use sync_worker_testkit::memory::MemoryDatabase;
 
-    /// Proves the echo of a member whose stream shows transactions that are committed so many seconds ago, one every second,
-    /// until it has shown the last of them; then ours, if at all. How many seconds that takes.
+    /// Proves the echo of a member whose stream shows so many older transactions first, one every second, and then ours, if
+    /// at all. How many seconds that takes.
     async fn proved(backlog: i64, echoes: bool) -> Option<u64> {
         let database = MemoryDatabase::new("a", &[]);
         database.set_clock_ahead(Some(-5_000_000));
