@@ -4,7 +4,7 @@
 //! further than a pipeline allows (`clock_limit`), it goes by priorities until they are near again. That is a configuration
 //! record like any other (invariant 6): it takes effect at its offset, for every applier alike.
 
-use crate::pipeline::Resolution;
+use crate::pipeline::{Plan, Resolution};
 use std::time::Duration;
 use sync_worker_core::name::DatabaseName;
 use sync_worker_core::rules::{Strategy, TwoWay};
@@ -27,8 +27,12 @@ pub fn apart(clocks: &[(i64, DatabaseName)]) -> Option<Apart> {
     (clocks.len() > 1).then(|| Apart { slow: slow.clone(), fast: fast.clone(), by: latest - earliest })
 }
 
-/// Whether commit times decide about rows of a table, or about a group of its columns.
-pub fn decide(resolution: &Resolution) -> bool {
+/// Whether commit times decide about rows of some table, or about a group of its columns.
+pub fn decide(plan: &Plan) -> bool {
+    plan.tables.iter().any(|table| decide_about(&table.resolution))
+}
+
+fn decide_about(resolution: &Resolution) -> bool {
     let groups = resolution.merge.iter().flat_map(|merge| &merge.groups).map(|group| group.strategy);
     resolution.timestamp_column.is_none() && std::iter::once(resolution.strategy).chain(groups).any(is_of_time)
 }

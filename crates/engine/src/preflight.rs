@@ -115,7 +115,7 @@ pub fn findings(plan: &Plan, inspected: &[Inspected]) -> Vec<Finding> {
 
 /// Members whose clocks differ, where commit times decide.
 fn clocks_apart(plan: &Plan, inspected: &[Inspected]) -> Option<Finding> {
-    if !plan.tables.iter().any(|table| clocks::decide(&table.resolution)) {
+    if !clocks::decide(plan) {
         return None;
     }
     let sources = inspected.iter().filter(|one| one.role == Role::Source);

@@ -242,7 +242,7 @@ impl Configure {
 
     /// How far clocks may be apart, where that matters.
     fn limit(&self) -> Option<Duration> {
-        self.two_way.clock_limit.filter(|_| self.plan.tables.iter().any(|table| clocks::decide(&table.resolution)))
+        self.two_way.clock_limit.filter(|_| clocks::decide(&self.plan))
     }
 
     #[allow(clippy::cast_precision_loss)] // no exact figure
