@@ -34,7 +34,8 @@ pub struct Write {
     /// The key has a parked row at the target: it goes when this is written, and is replaced when this is refused.
     pub parked: bool,
     /// Two-way: the images that the row there may have. The change is then a whole row of the logical table, or its
-    /// delete, whichever its `op`, and its key occurs once in a batch. None one-way: it is written over whatever is there.
+    /// delete, whichever its `op`, and its key occurs once in a batch; a whole row as its `before` is probably the one
+    /// there, which saves a sink that can make use of it a look. None one-way: it is written over whatever is there.
     pub over: Option<Vec<Image>>,
 }
 

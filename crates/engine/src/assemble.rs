@@ -269,7 +269,7 @@ impl Assembler {
     }
 
     /// Two-way, of each key the newest only: what it may be written over says all that older ones would have left.
-    fn newest(&mut self, writes: Vec<Write>) -> Newest {
+    fn newest(&mut self, mut writes: Vec<Write>) -> Newest {
         if self.stage.is_none() {
             return Newest { writes, over: Vec::new(), keep: Vec::new(), copied: Vec::new() };
         }
@@ -278,18 +278,25 @@ impl Assembler {
         let kept = self.keep.iter().take_while(|(behind, _)| *behind <= writes.len()).count();
         let keep = self.keep.drain(..kept).collect::<Vec<_>>().into_iter();
         self.keep.iter_mut().for_each(|(behind, _)| *behind -= writes.len());
-        // The last write of each key, and behind which writes a key was superseded last.
-        let mut newest: HashTable<usize> = HashTable::with_capacity(writes.len());
-        let hash = |place: &usize| asked[*place].key.hash();
+        // The first and the last write of each key, and behind which writes a key was superseded last.
+        let mut newest: HashTable<(usize, usize)> = HashTable::with_capacity(writes.len());
+        let hash = |(place, _): &(usize, usize)| asked[*place].key.hash();
         for (place, one) in asked.iter().enumerate() {
-            *newest.entry(one.key.hash(), |other| asked[*other].key == one.key, hash).or_insert(place).get_mut() =
-                place;
+            let same = |(other, _): &(usize, usize)| asked[*other].key == one.key;
+            newest.entry(one.key.hash(), same, hash).or_insert((place, place)).get_mut().1 = place;
+        }
+        // The target has seen none of the others: it has what the first was written over.
+        for (first, last) in newest.iter().filter(|(first, last)| first < last) {
+            writes[*last].change.before = match (&writes[*last].change.after, &writes[*first].change.before) {
+                (None, None) => continue,
+                (_, before) => before.clone(),
+            };
         }
         let mut superseded = RowMap::default();
         superseded.extend(keep.map(|(behind, key)| (key, behind)));
         let lasts = |place: usize, one: &Asked| {
             let is_superseded = superseded.get(&one.key).is_some_and(|behind| *behind > place);
-            !is_superseded && newest.find(one.key.hash(), |last| *last == place).is_some()
+            !is_superseded && newest.find(one.key.hash(), |(_, last)| *last == place).is_some()
         };
         let lasts: Vec<bool> = asked.iter().enumerate().map(|(place, one)| lasts(place, one)).collect();
         let (mut taken, mut over) = (Vec::with_capacity(newest.len()), Vec::with_capacity(newest.len()));

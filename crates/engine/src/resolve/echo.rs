@@ -118,7 +118,7 @@ impl Resolver {
                     // Nothing is under way to the member any more: what it has is its own.
                     let version = entry.version.clone();
                     self.take_out(key, index);
-                    out.sends.push(Send { version, to: smallvec![(member, Expectation::Keep)] });
+                    out.sends.push(Send { version, before: None, to: smallvec![(member, Expectation::Keep)] });
                     return self.hit(Branch::Unseen);
                 }
                 Some(Reason::Refused) | None => return self.hit(Branch::Refused),

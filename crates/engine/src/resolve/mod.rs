@@ -263,9 +263,13 @@ impl Resolver {
     /// A change in a member's own stream.
     pub fn event(&mut self, at: Offset, event: &Event, out: &mut Outcome) {
         let hash = event.version.key.hash();
+        let sends = out.sends.len();
         self.entries.fetch(hash);
         self.take_event(at, event, out);
         self.entries.settle(hash);
+        for send in out.sends[sends..].iter_mut().filter(|send| Arc::ptr_eq(&send.version, &event.version)) {
+            send.before.clone_from(&event.before);
+        }
     }
 
     fn take_event(&mut self, at: Offset, event: &Event, out: &mut Outcome) {
@@ -457,7 +461,7 @@ impl Resolver {
         if let Some(image) = self.disputed.get_mut(&version.key) {
             *image = version.image;
         }
-        out.sends.push(Send { version, to: send });
+        out.sends.push(Send { version, before: None, to: send });
     }
 
     /// Notes what a member holds, or may hold, of a key with a send under way to it.
@@ -500,7 +504,7 @@ impl Resolver {
         way.sent = at;
         let over = way.over.to_list();
         self.sent[usize::from(member.0)].push(at, version.key.hash());
-        out.sends.push(Send { version: version.clone(), to: smallvec![(member, Expectation::Over(over))] });
+        out.sends.push(Send { version: version.clone(), before: None, to: smallvec![(member, Expectation::Over(over))] });
     }
 
     /// Puts on record that members undo each other's writes, of which the event is one: what is held stands against the

@@ -108,7 +108,7 @@ impl Resolver {
         if let Some((way, version)) = found.filter(|_| parked) {
             if *blind {
                 self.take_out(key, way);
-                out.sends.push(Send { version, to: smallvec![(*member, Expectation::Keep)] });
+                out.sends.push(Send { version, before: None, to: smallvec![(*member, Expectation::Keep)] });
                 self.hit(Branch::Unseen);
             } else {
                 self.hit(Branch::SeedDrift);

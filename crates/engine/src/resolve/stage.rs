@@ -454,7 +454,7 @@ impl Stage {
             match expectation {
                 Expectation::Keep => self.tasks.push(Task::Keep(version.key.detached())),
                 Expectation::Over(over) => {
-                    let change = change_of(&version, rules.schema.clone())?;
+                    let change = change_of(&version, send.before, rules.schema.clone())?;
                     let write = Write { change, offset: at, parked: false, over: None };
                     let copied = version.read && configured.rules.merged_seeds;
                     let asked = Asked { key: version.key.clone(), image: version.image, over, copied };
@@ -491,12 +491,12 @@ fn time_of(row: &Row, column: usize) -> Option<i64> {
 }
 
 /// As a write in the logical columns.
-fn change_of(version: &Version, schema: Arc<Schema>) -> Result<Change, EngineError> {
+fn change_of(version: &Version, before: Option<Row>, schema: Arc<Schema>) -> Result<Change, EngineError> {
     Ok(match &version.row {
-        Some(row) => Change { schema, op: Op::Create, before: None, after: Some(row.clone()) },
+        Some(row) => Change { schema, op: Op::Create, before, after: Some(row.clone()) },
         None => {
-            let before = Some(key_only(&schema, &version.key.key)?);
-            Change { schema, op: Op::Delete, before, after: None }
+            let before = before.map_or_else(|| key_only(&schema, &version.key.key), Ok)?;
+            Change { schema, op: Op::Delete, before: Some(before), after: None }
         }
     })
 }

@@ -72,6 +72,8 @@ pub enum Expectation {
 #[derive(Clone, Debug)]
 pub struct Send {
     pub version: Arc<Version>,
+    /// What its origin has written it over. Mostly that is what others have, too, but no decision rests on it.
+    pub before: Option<Row>,
     pub to: SmallVec<[(Member, Expectation); 2]>,
 }
 

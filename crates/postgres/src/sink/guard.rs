@@ -1,26 +1,30 @@
 //! The guard of two-way pipelines: a version is written only over a row that it may be written over.
 //!
 //! ```text
-//! BEGIN, marker, rows of the batch FOR UPDATE -> judge -> inserts, updates, deletes; parked rows; COMMIT
+//! trusting: BEGIN, marker, deletes, updates and inserts that fail over another row; COMMIT    in a single round trip
+//! looking:  BEGIN, marker, rows of the batch FOR UPDATE -> judge -> deletes, updates, inserts; parked rows; COMMIT
 //! ```
 //!
 //! The rows are read and locked in the transaction that writes them, at read committed: a write that an application commits
 //! before is seen, one after it waits and stands behind ours in the log. So a row that was left alone has been explained
 //! by the member's own stream before the echo of this transaction comes. A key without a row can't be locked: where an
-//! application inserts it in between, our insert meets its key, and the whole attempt is made again. So an insert over nothing
-//! needs no look at first.
+//! application inserts it in between, our insert meets its key, and the whole attempt is made again.
+//!
+//! Mostly the row is the one that the version was written over at its origin, and that is known in full. Then nothing is
+//! looked at: the statement itself compares, and fails where another row is met; the same attempt is made again with a look,
+//! and so are the next batches.
 //!
 //! Where triggers fire, the rows are read once more before the commit: one that is not as it was written is refused.
 
 use super::Attempt;
 use super::encode::Array;
 use super::failure::Failure;
-use super::items::{Missing, Order};
+use super::items::{Builder, Missing, Order};
 use super::marker::ParkedRows;
 use super::pipeline::{Pipeline, Reply, first_failure};
 use super::plan::{NotEncoded, Plan};
-use super::session::Session;
-use super::set_based::{BEGIN, count, finish, send};
+use super::session::{Session, WATCHFUL};
+use super::set_based::{BEGIN, Ready, count, finish, send};
 use super::statement::{self, Kind};
 use crate::codec::{self, Form};
 use crate::error::Error;
@@ -32,7 +36,7 @@ use sync_worker_core::convert::Refusal;
 use sync_worker_core::error::{ErrorClass, Result};
 use sync_worker_core::guard::{ALTERED, DIFFERS, DIFFERS_STILL, Image, Verdict, judge};
 use sync_worker_core::logical::Normalizer;
-use sync_worker_core::row::RowBuilder;
+use sync_worker_core::row::{Row, RowBuilder};
 use sync_worker_core::schema::{Column, Schema, SchemaId};
 use sync_worker_core::sink::{Applied, Parking, Refused, Write, WriteBatch};
 use sync_worker_core::types::Engine;
@@ -178,8 +182,15 @@ fn field(rest: &mut &[u8], text: &mut Vec<u8>) -> Option<bool> {
 /// For each table the keys that are looked for, and the writes that they are of.
 type Asked = Vec<(SchemaId, (Vec<Array>, Vec<usize>))>;
 
-/// How a batch is written: row by row, trusting inserts to meet no row, and without these writes, which triggers alter.
-type How<'a> = (bool, bool, &'a HashSet<usize>);
+/// How a batch is written.
+#[derive(Default)]
+struct How {
+    row_by_row: bool,
+    /// Rows that are known in full are taken to be there, without a look.
+    trusting: bool,
+    /// Without these writes, which triggers alter.
+    altered: HashSet<usize>,
+}
 
 /// What the guard has let through.
 struct Passed {
@@ -187,6 +198,10 @@ struct Passed {
     batch: WriteBatch,
     /// For each of them its index in the batch that was asked for.
     places: Vec<usize>,
+    /// For each of them the row that it must meet, where that was not looked at.
+    there: Vec<Option<Row>>,
+    /// The transaction has begun and the marker has moved.
+    begun: bool,
     differing: Vec<(usize, Image)>,
     equal: Vec<usize>,
     /// With indexes of the batch that was asked for.
@@ -195,35 +210,43 @@ struct Passed {
 
 impl Session {
     pub async fn guarded(&mut self, batch: &WriteBatch, parking: &dyn Parking) -> Result<Applied> {
-        let (mut row_by_row, mut trusting) = (false, true);
-        let mut altered = HashSet::new();
+        let mut how = How { trusting: self.watchful == 0, ..How::default() };
         let mut last = None;
         for _ in 0..ATTEMPTS {
-            let attempt = self.guarded_attempt(batch, parking, (row_by_row, trusting, &altered)).await;
-            trusting = false;
+            let attempt = self.guarded_attempt(batch, parking, &how).await;
+            let trusted = std::mem::take(&mut how.trusting);
             let failure = match attempt {
-                Ok(applied) => return Ok(applied),
+                Ok(applied) => {
+                    self.watchful = self.watchful.saturating_sub(1);
+                    return Ok(applied);
+                }
                 Err(Attempt::Stop(error)) => return Err(error),
+                Err(Attempt::Look) => {
+                    self.watchful = WATCHFUL;
+                    continue;
+                }
                 Err(Attempt::RowByRow) => {
-                    row_by_row = true;
+                    how.row_by_row = true;
                     continue;
                 }
                 Err(Attempt::Altered(writes)) => {
-                    altered.extend(writes);
+                    how.altered.extend(writes);
                     continue;
                 }
                 Err(Attempt::Failed(failure)) => failure,
             };
-            if failure.missing && self.triggers_meet(batch) {
+            if trusted && (failure.missing || self.is_of_key(&failure)) {
+                self.watchful = WATCHFUL;
+            } else if failure.missing && self.triggers_meet(batch) {
                 // A trigger that leaves rows out looks the same; each by itself, it shows which.
-                row_by_row = true;
+                how.row_by_row = true;
             } else if self.is_of_key(&failure) || failure.missing || failure.is_conflict() {
                 // Somebody has written in between: the next look sees it.
             } else if failure.is_stale() {
                 self.plans.clear();
                 self.looks.clear();
             } else if failure.is_of_row() {
-                row_by_row = true;
+                how.row_by_row = true;
             } else {
                 return Err(self.error(failure, "the write of a batch").into());
             }
@@ -237,7 +260,7 @@ impl Session {
         &mut self,
         batch: &WriteBatch,
         parking: &dyn Parking,
-        how: How<'_>,
+        how: &How,
     ) -> Result<Applied, Attempt> {
         self.plan(&batch.writes).await?;
         let outcome = self.guarded_transaction(batch, parking, how).await;
@@ -251,12 +274,12 @@ impl Session {
         &mut self,
         batch: &WriteBatch,
         parking: &dyn Parking,
-        (row_by_row, trusting, altered): How<'_>,
+        how: &How,
     ) -> Result<Applied, Attempt> {
-        let passed = self.look(batch, trusting, altered).await?;
-        let Passed { batch: plain, places, differing, equal, refused: mut unfit } = passed;
-        let mut applied = Applied { row_by_row, differing, equal, ..Applied::default() };
-        if row_by_row {
+        let passed = self.look(batch, how).await?;
+        let Passed { batch: plain, places, there, begun, differing, equal, refused: mut unfit } = passed;
+        let mut applied = Applied { row_by_row: how.row_by_row, differing, equal, ..Applied::default() };
+        if how.row_by_row {
             // A constraint that is deferred has a row to blame only now.
             let immediate = self.client.batch_execute("SET CONSTRAINTS ALL IMMEDIATE").await;
             immediate.map_err(|error| Attempt::Failed(Failure::of(&error)))?;
@@ -267,7 +290,7 @@ impl Session {
             return self.finish_guarded(batch, unfit, ready, parking, applied).await;
         }
         let steps = collapse(&plain.writes, 0..plain.writes.len(), &HashMap::new())?;
-        let mut builder = self.builder(Missing::Fails);
+        let mut builder = Builder { there: &there, ..self.builder(Missing::Fails) };
         let mut items = Vec::new();
         for step in &steps {
             if let Step::Alone(_) = step {
@@ -275,10 +298,46 @@ impl Session {
             }
             builder.step(step, &plain.writes, &mut items)?;
         }
+        if builder.needs_look {
+            return Err(Attempt::Look);
+        }
         applied.rows = builder.idle;
         unfit.extend(builder.refused.into_iter().map(|one| Refused { write: places[one.write], ..one }));
         let ready = self.ready(items).await?;
+        if !begun && unfit.is_empty() && !self.triggers_meet(batch) {
+            return self.guarded_at_once(batch, &ready, parking, applied).await;
+        }
+        if !begun {
+            let pipeline = self.begun(batch).await?;
+            if let Some((_, failure)) = first_failure(&mut pipeline.finish().await) {
+                return Err(failure.into());
+            }
+        }
         self.finish_guarded(batch, unfit, ready, parking, applied).await
+    }
+
+    /// The start of the batch's transaction: the marker moves first.
+    async fn begun(&self, batch: &WriteBatch) -> Result<Pipeline<'_>, Attempt> {
+        let mut pipeline = Pipeline::new(&self.client);
+        pipeline.send(BEGIN).await;
+        self.ledger()?.advance(&mut pipeline, &batch.expected, &batch.marker).await; // invariant 2
+        Ok(pipeline)
+    }
+
+    /// Everything in one round trip: each statement fails where it meets another row than the one that it is to meet.
+    async fn guarded_at_once(
+        &self,
+        batch: &WriteBatch,
+        ready: &[Ready],
+        parking: &dyn Parking,
+        mut applied: Applied,
+    ) -> Result<Applied, Attempt> {
+        let mut pipeline = self.begun(batch).await?;
+        let first = pipeline.len();
+        send(&mut pipeline, ready).await;
+        self.settle_guarded(&mut pipeline, batch, &applied).await?;
+        finish(pipeline, first, ready, parking.pending(batch), &mut applied).await?;
+        Ok(applied)
     }
 
     /// Writes what is ready and what becomes of the parked rows, and commits.
@@ -286,7 +345,7 @@ impl Session {
         &mut self,
         batch: &WriteBatch,
         mut refused: Vec<Refused>,
-        mut ready: Vec<super::set_based::Ready>,
+        mut ready: Vec<Ready>,
         parking: &dyn Parking,
         mut applied: Applied,
     ) -> Result<Applied, Attempt> {
@@ -370,11 +429,24 @@ impl Session {
         Ok(of_table.into_iter().filter(|(_, (_, writes))| !writes.is_empty()).collect())
     }
 
-    /// Begins the transaction, moves the marker, and reads and locks the rows of the batch: what may be written.
-    ///
-    /// `trusting`: a row that may come only where none is is not looked for. Its insert says whether one is. Of `altered` is
-    /// known that triggers make other rows of them.
-    async fn look(&mut self, batch: &WriteBatch, trusting: bool, altered: &HashSet<usize>) -> Result<Passed, Attempt> {
+    /// The row that a write is trusted to meet: None for nothing that is known, Some(None) for no row.
+    fn trusted<'a>(&self, write: &'a Write) -> Option<Option<&'a Row>> {
+        let over = write.over.as_deref().unwrap_or_default();
+        let Change { before, after, schema, .. } = &write.change;
+        if after.is_some() && over == [Image::Absent] {
+            return Some(None);
+        }
+        let before = before.as_ref()?;
+        let there = Image::of(Some(before));
+        // What is as wanted already is not written.
+        let changes = after.as_ref().is_none_or(|after| Image::of(Some(after)) != there);
+        let compares = self.plans.get(&schema.id).is_some_and(|plan| plan.compares);
+        (compares && changes && over.contains(&there)).then_some(Some(before))
+    }
+
+    /// What may be written. Unless every row is trusted to be there, begins the transaction, moves the marker, and reads and
+    /// locks the other rows.
+    async fn look(&mut self, batch: &WriteBatch, how: &How) -> Result<Passed, Attempt> {
         for write in &batch.writes {
             let logical = &write.change.schema;
             if !self.looks.contains_key(&logical.id) {
@@ -383,15 +455,16 @@ impl Session {
                 self.looks.insert(logical.id, look);
             }
         }
-        let over_nothing =
-            |write: &Write| write.change.after.is_some() && write.over.as_deref() == Some(&[Image::Absent]);
+        let trusted = batch.writes.iter().map(|write| if how.trusting { self.trusted(write) } else { None });
+        let trusted: Vec<Option<Option<&Row>>> = trusted.collect();
         let mut refused = Vec::new();
-        let wanted = (0..batch.writes.len()).filter(|index| !(trusting && over_nothing(&batch.writes[*index])));
+        let wanted = (0..batch.writes.len()).filter(|index| trusted[*index].is_none());
         let asked = self.keys(batch, wanted, &mut refused)?;
-        let mut pipeline = Pipeline::new(&self.client);
-        pipeline.send(BEGIN).await;
-        self.ledger()?.advance(&mut pipeline, &batch.expected, &batch.marker).await; // invariant 2
-        let mut found = self.found(pipeline, batch, &asked).await?;
+        let begun = !how.trusting || !asked.is_empty();
+        let mut found = Vec::new();
+        if begun {
+            found = self.found(self.begun(batch).await?, batch, &asked).await?;
+        }
         // An insert can be in the stream and not visible yet, and unlike a row that is there it can't be waited for by its
         // lock: what we would do to such a row, its member would take for having been done before it.
         let unseen = |place: &usize| {
@@ -403,37 +476,43 @@ impl Session {
             self.recent.clone().wait_visible(&self.client).await?;
             found = self.found(Pipeline::new(&self.client), batch, &asked).await?;
         }
-        let (places, differing, equal) = (Vec::new(), Vec::new(), Vec::new());
-        let mut passed = Passed { batch: without_writes(batch), places, differing, equal, refused };
+        let (places, there, differing, equal) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+        let mut passed = Passed { batch: without_writes(batch), places, there, begun, differing, equal, refused };
         let unfit: HashSet<usize> = passed.refused.iter().map(|refused| refused.write).collect();
-        for (index, write) in batch.writes.iter().enumerate() {
+        for ((index, write), trusted) in batch.writes.iter().enumerate().zip(trusted) {
             if unfit.contains(&index) {
                 continue;
             }
-            let found = found[index];
-            let over = write.over.as_deref().unwrap_or_default();
-            match judge(found, write.change.after.as_ref(), over) {
+            let (verdict, is_there) = match trusted {
+                Some(there) => (Verdict::Write, there.is_some()),
+                None => {
+                    let over = write.over.as_deref().unwrap_or_default();
+                    (judge(found[index], write.change.after.as_ref(), over), found[index] != Image::Absent)
+                }
+            };
+            match verdict {
                 Verdict::AsWanted => passed.equal.push(index),
-                Verdict::Write if altered.contains(&index) => {
+                Verdict::Write if how.altered.contains(&index) => {
                     let (class, reason) = (ErrorClass::Poison, ALTERED.to_owned());
                     passed.refused.push(Refused { write: index, class, reason });
                 }
                 Verdict::Write => {
-                    let op = match (found, &write.change.after) {
-                        (_, None) => Op::Delete,
-                        (Image::Absent, Some(_)) => Op::Create,
-                        (Image::Row(_), Some(_)) => Op::Update,
+                    let op = match (&write.change.after, is_there) {
+                        (None, _) => Op::Delete,
+                        (Some(_), false) => Op::Create,
+                        (Some(_), true) => Op::Update,
                     };
                     let before = if op == Op::Delete { write.change.before.clone() } else { None };
                     let change = Change { op, before, ..write.change.clone() };
                     passed.batch.writes.push(Write { change, offset: write.offset, parked: false, over: None });
                     passed.places.push(index);
+                    passed.there.push(trusted.flatten().cloned());
                 }
                 Verdict::Differs if batch.retry => {
                     let (class, reason) = (ErrorClass::Dependency, DIFFERS_STILL.to_owned());
                     passed.refused.push(Refused { write: index, class, reason });
                 }
-                Verdict::Differs => passed.differing.push((index, found)),
+                Verdict::Differs => passed.differing.push((index, found[index])),
             }
         }
         Ok(passed)

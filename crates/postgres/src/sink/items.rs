@@ -95,11 +95,15 @@ pub struct Builder<'a> {
     pub ranks: &'a HashMap<SchemaId, usize>,
     /// Tables whose deletes come last where foreign keys are checked.
     pub last: &'a HashSet<SchemaId>,
+    /// For writes that must meet a certain row, by their indexes: that row.
+    pub there: &'a [Option<Row>],
     pub scratch: String,
     /// What can't be encoded, found before anything is sent.
     pub refused: Vec<Refused>,
     /// A write that no set-based statement can do.
     pub needs_row_by_row: bool,
+    /// A row that is to be met is none that the target can hold.
+    pub needs_look: bool,
     /// Rows that need no statement: updates of nothing.
     pub idle: u64,
 }
@@ -143,16 +147,25 @@ impl Builder<'_> {
             let last = self.order == Order::ForeignKeys && self.last.contains(&set.schema.id);
             for rows in self.set(set)? {
                 let (kind, rank) = match (rows.kind, self.order) {
-                    (Kind::Delete, _) if last => (4, usize::MAX - rank),
-                    (Kind::Delete, _) => (0, usize::MAX - rank),
-                    (Kind::UpdateAll | Kind::UpdateFound | Kind::UpdateKeyAll | Kind::UpdateKey, Order::Unique) => {
-                        (1, rank)
-                    }
+                    (Kind::Delete | Kind::DeleteOver, _) if last => (4, usize::MAX - rank),
+                    (Kind::Delete | Kind::DeleteOver, _) => (0, usize::MAX - rank),
+                    (Kind::Insert | Kind::Upsert, _) => (2, rank),
                     (
-                        Kind::UpdateAll | Kind::UpdateFound | Kind::UpdateKeyAll | Kind::UpdateKey,
+                        Kind::UpdateAll
+                        | Kind::UpdateFound
+                        | Kind::UpdateOver
+                        | Kind::UpdateKeyAll
+                        | Kind::UpdateKey,
+                        Order::Unique,
+                    ) => (1, rank),
+                    (
+                        Kind::UpdateAll
+                        | Kind::UpdateFound
+                        | Kind::UpdateOver
+                        | Kind::UpdateKeyAll
+                        | Kind::UpdateKey,
                         Order::ForeignKeys,
                     ) => (3, rank),
-                    (Kind::Insert | Kind::Upsert, _) => (2, rank),
                 };
                 ordered.entry((kind, rank, place)).or_default().push(rows);
             }
@@ -201,7 +214,13 @@ impl Builder<'_> {
             Some(row) => plan.mask(row)?,
             None => None,
         };
-        let Some(kind) = self.kind_of(plan, version.effect, &mask) else {
+        let there = self.there.get(version.write).and_then(Option::as_ref);
+        let kind = match (there, version.effect) {
+            (Some(_), Effect::Update) => Some(Kind::UpdateOver),
+            (Some(_), Effect::Delete) => Some(Kind::DeleteOver),
+            (Some(_) | None, effect) => self.kind_of(plan, effect, &mask),
+        };
+        let Some(kind) = kind else {
             self.idle += 1;
             return Ok(());
         };
@@ -217,10 +236,29 @@ impl Builder<'_> {
             groups.len() - 1
         });
         let rows = &mut groups[at];
-        let pushed = match &version.row {
-            Some(row) => plan.push_row(row, &mut rows.arrays, &mut self.scratch),
-            None => plan.push_key(&version.key, &mut rows.arrays, &mut self.scratch),
+        let (all, mark) = (rows.arrays.len(), rows.arrays.first().map_or(0, Array::len));
+        let (set, old) = match kind {
+            Kind::UpdateOver => rows.arrays.split_at_mut(all - plan.columns.len()),
+            Kind::DeleteOver => rows.arrays.split_at_mut(0),
+            _ => rows.arrays.split_at_mut(all),
         };
+        if let (Some(there), false) = (there, old.is_empty())
+            && let Err(not) = plan.push_row(there, old, &mut self.scratch)
+        {
+            self.needs_look = true;
+            return match not {
+                NotEncoded::Refused(_) => Ok(()),
+                NotEncoded::Damaged(damaged) => Err(damaged),
+            };
+        }
+        let pushed = match &version.row {
+            Some(row) => plan.push_row(row, set, &mut self.scratch),
+            None if kind == Kind::DeleteOver => Ok(()),
+            None => plan.push_key(&version.key, set, &mut self.scratch),
+        };
+        if pushed.is_err() {
+            old.iter_mut().for_each(|array| array.truncate_to(mark));
+        }
         match pushed {
             Ok(()) => {
                 rows.writes.push(version.write);
@@ -272,7 +310,13 @@ impl Builder<'_> {
 fn incomplete(plan: &Plan, kind: Kind, mask: &Mask) -> Option<String> {
     let lacking = match kind {
         Kind::Insert | Kind::Upsert => mask.as_ref()?.iter().position(|present| !present)?,
-        Kind::UpdateAll | Kind::UpdateFound | Kind::Delete | Kind::UpdateKeyAll | Kind::UpdateKey => return None,
+        Kind::UpdateAll
+        | Kind::UpdateFound
+        | Kind::Delete
+        | Kind::UpdateOver
+        | Kind::DeleteOver
+        | Kind::UpdateKeyAll
+        | Kind::UpdateKey => return None,
     };
     Some(format!("the row is not there and the change lacks its column {}", plan.columns[lacking].name))
 }

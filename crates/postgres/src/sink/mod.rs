@@ -97,6 +97,8 @@ enum Attempt {
     Failed(Failure),
     /// Only row by row can it be done.
     RowByRow,
+    /// Two-way: a row is not the one that was trusted to be there.
+    Look,
     /// Two-way: triggers have made other rows of these writes.
     Altered(Vec<usize>),
     /// It can't be repeated on this connection.

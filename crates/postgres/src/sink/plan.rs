@@ -40,6 +40,8 @@ pub struct Plan {
     pub key_is_fixed: bool,
     /// Some column is not in the key.
     pub has_settable: bool,
+    /// A statement can tell whether a row is there as it is given.
+    pub compares: bool,
     statements: HashMap<(Kind, Mask), Statement>,
 }
 
@@ -123,6 +125,11 @@ impl Plan {
             key_infers: indexes.iter().any(|index| index.fit),
             key_is_fixed: schema.key.iter().any(|&at| identity(at)),
             key: schema.key.clone(),
+            // What a generated column holds can differ between tables, and records with a domain are like no others.
+            compares: columns.iter().all(|column| {
+                let there = table.column(&column.name);
+                !column.generated && there.is_some_and(|there| there.type_oid == there.base_oid)
+            }),
             has_settable: (0..columns.len()).any(|at| !schema.key.contains(&at) && !columns[at].generated),
             columns,
             statements: HashMap::new(),
@@ -154,6 +161,8 @@ impl Plan {
                 self.included(mask).map(array).collect()
             }
             Kind::UpdateKeyAll | Kind::UpdateKey => self.included(mask).map(array).chain(key()).collect(),
+            Kind::UpdateOver => self.included(mask).chain(0..self.columns.len()).map(array).collect(),
+            Kind::DeleteOver => (0..self.columns.len()).map(array).collect(),
         }
     }
 

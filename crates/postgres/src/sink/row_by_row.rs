@@ -46,7 +46,7 @@ impl Session {
                 Err(Attempt::Stop(error)) => return Err(error),
                 Err(Attempt::Failed(failure)) if failure.is_of_row() && !immediate => {}
                 Err(Attempt::Failed(failure)) => return Err(self.error(failure, "the write of a batch").into()),
-                Err(Attempt::RowByRow | Attempt::Altered(_)) => break,
+                Err(Attempt::RowByRow | Attempt::Look | Attempt::Altered(_)) => break,
             }
         }
         Err(Error::Protocol("a batch can't be written row by row").into())

@@ -33,8 +33,9 @@ const PLANNING: &str = "SET plan_cache_mode = force_generic_plan; SET enable_seq
 const REPLAN_FIRST: u64 = 16;
 
 /// After an update that found no row, this many batches are looked at before their commit, and after an insert that found
-/// one, as many overwrite rows: where a target is not at the state that its changes start from, both come in runs.
-const WATCHFUL: u32 = 32;
+/// one, as many overwrite rows: where a target is not at the state that its changes start from, both come in runs. Two-way,
+/// after a row that was not the one trusted to be there, the rows of as many are looked at.
+pub const WATCHFUL: u32 = 32;
 
 pub struct Session {
     pub client: Client,
@@ -50,7 +51,7 @@ pub struct Session {
     pub order: Order,
     /// Prepared when the target is taken over.
     pub ledger: Option<Ledger>,
-    watchful: u32,
+    pub watchful: u32,
     pub overwriting: u32,
     /// Row by row, an insert is an insert and an update finds its row; else either may be both.
     pub exact: bool,
@@ -124,7 +125,7 @@ impl Session {
             let failure = match self.set_based(batch, &steps, missing, parking).await {
                 Ok(applied) => break applied,
                 Err(Attempt::Stop(error)) => return Err(error),
-                Err(Attempt::RowByRow | Attempt::Altered(_)) => break self.row_by_row(batch, parking).await?,
+                Err(Attempt::RowByRow | Attempt::Look | Attempt::Altered(_)) => break self.row_by_row(batch, parking).await?,
                 Err(Attempt::Failed(failure)) => failure,
             };
             if failure.missing && missing == Missing::Fails {

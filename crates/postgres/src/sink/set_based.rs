@@ -35,9 +35,11 @@ impl Session {
             order: self.order,
             ranks: &self.ranks,
             last: &self.last,
+            there: &[],
             scratch: String::new(),
             refused: Vec::new(),
             needs_row_by_row: false,
+            needs_look: false,
             idle: 0,
         }
     }
@@ -323,9 +325,13 @@ pub async fn send<'a>(pipeline: &mut Pipeline<'a>, ready: &'a [Ready]) {
         match item {
             Ready::Rows(rows, statement) => match rows.kind {
                 Kind::UpdateFound | Kind::UpdateKey => pipeline.query(statement, &rows.arrays).await,
-                Kind::Insert | Kind::Upsert | Kind::UpdateAll | Kind::Delete | Kind::UpdateKeyAll => {
-                    pipeline.execute(statement, &rows.arrays).await;
-                }
+                Kind::Insert
+                | Kind::Upsert
+                | Kind::UpdateAll
+                | Kind::Delete
+                | Kind::UpdateOver
+                | Kind::DeleteOver
+                | Kind::UpdateKeyAll => pipeline.execute(statement, &rows.arrays).await,
             },
             Ready::Truncate(sql) => pipeline.send(sql).await,
         }
@@ -382,7 +388,15 @@ pub fn count(ready: &[Ready], replies: &[Result<Reply, super::Failure>], applied
                 }
                 lost.extend(rows.writes.iter().zip(there).filter(|(_, there)| !there).map(|(write, _)| *write));
             }
-            (Kind::Insert | Kind::Upsert | Kind::UpdateAll | Kind::UpdateKeyAll, _)
+            (
+                Kind::Insert
+                | Kind::Upsert
+                | Kind::UpdateAll
+                | Kind::UpdateOver
+                | Kind::DeleteOver
+                | Kind::UpdateKeyAll,
+                _,
+            )
             | (Kind::Delete, Reply::Done | Reply::Rows(_))
             | (Kind::UpdateFound | Kind::UpdateKey, Reply::Done | Reply::Count(_)) => {}
         }

@@ -15,6 +15,10 @@ pub enum Kind {
     /// Answers with the places (from 1) of the rows that were there, in one array.
     UpdateFound,
     Delete,
+    /// Fails unless every row was there as it is given in all columns, behind those that are set.
+    UpdateOver,
+    /// Fails unless every row was there as it is given.
+    DeleteOver,
     /// An update that changes the key; the old keys come after the columns.
     UpdateKeyAll,
     /// The same, answering with the number of rows that were there.
@@ -34,9 +38,9 @@ pub fn look(plan: &Plan) -> String {
     let columns = plan.columns.iter().map(printed).collect::<Vec<_>>().join(", ");
     format!(
         "SELECT u.n, {columns} FROM {} JOIN {} AS t ON {} FOR UPDATE OF t",
-        text.source(false, true),
+        text.source(&[], true),
         plan.target.sql_only,
-        text.key_matches(false)
+        text.key_matches('c')
     )
 }
 
@@ -64,11 +68,6 @@ pub fn is_printed_alone(element: Element) -> bool {
     }
 }
 
-/// How the columns of a statement's arrays are called.
-fn column(at: usize) -> String {
-    format!("c{at}")
-}
-
 struct Text<'a> {
     plan: &'a Plan,
     /// Indexes into the plan's columns, in the order of the arrays.
@@ -78,6 +77,7 @@ struct Text<'a> {
 pub fn text(plan: &Plan, kind: Kind, mask: &Mask) -> String {
     let columns = match kind {
         Kind::Delete => plan.key.clone(),
+        Kind::DeleteOver => Vec::new(),
         _ => plan.included(mask).collect(),
     };
     let text = Text { plan, columns };
@@ -85,36 +85,37 @@ pub fn text(plan: &Plan, kind: Kind, mask: &Mask) -> String {
         Kind::Insert => text.insert(),
         Kind::Upsert if plan.key_infers => text.upsert(),
         Kind::Upsert => text.update_or_insert(),
-        Kind::UpdateAll => text.all(&text.update("1", &text.source(false, false), false)),
+        Kind::UpdateAll => text.all(&text.update("1", &text.source(&[], false), &text.key_matches('c'), false)),
         Kind::UpdateFound => {
-            let update = text.update("u.n", &text.source(false, true), false);
+            let update = text.update("u.n", &text.source(&[], true), &text.key_matches('c'), false);
             format!("WITH w AS ({update}) SELECT array_agg(n) FROM w")
         }
-        Kind::Delete => {
-            let (table, source, key) = (&plan.target.sql_only, text.source(false, false), text.key_matches(false));
-            format!("DELETE FROM {table} AS t USING {source} WHERE {key}")
+        Kind::Delete => text.delete(&text.source(&[], false), &text.key_matches('c')),
+        Kind::UpdateOver => {
+            let (source, there) = (text.source(&text.all_columns(), false), text.is_there());
+            text.all(&text.update("1", &source, &there, false))
         }
-        Kind::UpdateKeyAll => text.all(&text.update("1", &text.source(true, false), true)),
+        Kind::DeleteOver => {
+            let delete = text.delete(&text.source(&text.all_columns(), false), &text.is_there());
+            text.all(&format!("{delete} RETURNING 1"))
+        }
+        Kind::UpdateKeyAll => text.all(&text.update("1", &text.source(&plan.key, false), &text.key_matches('o'), true)),
         Kind::UpdateKey => {
-            let update = text.update("1", &text.source(true, false), true);
+            let update = text.update("1", &text.source(&plan.key, false), &text.key_matches('o'), true);
             format!("WITH w AS ({update}) SELECT array_agg(1::int8) FROM w")
         }
     }
 }
 
 impl Text<'_> {
-    /// `unnest(...) AS u(...)`; `old_key` adds the old keys' arrays, `numbered` a column `n`.
-    fn source(&self, old_key: bool, numbered: bool) -> String {
+    /// `unnest(...) AS u(...)`; `old` adds arrays of what these columns were before, `numbered` a column `n`.
+    fn source(&self, old: &[usize], numbered: bool) -> String {
         let mut arrays = Vec::new();
         let mut names = Vec::new();
-        for &at in &self.columns {
-            arrays.push(self.plan.columns[at].element.array_type());
-            names.push(column(at));
-        }
-        if old_key {
-            for &at in &self.plan.key {
+        for (columns, prefix) in [(&self.columns[..], 'c'), (old, 'o')] {
+            for &at in columns {
                 arrays.push(self.plan.columns[at].element.array_type());
-                names.push(format!("o{at}"));
+                names.push(format!("{prefix}{at}"));
             }
         }
         let mut text = "unnest(".to_owned();
@@ -138,11 +139,24 @@ impl Text<'_> {
         }
     }
 
-    fn key_matches(&self, old: bool) -> String {
-        let prefix = if old { 'o' } else { 'c' };
+    fn all_columns(&self) -> Vec<usize> {
+        (0..self.plan.columns.len()).collect()
+    }
+
+    /// `prefix` tells the columns of the source that are looked at.
+    fn key_matches(&self, prefix: char) -> String {
         let name = |at: usize| &self.plan.columns[at].sql_name;
         let terms = self.plan.key.iter().map(|&at| format!("t.{} = {}", name(at), self.value(at, prefix)));
         terms.collect::<Vec<_>>().join(" AND ")
+    }
+
+    /// Byte by byte: what only means the same is no row to rely on. Whoever changes it first, the server looks once more at
+    /// what is there then.
+    fn is_there(&self) -> String {
+        let all = self.all_columns();
+        let there = all.iter().map(|&at| format!("t.{}", self.plan.columns[at].sql_name)).collect::<Vec<_>>().join(", ");
+        let old = all.iter().map(|&at| self.value(at, 'o')).collect::<Vec<_>>().join(", ");
+        format!("{} AND ROW({there}) OPERATOR(pg_catalog.*=) ROW({old})", self.key_matches('o'))
     }
 
     fn names(&self) -> String {
@@ -160,7 +174,7 @@ impl Text<'_> {
 
     fn insert(&self) -> String {
         let (table, names, values) = (&self.plan.target.sql_name, self.names(), self.values());
-        let (overriding, source) = (self.overriding(), self.source(false, false));
+        let (overriding, source) = (self.overriding(), self.source(&[], false));
         format!("INSERT INTO {table} AS t ({names}){overriding} SELECT {values} FROM {source}")
     }
 
@@ -182,12 +196,12 @@ impl Text<'_> {
         let keys = self.plan.key.iter().map(|&at| format!("t.{} AS c{at}", self.plan.columns[at].sql_name));
         let keys = keys.collect::<Vec<_>>().join(", ");
         let update = match self.settable(false).next() {
-            Some(_) => self.update(&keys, &self.source(false, false), false),
+            Some(_) => self.update(&keys, &self.source(&[], false), &self.key_matches('c'), false),
             None => format!(
                 "SELECT {keys} FROM {} AS t, {} WHERE {}",
                 self.plan.target.sql_only,
-                self.source(false, false),
-                self.key_matches(false)
+                self.source(&[], false),
+                self.key_matches('c')
             ),
         };
         format!("WITH w AS ({update}) {} WHERE NOT EXISTS (SELECT 1 FROM w WHERE {there})", self.insert())
@@ -199,14 +213,18 @@ impl Text<'_> {
         self.columns.iter().copied().filter(move |at| with_key || !in_key(at))
     }
 
-    fn update(&self, returning: &str, source: &str, by_old_key: bool) -> String {
-        let set = self.settable(by_old_key).map(|at| {
+    fn delete(&self, source: &str, matches: &str) -> String {
+        format!("DELETE FROM {} AS t USING {source} WHERE {matches}", self.plan.target.sql_only)
+    }
+
+    fn update(&self, returning: &str, source: &str, matches: &str, with_key: bool) -> String {
+        let set = self.settable(with_key).map(|at| {
             let name = &self.plan.columns[at].sql_name;
             format!("{name} = {}", self.value(at, 'c'))
         });
         let set = set.collect::<Vec<_>>().join(", ");
-        let (table, key) = (&self.plan.target.sql_only, self.key_matches(by_old_key));
-        format!("UPDATE {table} AS t SET {set} FROM {source} WHERE {key} RETURNING {returning}")
+        let table = &self.plan.target.sql_only;
+        format!("UPDATE {table} AS t SET {set} FROM {source} WHERE {matches} RETURNING {returning}")
     }
 
     /// Fails the statement unless it met as many rows as it was given. The cast fails at run time only, and its text
