@@ -118,6 +118,12 @@ fn conflict(recorded: &Recorded) -> Result<Conflict, Problem> {
         columns: conflict.schema.columns.iter().map(|column| column.name.clone()).collect(),
         winner: of(&conflict.winner)?,
         loser: conflict.loser.as_ref().map(of).transpose()?,
+        stands: conflict
+            .stands
+            .as_ref()
+            .map(|row| envelope::row(&conflict.schema, row))
+            .transpose()
+            .map_err(damaged)?,
         at: conflict.at.as_ref().map(ToString::to_string),
         offset: conflict.offset.0,
         time: envelope::instant(conflict.time),

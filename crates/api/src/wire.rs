@@ -82,6 +82,9 @@ pub struct Conflict {
     pub winner: Version,
     /// None for a drifted row.
     pub loser: Option<Version>,
+    /// The merged row, where a column of it was contested.
+    #[serde(default)]
+    pub stands: Option<serde_json::Value>,
     /// The member that held a drifted row.
     pub at: Option<String>,
     pub offset: u64,

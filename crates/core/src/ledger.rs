@@ -61,6 +61,9 @@ pub struct Conflict {
     /// Whether the winner was held already when the loser came. None where there is no loser, and for entries from
     /// before this was recorded.
     pub incumbent_won: Option<bool>,
+    /// The row that came of a contested column, with what people have decided about others of its columns since. None where
+    /// the winner's row stands as it is, and for entries from before this was recorded.
+    pub stands: Option<Row>,
     /// The member that held such a row.
     pub at: Option<DatabaseName>,
     /// The logical table as it was then.
@@ -97,6 +100,9 @@ pub struct Wanted {
 pub enum Settled {
     /// All of a key but [`UNFIT`] ones, whose row may be another one with a key of the same bytes: that is their member's own.
     Key(Key),
+    /// Those of a key about one of these columns. Of the row that stood before, what is on record about others stands with
+    /// this one from now on, and so does what is open about them.
+    Columns { key: Key, columns: Vec<String>, before: Row, stands: Row },
     /// The [`UNFIT`] ones of a key.
     Unfit(Key),
     /// Every [`FLIP_FLOP`] of the table.

@@ -79,6 +79,12 @@ impl Merge {
         let group = self.groups.iter().find(|group| group.columns.iter().any(|name| name == column));
         group.map_or(strategy, |group| group.strategy)
     }
+
+    /// The columns that are decided together with a contested one, itself among them.
+    pub fn decided_with(&self, column: &str) -> Vec<String> {
+        let group = self.groups.iter().find(|group| group.columns.iter().any(|name| name == column));
+        group.map_or_else(|| vec![column.to_owned()], |group| group.columns.clone())
+    }
 }
 
 /// A table of a two-way pipeline.

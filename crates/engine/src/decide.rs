@@ -13,7 +13,7 @@ use sync_worker_core::name::{DatabaseName, TableName};
 use sync_worker_core::record::{Body, Decision, Offset, Record};
 use sync_worker_core::row::{Row, RowBuilder};
 use sync_worker_core::types::ColumnType;
-use sync_worker_core::value::{Cell, Value};
+use sync_worker_core::value::{Cell, Damaged, Value};
 
 /// How long an applier may take to come to the decision; it has a backlog of its own.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -23,7 +23,7 @@ const PATIENCE: Duration = Duration::from_secs(30);
 pub enum Choice {
     Winner,
     Loser,
-    /// The winner's row with these columns.
+    /// The row that stands with these columns.
     Row(Map<String, Json>),
 }
 
@@ -31,7 +31,8 @@ pub enum Choice {
 pub type Decided = (Offset, bool);
 
 impl Pipeline {
-    /// Takes the choice to every member, and closes the key's open entries. Refused where the row has changed since.
+    /// Takes the choice to every member, and closes the key's open entries; those of a merged row that are about the same
+    /// columns. Refused where the row has changed since.
     pub async fn decide(&self, id: i64, choice: Choice) -> Result<(), Refusal> {
         let failed = |text: String| Refusal::Failed(text);
         let found = self.conflict(id).await?.ok_or_else(|| failed(format!("there is no conflict {id}")))?;
@@ -39,13 +40,15 @@ impl Pipeline {
         if conflict.kind == UNFIT {
             return self.close_unfit(&conflict, &choice).await;
         }
-        let row = row_of(&conflict, &choice).map_err(failed)?;
+        let together = self.decided_with(&conflict);
+        let row = row_of(&conflict, &choice, &together).map_err(failed)?;
         if let Some(row) = &row {
             let same = conflict.schema.key_of(row).is_ok_and(|key| key == conflict.key);
             if !same {
                 return Err(failed("the row that was given has another key than the conflict".to_owned()));
             }
         }
+        let settled = settled(&conflict, &choice, together, row.as_ref());
         let schema = conflict.schema.clone();
         let change = match row {
             Some(row) => Change { schema, op: Op::Create, before: None, after: Some(row) },
@@ -54,7 +57,7 @@ impl Pipeline {
                 Change { schema, op: Op::Delete, before: Some(key), after: None }
             }
         };
-        let seen = Image::of(conflict.winner.row.as_ref());
+        let seen = Image::of(stands(&conflict));
         let mut decided = self.decided.subscribe();
         let record = Record::of_nobody(now_micros(), Body::Decision(Decision { change, seen }));
         let receipt = self.bus.publish(PARTITION, vec![record]).await.map_err(|error| failed(error.to_string()))?;
@@ -69,10 +72,7 @@ impl Pipeline {
             }
         };
         match tokio::time::timeout(PATIENCE, outcome).await {
-            Ok(Some(true)) => {
-                let settled = Settled::Key(conflict.key.clone());
-                self.close(&conflict.table, &settled).await
-            }
+            Ok(Some(true)) => self.close(&conflict.table, &settled).await,
             Ok(Some(false)) => Err(failed(format!(
                 "the row has changed since conflict {id}: look at it again (sync-worker conflicts list) and decide on the newest entry"
             ))),
@@ -81,6 +81,14 @@ impl Pipeline {
                 PATIENCE.as_secs()
             ))),
         }
+    }
+
+    /// The columns that an entry is about; none for one about the whole row.
+    fn decided_with(&self, conflict: &Conflict) -> Vec<String> {
+        let Some(column) = &conflict.column else { return Vec::new() };
+        let table = self.plan.tables.iter().find(|table| table.name == conflict.table);
+        let merge = table.and_then(|table| table.resolution.merge.as_ref());
+        merge.map_or_else(|| vec![column.clone()], |merge| merge.decided_with(column))
     }
 
     /// Nothing can be written about such an entry: it is closed where the row may stay as it is.
@@ -104,15 +112,46 @@ impl Pipeline {
     }
 }
 
-/// None for a delete.
-fn row_of(conflict: &Conflict, choice: &Choice) -> Result<Option<Row>, String> {
+/// The row that the entry has left.
+fn stands(conflict: &Conflict) -> Option<&Row> {
+    conflict.stands.as_ref().or(conflict.winner.row.as_ref())
+}
+
+/// None for a delete. Of an entry about columns the rest of the row stays: it may be neither side's.
+fn row_of(conflict: &Conflict, choice: &Choice, together: &[String]) -> Result<Option<Row>, String> {
     match choice {
-        Choice::Winner => Ok(conflict.winner.row.clone()),
-        Choice::Loser => match &conflict.loser {
-            Some(loser) => Ok(loser.row.clone()),
-            None => Err("this entry has no loser: the row was at one member only".to_owned()),
-        },
+        Choice::Winner => Ok(stands(conflict).cloned()),
+        Choice::Loser => {
+            let loser = conflict.loser.as_ref().ok_or("this entry has no loser: the row was at one member only")?;
+            match (&conflict.stands, &loser.row) {
+                (Some(held), Some(row)) => replaced(conflict, held, row, together).map(Some).map_err(|d| d.to_string()),
+                (None, _) | (_, None) => Ok(loser.row.clone()),
+            }
+        }
         Choice::Row(columns) => edited(conflict, columns).map(Some),
+    }
+}
+
+/// A row with some columns of another one.
+fn replaced(conflict: &Conflict, held: &Row, other: &Row, columns: &[String]) -> Result<Row, Damaged> {
+    let mut builder = RowBuilder::default();
+    for ((column, held), other) in conflict.schema.columns.iter().zip(held.cells()).zip(other.cells()) {
+        builder.push(if columns.contains(&column.name) { other? } else { held? });
+    }
+    Ok(builder.finish())
+}
+
+/// What a choice settles: all of a key, or what is open about the columns that it is about.
+fn settled(conflict: &Conflict, choice: &Choice, mut columns: Vec<String>, row: Option<&Row>) -> Settled {
+    let key = conflict.key.clone();
+    match (&conflict.stands, row) {
+        (Some(before), Some(row)) => {
+            if let Choice::Row(edited) = choice {
+                columns.extend(edited.keys().cloned());
+            }
+            Settled::Columns { key, columns, before: before.clone(), stands: row.clone() }
+        }
+        (None, _) | (_, None) => Settled::Key(key),
     }
 }
 
@@ -120,7 +159,7 @@ fn edited(conflict: &Conflict, columns: &Map<String, Json>) -> Result<Row, Strin
     if let Some(name) = columns.keys().find(|name| conflict.schema.column(name).is_none()) {
         return Err(format!("table {} has no column {name}", conflict.table));
     }
-    let held = conflict.winner.row.as_ref().or(conflict.loser.as_ref().and_then(|loser| loser.row.as_ref()));
+    let held = stands(conflict).or(conflict.loser.as_ref().and_then(|loser| loser.row.as_ref()));
     let held = held.map(|row| row.cells().collect::<Result<Vec<_>, _>>()).transpose();
     let held = held.map_err(|damaged| damaged.to_string())?.unwrap_or_default();
     let mut builder = RowBuilder::default();

@@ -262,6 +262,7 @@ mod tests {
             winner,
             loser: Some(loser),
             incumbent_won,
+            stands: None,
             at: None,
             schema: schema("customer"),
             time: 9,

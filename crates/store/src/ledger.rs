@@ -71,13 +71,21 @@ impl Ledger for SqliteStore {
         let closed = self.writer.call("closing conflicts", move |session| {
             let of = (pipeline.as_str(), table.as_str());
             let of_key = |key: &Key, is: &str| {
-                let condition = format!("row_key = ?3 AND kind {is} ?4");
-                close(session, &condition, params![of.0, of.1, &key.as_bytes()[..], UNFIT], &by, time)
+                let condition = format!("open = 1 AND row_key = ?3 AND kind {is} ?4");
+                close(session, &condition, params![of.0, of.1, &key.as_bytes()[..], UNFIT], None, &by, time)
             };
             match &settled {
                 Settled::Key(key) => of_key(key, "<>"),
+                Settled::Columns { key, columns, before, stands } => {
+                    let of = params![of.0, of.1, &key.as_bytes()[..], &before.as_bytes()[..]];
+                    let condition = "row_key = ?3 AND (stands = ?4 OR open = 1 AND stands IS NOT NULL)";
+                    close(session, condition, of, Some((columns, stands)), &by, time)
+                }
                 Settled::Unfit(key) => of_key(key, "="),
-                Settled::FlipFlops => close(session, "kind = ?3", params![of.0, of.1, FLIP_FLOP], &by, time),
+                Settled::FlipFlops => {
+                    let of = params![of.0, of.1, FLIP_FLOP];
+                    close(session, "open = 1 AND kind = ?3", of, None, &by, time)
+                }
             }
         });
         Ok(closed.await?)
@@ -86,7 +94,7 @@ impl Ledger for SqliteStore {
 
 const COLUMNS: &str = "id, pipeline, bus_partition, bus_offset, table_name, row_key, column_name, kind, strategy, \
                        winner_by, winner_merged, winner_time, winner_row, loser_by, loser_merged, loser_time, loser_row, \
-                       member, schema, time, open, decided_by, decided_at, incumbent_won, checksum";
+                       member, schema, time, open, decided_by, decided_at, incumbent_won, stands, checksum";
 
 /// A row of the table, borrowed from a conflict or from SQLite.
 struct Stored<'a> {
@@ -107,6 +115,7 @@ struct Stored<'a> {
     open: bool,
     decided: Option<(&'a str, i64)>,
     incumbent_won: Option<bool>,
+    stands: Option<&'a [u8]>,
 }
 
 #[derive(Clone, Copy)]
@@ -144,9 +153,13 @@ impl<'a> Side<'a> {
             by: self.by.map(DatabaseName::new),
             merged: self.merged,
             commit_time: self.time,
-            row: self.row.map(|row| Row::from_bytes(Bytes::copy_from_slice(row))),
+            row: self.row.map(row_of),
         }
     }
+}
+
+fn row_of(bytes: &[u8]) -> Row {
+    Row::from_bytes(Bytes::copy_from_slice(bytes))
 }
 
 impl<'a> Stored<'a> {
@@ -159,7 +172,8 @@ impl<'a> Stored<'a> {
         let rest = rest.number(self.open.into()).optional(self.decided.map(|(by, _)| by.as_bytes()));
         let rest = rest.optional_number(self.decided.map(|(_, at)| at));
         // Rows from before there was one stay valid.
-        self.incumbent_won.into_iter().fold(rest, |checksum, won| checksum.number(won.into()))
+        let rest = self.incumbent_won.into_iter().fold(rest, |checksum, won| checksum.number(won.into()));
+        self.stands.into_iter().fold(rest, Checksum::bytes)
     }
 
     fn of(row: &'a rusqlite::Row<'_>) -> Result<Self, Fault> {
@@ -183,8 +197,9 @@ impl<'a> Stored<'a> {
             open: row.get(20)?,
             decided: text_or_null(21)?.zip(row.get(22)?),
             incumbent_won: row.get(23)?,
+            stands: row.get_ref(24)?.as_blob_or_null().map_err(rusqlite::Error::from)?,
         };
-        stored.checksum().verify("conflict", row.get(24)?)?;
+        stored.checksum().verify("conflict", row.get(25)?)?;
         Ok(stored)
     }
 
@@ -201,6 +216,7 @@ impl<'a> Stored<'a> {
             winner: self.winner.contender(),
             loser: self.loser.map(|loser| loser.contender()),
             incumbent_won: self.incumbent_won,
+            stands: self.stands.map(row_of),
             at: self.member.map(DatabaseName::new),
             schema: schemas.read(connection, self.schema)?,
             time: self.time,
@@ -230,11 +246,12 @@ fn record(session: &Session, id: i64, conflict: &Conflict) -> Result<bool, Fault
         open: conflict.open,
         decided: None,
         incumbent_won: conflict.incumbent_won,
+        stands: conflict.stands.as_ref().map(|row| &row.as_bytes()[..]),
     };
     let mut statement = session.connection.prepare_cached(&format!(
         "INSERT INTO conflict ({COLUMNS})
          VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20, ?21, NULL,
-                 NULL, ?22, ?23)
+                 NULL, ?22, ?23, ?24)
          ON CONFLICT (pipeline, bus_partition, bus_offset, table_name, row_key, column_name, kind) DO NOTHING"
     ))?;
     let inserted = statement.execute(params![
@@ -260,27 +277,47 @@ fn record(session: &Session, id: i64, conflict: &Conflict) -> Result<bool, Fault
         stored.time,
         stored.open,
         stored.incumbent_won,
+        stored.stands,
         stored.checksum().finish(),
     ])?;
     Ok(inserted > 0)
 }
 
-/// Closes the open entries for which the condition holds; the first two parameters are pipeline and table.
-fn close(session: &Session, condition: &str, of: impl Params, by: &str, at: i64) -> Result<usize, Fault> {
-    let sql =
-        format!("SELECT {COLUMNS} FROM conflict WHERE pipeline = ?1 AND table_name = ?2 AND open = 1 AND {condition}");
-    let mut open = session.connection.prepare_cached(&sql)?;
-    let mut rows = open.query(of)?;
-    let mut closed = Vec::new();
+/// Closes the open entries for which the condition holds; the first two parameters are pipeline and table. With `columns`
+/// those about them only: the others stand over that row. How many were closed.
+fn close(
+    session: &Session,
+    condition: &str,
+    of: impl Params,
+    columns: Option<(&[String], &Row)>,
+    by: &str,
+    at: i64,
+) -> Result<usize, Fault> {
+    let sql = format!("SELECT {COLUMNS} FROM conflict WHERE pipeline = ?1 AND table_name = ?2 AND {condition}");
+    let mut found = session.connection.prepare_cached(&sql)?;
+    let mut rows = found.query(of)?;
+    let (mut closed, mut standing) = (Vec::new(), Vec::new());
     while let Some(row) = rows.next()? {
-        let stored = Stored { open: false, decided: Some((by, at)), ..Stored::of(row)? };
-        closed.push((stored.id, stored.checksum().finish()));
+        let stored = Stored::of(row)?;
+        let others = columns.filter(|(columns, _)| columns.iter().all(|column| column != stored.column));
+        if let Some((_, stands)) = others {
+            let stored = Stored { stands: Some(stands.as_bytes()), ..stored };
+            standing.push((stored.id, stands, stored.checksum().finish()));
+        } else if stored.open {
+            let stored = Stored { open: false, decided: Some((by, at)), ..stored };
+            closed.push((stored.id, stored.checksum().finish()));
+        }
     }
     let mut update = session.connection.prepare_cached(
         "UPDATE conflict SET open = 0, decided_by = ?2, decided_at = ?3, checksum = ?4 WHERE id = ?1",
     )?;
     for (id, checksum) in &closed {
         update.execute(params![id, by, at, checksum])?;
+    }
+    let mut update =
+        session.connection.prepare_cached("UPDATE conflict SET stands = ?2, checksum = ?3 WHERE id = ?1")?;
+    for (id, stands, checksum) in standing {
+        update.execute(params![id, &stands.as_bytes()[..], checksum])?;
     }
     Ok(closed.len())
 }

@@ -13,7 +13,10 @@ use tokio::task::JoinSet;
 
 // Documents among themselves have no columns that could be merged.
 each_pair_with_a_table![counters_and_disjoint_columns_lose_nothing];
-each_pair_with_a_table![a_group_of_columns_stays_as_one_write_made_it];
+each_pair_with_a_table![
+    a_group_of_columns_stays_as_one_write_made_it,
+    a_person_decides_about_columns_and_the_rest_stays,
+];
 
 members! { counters_count_through_deletes_and_inserts:
     postgres_and_postgres of Postgres Postgres,
@@ -129,6 +132,54 @@ async fn a_group_of_columns_stays_as_one_write_made_it(kinds: &[Kind]) -> anyhow
         let column = conflict["column"].as_str().context("a column was contested")?;
         ensure!(["a", "b"].contains(&column) && conflict["strategy"] == "first_write", "{conflict}");
     }
+    pair.finish().await
+}
+
+/// Columns that wait for a person are decided one after the other; what was counted meanwhile is not lost.
+async fn a_person_decides_about_columns_and_the_rest_stays(kinds: &[Kind]) -> anyhow::Result<()> {
+    let rules = "delta = [\"counter\"]\ncontested = \"manual\"\n\
+                 groups = [{ columns = [\"a\", \"b\"], contested = \"manual\" }]\n";
+    let mut pair = merging_by(kinds, "choice", rules, 1..=2).await?;
+    let [mut at_a, mut at_b] = [pair.members[0].accounts().await?, pair.members[1].accounts().await?];
+    pair.worker.pause(true).await?;
+    for id in 1..=2 {
+        let by = |writer: &str, value| Change { a: Some(value), b: Some(value), ..Change::by(writer) };
+        at_a.change(id, &Change { add: 10, ..by("a", 1) }).await?.context("the seeded row")?;
+        at_b.change(id, &Change { add: 100, ..by("b", 2) }).await?.context("the copied row")?;
+    }
+    pair.worker.pause(false).await?;
+    pair.equal().await?;
+    let entry = async |pair: &mut TwoWay, id: i64, column: &str| {
+        let found = pair.conflicts().await?;
+        let found = found.into_iter().find(|one| one["key"]["id"] == id && one["column"] == column);
+        found.with_context(|| format!("no entry about column {column} of key {id}"))
+    };
+    let of_a = entry(&mut pair, 1, "a").await?;
+    let loser = of_a["loser"]["row"]["a"].as_i64().context("the loser's a")?;
+    let writer = entry(&mut pair, 1, "writer").await?;
+    ensure!(of_a["open"] == true && writer["open"] == true, "{of_a} {writer}");
+    pair.worker.expect(0, &["conflicts", "decide", &of_a["id"].to_string(), "--loser"]).await?;
+    pair.equal().await?;
+    // Of the first key the group, of the second one column by an edited row.
+    let row = async |accounts: &mut Accounts, id: i64| {
+        let found = accounts.all().await?.into_iter().find(|row| row.id == id);
+        found.with_context(|| format!("key {id} is gone"))
+    };
+    let found = row(&mut at_b, 1).await?;
+    ensure!((found.a, found.b, found.counter) == (loser as i32, loser as i32, 110), "{found:?}");
+    ensure!(writer["winner"]["row"]["writer"] == found.writer, "{found:?} instead of {writer}");
+    ensure!(entry(&mut pair, 1, "b").await?["open"] == false, "the group is decided");
+    pair.worker.expect(0, &["conflicts", "decide", &writer["id"].to_string(), "--loser"]).await?;
+    let second = entry(&mut pair, 2, "writer").await?["id"].to_string();
+    pair.worker.expect(0, &["conflicts", "decide", &second, "--row", r#"{"writer": "somebody"}"#]).await?;
+    pair.equal().await?;
+    let found = row(&mut at_a, 1).await?;
+    ensure!(writer["loser"]["row"]["writer"] == found.writer && found.counter == 110, "{found:?} instead of {writer}");
+    ensure!(row(&mut at_a, 2).await?.writer == "somebody", "the edited row");
+    let open = pair.conflicts().await?.into_iter().filter(|one| one["open"] == true);
+    let mut open: Vec<_> = open.map(|one| (one["key"]["id"].clone(), one["column"].clone())).collect();
+    open.sort_by_key(|(_, column)| column.to_string());
+    ensure!(open == [(2.into(), "a".into()), (2.into(), "b".into())], "{open:?} are open");
     pair.finish().await
 }
 

@@ -68,6 +68,8 @@ pub struct Conflict {
     pub incumbent_won: Option<bool>,
     /// Where a single column of a merged row was contested.
     pub column: Option<usize>,
+    /// Then the merged row.
+    pub stands: Option<Arc<Version>>,
     /// The member that holds a drifted row.
     pub at: Option<Member>,
 }

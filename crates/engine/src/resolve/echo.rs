@@ -153,6 +153,7 @@ impl Resolver {
             loser: None,
             incumbent_won: None,
             column: None,
+            stands: None,
             at: Some(member),
         };
         self.dispute(&version, conflict, out);

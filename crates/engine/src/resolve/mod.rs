@@ -314,6 +314,7 @@ impl Resolver {
             loser: Some(loser.clone()),
             incumbent_won: Some(won == Winner::Held),
             column: None,
+            stands: None,
             at: None,
         };
         match won {
@@ -357,6 +358,7 @@ impl Resolver {
             return true;
         }
         self.hit(Branch::Merged);
+        let version = Arc::new(merged.version);
         for (column, won) in merged.contested {
             self.hit(Branch::Contested);
             let (winner, loser) = match won {
@@ -370,13 +372,14 @@ impl Resolver {
                 loser: Some(loser.clone()),
                 incumbent_won: Some(won == Winner::Held),
                 column: Some(column),
+                stands: Some(version.clone()),
                 at: None,
             };
             self.dispute(&held, conflict, out);
         }
         let own = Own::Over(Expected::Image(event.version.image));
         let to = To { origin: Some(origin), over: Expected::Image(held.image), also, own };
-        self.accept(at, Arc::new(merged.version), to, out);
+        self.accept(at, version, to, out);
         true
     }
 
@@ -504,7 +507,11 @@ impl Resolver {
         way.sent = at;
         let over = way.over.to_list();
         self.sent[usize::from(member.0)].push(at, version.key.hash());
-        out.sends.push(Send { version: version.clone(), before: None, to: smallvec![(member, Expectation::Over(over))] });
+        out.sends.push(Send {
+            version: version.clone(),
+            before: None,
+            to: smallvec![(member, Expectation::Over(over))],
+        });
     }
 
     /// Puts on record that members undo each other's writes, of which the event is one: what is held stands against the
@@ -522,6 +529,7 @@ impl Resolver {
             loser: Some(Arc::new(other)),
             incumbent_won: None,
             column: None,
+            stands: None,
             at: None,
         };
         self.dispute(&held, conflict, out);

@@ -181,6 +181,7 @@ fn seed(at: Offset, winner: &Arc<Version>, loser: &Arc<Version>, won: Winner) ->
         loser: Some(loser.clone()),
         incumbent_won: Some(won == Winner::Held),
         column: None,
+        stands: None,
         at: None,
     }
 }

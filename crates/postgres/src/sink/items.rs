@@ -151,19 +151,11 @@ impl Builder<'_> {
                     (Kind::Delete | Kind::DeleteOver, _) => (0, usize::MAX - rank),
                     (Kind::Insert | Kind::Upsert, _) => (2, rank),
                     (
-                        Kind::UpdateAll
-                        | Kind::UpdateFound
-                        | Kind::UpdateOver
-                        | Kind::UpdateKeyAll
-                        | Kind::UpdateKey,
+                        Kind::UpdateAll | Kind::UpdateFound | Kind::UpdateOver | Kind::UpdateKeyAll | Kind::UpdateKey,
                         Order::Unique,
                     ) => (1, rank),
                     (
-                        Kind::UpdateAll
-                        | Kind::UpdateFound
-                        | Kind::UpdateOver
-                        | Kind::UpdateKeyAll
-                        | Kind::UpdateKey,
+                        Kind::UpdateAll | Kind::UpdateFound | Kind::UpdateOver | Kind::UpdateKeyAll | Kind::UpdateKey,
                         Order::ForeignKeys,
                     ) => (3, rank),
                 };

@@ -125,7 +125,9 @@ impl Session {
             let failure = match self.set_based(batch, &steps, missing, parking).await {
                 Ok(applied) => break applied,
                 Err(Attempt::Stop(error)) => return Err(error),
-                Err(Attempt::RowByRow | Attempt::Look | Attempt::Altered(_)) => break self.row_by_row(batch, parking).await?,
+                Err(Attempt::RowByRow | Attempt::Look | Attempt::Altered(_)) => {
+                    break self.row_by_row(batch, parking).await?;
+                }
                 Err(Attempt::Failed(failure)) => failure,
             };
             if failure.missing && missing == Missing::Fails {

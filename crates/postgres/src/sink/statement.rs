@@ -154,7 +154,8 @@ impl Text<'_> {
     /// what is there then.
     fn is_there(&self) -> String {
         let all = self.all_columns();
-        let there = all.iter().map(|&at| format!("t.{}", self.plan.columns[at].sql_name)).collect::<Vec<_>>().join(", ");
+        let there =
+            all.iter().map(|&at| format!("t.{}", self.plan.columns[at].sql_name)).collect::<Vec<_>>().join(", ");
         let old = all.iter().map(|&at| self.value(at, 'o')).collect::<Vec<_>>().join(", ");
         format!("{} AND ROW({there}) OPERATOR(pg_catalog.*=) ROW({old})", self.key_matches('o'))
     }

@@ -213,7 +213,12 @@ async fn ledger<F: Fixture>(fixture: F) -> F {
             at: Some(DatabaseName::new("shop")),
             ..conflict(1, 11)
         },
-        Conflict { column: Some("\"name\"".to_owned()), incumbent_won: Some(false), ..conflict(1, 10) },
+        Conflict {
+            column: Some("\"name\"".to_owned()),
+            incumbent_won: Some(false),
+            stands: Some(image(1, "merged")),
+            ..conflict(1, 10)
+        },
         Conflict { winner: Contender { by: None, merged: true, commit_time: -1, row: None }, ..conflict(2, 12) },
         Conflict { table: TableName::new("address"), open: false, ..conflict(2, 12) },
         Conflict { kind: "drift".to_owned(), partition: Partition(3), open: false, ..conflict(2, 12) },
@@ -274,6 +279,30 @@ async fn ledger<F: Fixture>(fixture: F) -> F {
     assert_eq!(close(store, Settled::Unfit(key(1)), "a person", 79).await, 1);
     let open = store.conflicts(&pipeline, &Wanted { open_only: true, ..all.clone() }).await.unwrap();
     assert_eq!(ids(&open), [newest[2]]);
+    // Of a merged row, one column by itself; the other one stands over what came of that.
+    let of_column = |column: &str| Conflict {
+        column: Some(column.to_owned()),
+        stands: Some(image(3, "merged")),
+        ..conflict(3, 23)
+    };
+    let decided = Conflict { open: false, ..of_column("c") };
+    let merged = [of_column("a"), of_column("b"), decided, conflict(3, 22)];
+    assert_eq!(store.record(merged.to_vec()).await.unwrap(), 4);
+    let settled = Settled::Columns {
+        key: key(3),
+        columns: vec!["a".to_owned()],
+        before: image(3, "merged"),
+        stands: image(3, "decided"),
+    };
+    assert_eq!(close(store, settled, "a person", 80).await, 1);
+    let open = store.conflicts(&pipeline, &Wanted { open_only: true, ..all.clone() }).await.unwrap();
+    let left = open.iter().map(|one| (one.conflict.column.as_deref(), one.conflict.stands.clone()));
+    let stands = || Some(image(3, "decided"));
+    assert_eq!(left.take(2).collect::<Vec<_>>(), [(None, None), (Some("b"), stands())]);
+    let found = store.conflicts(&pipeline, &all).await.unwrap();
+    let decided = found.iter().find(|one| one.conflict.column.as_deref() == Some("c")).unwrap();
+    assert_eq!((&decided.conflict.stands, &decided.decided), (&stands(), &None));
+    assert_eq!(close(store, Settled::Key(key(3)), "a person", 81).await, 2);
     let elsewhere = store.conflicts(&PipelineName::new("orders"), &all).await.unwrap();
     assert!(elsewhere[0].conflict.open, "a conflict of another pipeline was closed, too");
     // A closed one is not recorded again either.
@@ -287,7 +316,7 @@ fn same(one: &Conflict, other: &Conflict) {
     let how = |of: &Conflict| (of.column.clone(), of.kind.clone(), of.strategy.clone(), of.at.clone());
     assert_eq!(how(one), how(other));
     assert_eq!((&one.winner, &one.loser, one.incumbent_won), (&other.winner, &other.loser, other.incumbent_won));
-    assert_eq!((one.time, one.open), (other.time, other.open));
+    assert_eq!((one.time, one.open, &one.stands), (other.time, other.open, &other.stands));
     assert!(*one.schema == *other.schema);
 }
 
@@ -363,7 +392,7 @@ fn deferred(target: &TargetId, number: i64, offset: u64) -> Deferred {
 
 /// An open conflict about a key.
 fn conflict(number: i64, offset: u64) -> Conflict {
-    let image = |text| row(&[Cell::Present(Value::Int(number)), Cell::Present(Value::Text(text))]);
+    let image = |text| image(number, text);
     let contender = |by: &str, commit_time, text| Contender {
         by: Some(DatabaseName::new(by)),
         merged: false,
@@ -382,11 +411,16 @@ fn conflict(number: i64, offset: u64) -> Conflict {
         winner: contender("crm", 200, "won"),
         loser: Some(contender("shop", 100, "lost")),
         incumbent_won: Some(true),
+        stands: None,
         at: None,
         schema: schema(),
         time: 300,
         open: true,
     }
+}
+
+fn image(number: i64, name: &str) -> Row {
+    row(&[Cell::Present(Value::Int(number)), Cell::Present(Value::Text(name))])
 }
 
 fn schema() -> Arc<Schema> {

@@ -225,6 +225,10 @@ impl Ledger for MemoryStore {
     ) -> Result<usize> {
         let settles = |conflict: &Conflict| match settled {
             Settled::Key(key) => conflict.key == *key && conflict.kind != UNFIT,
+            Settled::Columns { key, columns, .. } => {
+                let column = conflict.column.as_ref().filter(|_| conflict.stands.is_some());
+                conflict.key == *key && column.is_some_and(|column| columns.contains(column))
+            }
             Settled::Unfit(key) => conflict.key == *key && conflict.kind == UNFIT,
             Settled::FlipFlops => conflict.kind == FLIP_FLOP,
         };
@@ -236,6 +240,13 @@ impl Ledger for MemoryStore {
                     conflict.open = false;
                     one.decided = Some((by.to_owned(), time));
                     closed += 1;
+                }
+                if let Settled::Columns { key, columns, before, stands } = settled
+                    && (&conflict.pipeline, &conflict.table, &conflict.key) == (pipeline, table, key)
+                    && conflict.stands.as_ref().is_some_and(|row| conflict.open || row == before)
+                    && conflict.column.as_ref().is_some_and(|column| !columns.contains(column))
+                {
+                    conflict.stands = Some(stands.clone());
                 }
             }
             closed

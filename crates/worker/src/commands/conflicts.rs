@@ -59,9 +59,9 @@ pub async fn show(config: &Configuration, id: i64, pipeline: Option<&str>, json:
     say!("at offset {}, {}", conflict.offset, conflict.time);
     let lines = side_by_side(&conflict);
     let width = |at: usize| lines.iter().map(|line| line[at].chars().count()).max().unwrap_or(0);
-    let (first, second) = (width(0), width(1));
-    for [column, winner, loser] in &lines {
-        say!("{}", format!("{column:first$}  {winner:second$}  {loser}").trim_end());
+    let (first, second, third) = (width(0), width(1), width(2));
+    for [column, winner, loser, stands] in &lines {
+        say!("{}", format!("{column:first$}  {winner:second$}  {loser:third$}  {stands}").trim_end());
     }
     if conflict.open {
         say!("`sync-worker conflicts decide {id}` with --winner, --loser or --row decides about it");
@@ -221,26 +221,32 @@ fn who(version: &Version) -> &str {
     }
 }
 
-/// Column, winner, loser.
-fn side_by_side(conflict: &Conflict) -> Vec<[String; 3]> {
-    let loser = conflict.loser.as_ref();
+/// Column, winner, loser, and the row that was merged of both.
+fn side_by_side(conflict: &Conflict) -> Vec<[String; 4]> {
+    let (loser, stands) = (conflict.loser.as_ref(), conflict.stands.as_ref());
     let title = |version: &Version, what: &str| format!("{} ({what})", who(version));
     let loses = loser.map(|loser| title(loser, "loser")).unwrap_or_default();
     let committed = loser.map(|loser| loser.commit_time.clone()).unwrap_or_default();
     let mut lines = vec![
-        [String::new(), title(&conflict.winner, "winner"), loses],
-        ["committed".to_owned(), conflict.winner.commit_time.clone(), committed],
+        [
+            String::new(),
+            title(&conflict.winner, "winner"),
+            loses,
+            stands.map(|_| "stands".to_owned()).unwrap_or_default(),
+        ],
+        ["committed".to_owned(), conflict.winner.commit_time.clone(), committed, String::new()],
     ];
     let columns = conflict.columns.iter().map(|column| {
-        let loses = loser.map(|loser| cell(loser, column)).unwrap_or_default();
-        [column.clone(), cell(&conflict.winner, column), loses]
+        let loses = loser.map(|loser| cell(loser.row.as_ref(), column)).unwrap_or_default();
+        let stands = stands.map(|row| cell(Some(row), column)).unwrap_or_default();
+        [column.clone(), cell(conflict.winner.row.as_ref(), column), loses, stands]
     });
     lines.extend(columns);
     lines
 }
 
-fn cell(version: &Version, column: &str) -> String {
-    match &version.row {
+fn cell(row: Option<&serde_json::Value>, column: &str) -> String {
+    match row {
         Some(row) => row.get(column).map_or_else(|| "not known".to_owned(), ToString::to_string),
         None => "deleted".to_owned(),
     }
@@ -266,6 +272,7 @@ mod tests {
             columns: vec!["id".to_owned(), "name".to_owned()],
             winner: version(Some("crm"), json!(null)),
             loser: Some(version(Some("shop"), json!({ "id": 1, "name": "Ann" }))),
+            stands: None,
             at: None,
             offset: 4711,
             time: "2024-02-29T00:00:01.000000Z".to_owned(),
@@ -312,7 +319,10 @@ mod tests {
     #[test]
     fn versions_stand_side_by_side() {
         let lines = side_by_side(&conflict());
-        assert_eq!(lines[0], ["", "crm (winner)", "shop (loser)"]);
-        assert_eq!(lines[2..], [["id", "deleted", "1"], ["name", "deleted", "\"Ann\""]]);
+        assert_eq!(lines[0], ["", "crm (winner)", "shop (loser)", ""]);
+        assert_eq!(lines[2..], [["id", "deleted", "1", ""], ["name", "deleted", "\"Ann\"", ""]]);
+        let merged = Conflict { stands: Some(json!({ "id": 1, "name": "Bob" })), ..conflict() };
+        let lines = side_by_side(&merged);
+        assert_eq!((&lines[0][3][..], &lines[3][3][..]), ("stands", "\"Bob\""));
     }
 }
