@@ -150,14 +150,20 @@ impl Text<'_> {
         terms.collect::<Vec<_>>().join(" AND ")
     }
 
-    /// Byte by byte: what only means the same is no row to rely on. Whoever changes it first, the server looks once more at
-    /// what is there then.
+    /// Byte by byte: what only means the same is no row to rely on. But the blanks at the end of a character(n) mean nothing,
+    /// and a value of the log has none. Whoever changes the row first, the server looks once more at what is there then.
     fn is_there(&self) -> String {
+        let of = |value: String, at: &usize| match self.plan.columns[*at].element {
+            Element::Bpchar => format!("{value}::pg_catalog.text"),
+            _ => value,
+        };
         let all = self.all_columns();
-        let there =
-            all.iter().map(|&at| format!("t.{}", self.plan.columns[at].sql_name)).collect::<Vec<_>>().join(", ");
-        let old = all.iter().map(|&at| self.value(at, 'o')).collect::<Vec<_>>().join(", ");
-        format!("{} AND ROW({there}) OPERATOR(pg_catalog.*=) ROW({old})", self.key_matches('o'))
+        let there = all.iter().map(|at| of(format!("t.{}", self.plan.columns[*at].sql_name), at));
+        let old = all.iter().map(|at| of(self.value(*at, 'o'), at));
+        let (there, old) = (there.collect::<Vec<_>>().join(", "), old.collect::<Vec<_>>().join(", "));
+        // Two row constructors would be compared column by column, by operators that such types need not have.
+        let [there, old] = [there, old].map(|columns| format!("ROW({columns})::pg_catalog.record"));
+        format!("{} AND {there} OPERATOR(pg_catalog.*=) {old}", self.key_matches('o'))
     }
 
     fn names(&self) -> String {

@@ -80,6 +80,10 @@ impl Target {
     }
 
     pub async fn try_sink(&self, tables: &[&str]) -> Result<Box<dyn Sink>> {
+        self.sink_of(tables, false).await
+    }
+
+    async fn sink_of(&self, tables: &[&str], two_way: bool) -> Result<Box<dyn Sink>> {
         let table = |name: &&str| TableAt {
             table: TableName::new(name),
             name: format!("public.{name}"),
@@ -89,14 +93,22 @@ impl Target {
             installation: InstallationId::new("installation"),
             pipeline: PipelineName::new("pipeline"),
             tables: tables.iter().map(table).collect(),
-            two_way: false,
+            two_way,
             spill: std::env::temp_dir(),
         };
         Postgres::new("target".into(), self.config.clone())?.sink(&scope).await
     }
 
     pub async fn applier(&self, tables: &[&str]) -> Applier {
-        let mut sink = self.try_sink(tables).await.unwrap();
+        Self::taken_over(self.try_sink(tables).await.unwrap()).await
+    }
+
+    /// Of a two-way pipeline.
+    pub async fn guarded(&self, tables: &[&str]) -> Applier {
+        Self::taken_over(self.sink_of(tables, true).await.unwrap()).await
+    }
+
+    async fn taken_over(mut sink: Box<dyn Sink>) -> Applier {
         let marker = sink.take_over(LOG).await.unwrap().marker;
         Applier { sink, marker }
     }

@@ -4,6 +4,7 @@ mod catalog;
 mod constraints;
 mod contract;
 mod fixture;
+mod guard;
 mod marker;
 mod random;
 mod refusals;
