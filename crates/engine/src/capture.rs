@@ -59,6 +59,8 @@ pub struct Capture {
     pub status: Entry,
     pub metrics: CaptureMetrics,
     pub snapshot: SnapshotSettings,
+    /// Two-way: its rows are those that all members begin with.
+    pub begun_with: bool,
     pub owed: Option<Owed>,
     pub shown: watch::Sender<Shown>,
     /// Two-way: how far the appliers are.
@@ -161,7 +163,7 @@ impl Capture {
                 self.shown.clone(),
                 tail,
             ),
-            windows: Windows::default(),
+            windows: Windows::new(self.begun_with),
             reached: resume.checkpoint.position,
             durable: resume.next,
             saved: resume,

@@ -181,7 +181,7 @@ impl Publisher {
     ) -> Result<(), Damaged> {
         // A read that is under way may have seen them or not, as with any other change.
         if !windows.is_empty() {
-            part.changes.iter().try_for_each(|change| windows.saw(change))?;
+            part.changes.iter().try_for_each(|change| windows.saw_own(change))?;
         }
         self.metrics.echoed.inc_by(part.changes.len() as u64);
         self.echo.offset = echo.offset;

@@ -8,6 +8,9 @@
 //! A change that leaves columns out can't stand for the row: the chunk row alone has them. It is kept, with what the
 //! stream showed laid over it. A column that no change in the window touched is the same at every moment of it, so the
 //! result is the row as it stands when the window closes, wherever in the window the read took place.
+//!
+//! Two-way, an update may be of columns that other members lack and say nothing to them. Where a member's rows are what
+//! all begin with, a row that was updated is kept like that, too.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -65,7 +68,8 @@ enum Seen {
 }
 
 impl Window {
-    fn saw(&mut self, change: &Change) -> Result<(), Damaged> {
+    /// `keeps`: an update that leaves nothing out does not stand for the chunk's row either.
+    fn saw(&mut self, change: &Change, keeps: bool) -> Result<(), Damaged> {
         if self.again {
             return Ok(());
         }
@@ -76,7 +80,7 @@ impl Window {
         let (key, old_key) = (key.detached(), change.old_key()?.map(|key| key.detached()));
         let earlier = self.seen.remove(old_key.as_ref().unwrap_or(&key));
         let partly = match (&change.after, change.op) {
-            (Some(after), Op::Update) if after.is_partial()? => Some(after),
+            (Some(after), Op::Update) if after.is_partial()? || (keeps && old_key.is_none()) => Some(after),
             (Some(_) | None, Op::Create | Op::Read | Op::Update | Op::Delete | Op::Truncate) => None,
         };
         // A row that comes where one has left: which of the two a read has seen can't be told.
@@ -153,6 +157,8 @@ fn laid_over(newer: &Schema, new: &Row, older: &Schema, old: &Row, schema: &Sche
 pub struct Windows {
     open: HashMap<WindowId, Window>,
     next: WindowId,
+    /// Rows that are updated stay in their chunks.
+    keeps: bool,
 }
 
 /// What a closed window leaves to publish.
@@ -168,6 +174,10 @@ pub struct Closed {
 }
 
 impl Windows {
+    pub fn new(keeps: bool) -> Self {
+        Self { keeps, ..Self::default() }
+    }
+
     pub fn open(&mut self, table: TableName) -> WindowId {
         self.next += 1;
         self.open.insert(self.next, Window { table, seen: HashMap::new(), bytes: 0, again: false, read: None });
@@ -192,10 +202,17 @@ impl Windows {
 
     /// Notes a change that is about to be published.
     pub fn saw(&mut self, change: &Change) -> Result<(), Damaged> {
-        for window in self.open.values_mut().filter(|window| window.table == *change.table()) {
-            window.saw(change)?;
-        }
-        Ok(())
+        self.note(change, self.keeps)
+    }
+
+    /// Notes a write of ours: the others have that row from elsewhere.
+    pub fn saw_own(&mut self, change: &Change) -> Result<(), Damaged> {
+        self.note(change, false)
+    }
+
+    fn note(&mut self, change: &Change, keeps: bool) -> Result<(), Damaged> {
+        let mut windows = self.open.values_mut().filter(|window| window.table == *change.table());
+        windows.try_for_each(|window| window.saw(change, keeps))
     }
 
     /// Closes the windows whose high position the stream has reached. Only between transactions.
@@ -225,5 +242,43 @@ impl Windows {
             closed.push(Closed { read, rows, gone, again: window.again });
         }
         Ok(closed)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use sync_worker_testkit::memory::Changes;
+
+    /// What becomes of a chunk with rows 1 to 5 after these changes.
+    fn left(keeps: bool, see: impl FnOnce(&mut Windows, &Changes)) -> Vec<Row> {
+        let changes = Changes::of("t");
+        let mut windows = Windows::new(keeps);
+        let id = windows.open("t".into());
+        see(&mut windows, &changes);
+        let rows = (1..=5).filter_map(|id| changes.create(id, 1, "read").after).collect();
+        let (done, _) = oneshot::channel();
+        let high: Position = "0/10".parse().unwrap();
+        let chunk = Chunk { schema: changes.0.clone(), rows, high, cut_at: None };
+        windows.read(id, Read { chunk, asked: None, done });
+        let mut closed = windows.close(high).unwrap();
+        assert!(!closed[0].again);
+        closed.remove(0).rows
+    }
+
+    #[test]
+    fn what_was_updated_stays_in_its_chunk_as_it_is_then_where_all_begin_with_it() {
+        let see = |windows: &mut Windows, changes: &Changes| {
+            windows.saw(&changes.update(1, 2, Some("once"))).unwrap();
+            windows.saw(&changes.update(1, 3, Some("twice"))).unwrap();
+            windows.saw(&changes.delete(2)).unwrap();
+            windows.saw(&changes.update(3, 2, Some("moved"))).unwrap();
+            windows.saw(&changes.rename(3, 6, 2, Some("moved"))).unwrap();
+            windows.saw_own(&changes.update(4, 2, Some("ours"))).unwrap();
+        };
+        let changes = Changes::of("t");
+        let row = |id, version, note: &str| changes.create(id, version, note).after.unwrap();
+        assert_eq!(left(true, see), [row(1, 3, "twice"), row(5, 1, "read")]);
+        assert_eq!(left(false, see), [row(5, 1, "read")]);
     }
 }

@@ -1,4 +1,4 @@
-//! Merged seeds: the rows that all members have at the start go to all others, and what differs is decided and on record.
+//! Seeds: one member's rows go to all others; or those that all have, and what differs is decided and on record.
 
 use anyhow::{Context, ensure};
 use serde_json::Value;
@@ -9,6 +9,7 @@ use sync_worker_tests::kind::Kind;
 use sync_worker_tests::seed::seed;
 use sync_worker_tests::settings::TableEntry;
 use sync_worker_tests::two_way::{Account, Mix, TwoWay};
+use tokio::sync::watch;
 
 members! { every_strategy_decides_what_differs:
     postgres_and_postgres of Postgres Postgres,
@@ -19,6 +20,11 @@ members! { every_strategy_decides_what_differs:
 members! { the_time_in_a_column_decides:
     postgres_and_postgres of Postgres Postgres,
     postgres_and_mysql of Postgres Mysql,
+}
+
+members! { rows_that_change_for_their_member_alone_are_copied:
+    postgres_and_mysql of Postgres Mysql,
+    mysql_and_postgres of Mysql Postgres,
 }
 
 members! { kills_and_writers_while_rows_are_merged: all_three of Postgres Mysql Mongodb }
@@ -43,6 +49,37 @@ async fn copied(group: &TwoWay) -> anyhow::Result<()> {
 
 fn writer<'c>(conflict: &'c Value, side: &str) -> &'c str {
     conflict[side]["row"]["writer"].as_str().unwrap_or_default()
+}
+
+/// An update of a column that the others lack says nothing to them, and must not stand for the row either.
+async fn rows_that_change_for_their_member_alone_are_copied(kinds: &[Kind]) -> anyhow::Result<()> {
+    const ROWS: i64 = 5_000;
+    let mut pair = TwoWay::new(kinds, "alone", "seed = \"a\"\nsnapshot_chunk_rows = 100\n").await?;
+    let mut at_a = pair.members[0].database.connect().await?;
+    at_a.execute("ALTER TABLE account ADD COLUMN own int").await?;
+    let rows: Vec<_> = (1..=ROWS).map(|id| row(id, "seeded")).collect();
+    pair.members[0].accounts().await?.insert_all(&rows).await?;
+    let (copied, copying) = watch::channel(());
+    let writer = tokio::spawn(async move {
+        for turn in (0..).take_while(|_| copying.has_changed().is_ok()) {
+            let from = turn * 100 % ROWS;
+            let sql = format!("UPDATE account SET own = {turn} WHERE id > {from} AND id <= {from} + 100");
+            at_a.execute(&sql).await?;
+        }
+        anyhow::Ok(())
+    });
+    pair.start().await?;
+    let done =
+        |task: &sync_worker_engine::status::TaskStatus| task.snapshot.as_ref().is_some_and(|snapshot| snapshot.done);
+    pair.worker.until("the copy of all rows", LIMIT, |tasks| tasks.iter().any(done)).await?;
+    drop(copied);
+    writer.await??;
+    pair.settle().await?;
+    let [a, b] = [pair.members[0].accounts().await?.all().await?, pair.members[1].accounts().await?.all().await?];
+    ensure!(a == b, "{} rows and {}", a.len(), b.len());
+    let conflicts = pair.conflicts().await?;
+    ensure!(conflicts.is_empty(), "there was no conflict, and the ledger has {conflicts:#?}");
+    pair.finish().await
 }
 
 /// Tables by strategy. Rows of one member alone, rows that are equal, rows that differ.
