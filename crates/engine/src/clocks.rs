@@ -21,6 +21,13 @@ pub struct Apart {
     pub by: i64,
 }
 
+impl Apart {
+    #[allow(clippy::cast_precision_loss)] // no exact figure
+    pub fn seconds(&self) -> f64 {
+        self.by as f64 / 1e6
+    }
+}
+
 /// Of clocks as microseconds ahead of this machine's. None where fewer than two tell.
 pub fn apart(clocks: &[(i64, DatabaseName)]) -> Option<Apart> {
     let ((earliest, slow), (latest, fast)) = (clocks.iter().min()?, clocks.iter().max()?);

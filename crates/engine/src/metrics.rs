@@ -1,7 +1,8 @@
 //! Every metric's name, once. Labels are names from the configuration; never values (invariant 11).
 
 use prometheus::{
-    Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
+    Gauge, GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts,
+    Registry,
 };
 
 pub const CAPTURED_CHANGES: &str = "sync_worker_captured_changes_total";
@@ -21,6 +22,8 @@ pub const ECHOED_ROWS: &str = "sync_worker_echoed_rows_total";
 pub const CONFLICTS: &str = "sync_worker_conflicts_total";
 pub const DIFFERING_ROWS: &str = "sync_worker_differing_rows_total";
 pub const PAUSED_TABLES: &str = "sync_worker_paused_tables";
+pub const CLOCKS_APART: &str = "sync_worker_clocks_apart_seconds";
+pub const CLOCKS_OFF: &str = "sync_worker_clocks_off";
 pub const KEYS_UNDER_WAY: &str = "sync_worker_keys_under_way";
 pub const TASK_STATE: &str = "sync_worker_task_state";
 pub const ERRORS: &str = "sync_worker_errors_total";
@@ -41,6 +44,8 @@ pub struct Metrics {
     differing: IntCounterVec,
     under_way: IntGaugeVec,
     paused: IntGaugeVec,
+    clocks_apart: GaugeVec,
+    clocks_off: IntGaugeVec,
     applied: IntCounterVec,
     transactions: IntCounterVec,
     batches: IntCounterVec,
@@ -62,6 +67,15 @@ pub struct CaptureMetrics {
     pub duplicates: IntCounter,
     pub snapshot_rows: IntCounter,
     pub echoed: IntCounter,
+}
+
+/// What is told of the clocks of a pipeline's members.
+#[derive(Clone)]
+pub struct ClockMetrics {
+    /// Seconds.
+    pub apart: Gauge,
+    /// 1 while what goes by commit times goes by priority.
+    pub off: IntGauge,
 }
 
 /// What an applier counts.
@@ -110,6 +124,9 @@ impl Metrics {
             registry.register(Box::new(gauge.clone()))?;
             Ok(gauge)
         };
+        let clocks_apart = Opts::new(CLOCKS_APART, "How far the clocks of two members are apart, at the most.");
+        let clocks_apart = GaugeVec::new(clocks_apart, &["pipeline"])?;
+        registry.register(Box::new(clocks_apart.clone()))?;
         let of_database = ["pipeline", "database"];
         let lag = HistogramVec::new(
             HistogramOpts::new(APPLY_LAG, "From the commit at the source, by its clock, to the commit at the target.")
@@ -133,6 +150,8 @@ impl Metrics {
             )?,
             under_way: gauge(KEYS_UNDER_WAY, "Keys of which a version is under way to some member.", &of_database)?,
             paused: gauge(PAUSED_TABLES, "Tables of which nothing is taken until a person says so.", &of_database)?,
+            clocks_apart,
+            clocks_off: gauge(CLOCKS_OFF, "1 while priorities decide in place of commit times.", &["pipeline"])?,
             snapshot_rows: counter(SNAPSHOT_ROWS, "Snapshot rows published on the bus.", &of_database)?,
             applied: counter(APPLIED_CHANGES, "Changes taken over by a target.", &of_database)?,
             transactions: counter(APPLIED_TRANSACTIONS, "Source transactions taken over by a target.", &of_database)?,
@@ -157,6 +176,13 @@ impl Metrics {
             duplicates: self.duplicates.with_label_values(&labels),
             snapshot_rows: self.snapshot_rows.with_label_values(&labels),
             echoed: self.echoed.with_label_values(&labels),
+        }
+    }
+
+    pub fn clocks(&self, pipeline: &str) -> ClockMetrics {
+        ClockMetrics {
+            apart: self.clocks_apart.with_label_values(&[pipeline]),
+            off: self.clocks_off.with_label_values(&[pipeline]),
         }
     }
 

@@ -5,6 +5,7 @@ use crate::assemble::BatchLimits;
 use crate::breaker::Breaker;
 use crate::capture::{self, Capture, PARTITION};
 use crate::clock::now_micros;
+use crate::clocks;
 pub use crate::decide::Choice;
 use crate::decide::Decided;
 use crate::letters;
@@ -227,6 +228,7 @@ impl Pipeline {
                 status: parts.board.task(plan.name.as_str(), source.as_str(), Task::Capture),
                 metrics: parts.metrics.capture(plan.name.as_str(), source.as_str()),
                 snapshot: SnapshotSettings { initial: plan.snapshot.initial && seeds, ..plan.snapshot.clone() },
+                begun_with: plan.two_way.as_ref().is_some_and(|two_way| two_way.seed == Seed::Member(source.clone())),
                 owed: parts.owed(&plan, source, &plan.to),
                 shown,
                 pace: plan.two_way.as_ref().and_then(|_| Some(Pace::new(&offsets, place(source)?))),
@@ -385,6 +387,7 @@ async fn configure(plan: &Plan, two_way: &TwoWayPlan, parts: &Parts, tasks: &mut
         installation: parts.installation.clone(),
         spill: parts.spill.clone(),
         published: None,
+        metrics: two_way.clock_limit.filter(|_| clocks::decide(plan)).map(|_| parts.metrics.clocks(plan.name.as_str())),
         shutdown: parts.shutdown.clone(),
     };
     let (sender, begun) = watch::channel(false);

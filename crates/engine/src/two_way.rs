@@ -4,6 +4,7 @@ use crate::capture::PARTITION;
 use crate::clock::now_micros;
 use crate::clocks::{self, Apart};
 use crate::failure::{EngineError, FAILED_RETRY, timed};
+use crate::metrics::ClockMetrics;
 use crate::pipeline::{Plan, TwoWayPlan};
 use crate::resolve::checkpoint;
 use crate::seeding::Seed;
@@ -156,6 +157,8 @@ pub struct Configure {
     pub spill: PathBuf,
     /// What is on the bus; none before.
     pub published: Option<Published>,
+    /// Where there is a limit for clocks.
+    pub metrics: Option<ClockMetrics>,
     pub shutdown: CancellationToken,
 }
 
@@ -226,8 +229,11 @@ impl Configure {
         let apart = self.limit().zip(clocks::apart(&clocks));
         let off = apart.as_ref().is_some_and(|(limit, apart)| clocks::are_off(apart, *limit, false));
         let offset = self.put(rules, off).await?;
-        if let Some((limit, apart)) = apart.filter(|_| off) {
-            self.tell(&apart, limit, off);
+        if let Some((limit, apart)) = apart {
+            self.show(&apart);
+            if off {
+                self.tell(&apart, limit, off);
+            }
         }
         Ok(offset)
     }
@@ -237,6 +243,9 @@ impl Configure {
         let record = Record::of_nobody(now_micros(), Body::Configuration(Arc::new(effective)));
         let offset = self.bus.publish(PARTITION, vec![record]).await?.await?;
         self.published = Some(Published { rules, by_priority });
+        if let Some(metrics) = &self.metrics {
+            metrics.off.set(i64::from(by_priority));
+        }
         Ok(offset)
     }
 
@@ -245,9 +254,14 @@ impl Configure {
         self.two_way.clock_limit.filter(|_| clocks::decide(&self.plan))
     }
 
-    #[allow(clippy::cast_precision_loss)] // no exact figure
-    fn tell(&self, Apart { slow, fast, by }: &Apart, limit: Duration, off: bool) {
-        let seconds = *by as f64 / 1e6;
+    fn show(&self, apart: &Apart) {
+        if let Some(metrics) = &self.metrics {
+            metrics.apart.set(apart.seconds());
+        }
+    }
+
+    fn tell(&self, apart: &Apart, limit: Duration, off: bool) {
+        let (Apart { slow, fast, .. }, seconds) = (apart, apart.seconds());
         if off {
             tracing::error!(pipeline = %self.plan.name, %slow, %fast, seconds, ?limit, "the members' clocks are too far apart: what goes by commit times goes by priority until they are near again; let them follow one time server");
         } else {
@@ -283,6 +297,7 @@ impl Configure {
             clocks.extend(ahead.map(|ahead| (ahead, name.clone())));
         }
         let Some(apart) = clocks::apart(&clocks).filter(|_| clocks.len() == self.members.len()) else { return Ok(()) };
+        self.show(&apart);
         let off = clocks::are_off(&apart, limit, *by_priority);
         if off != *by_priority {
             self.put(rules.clone(), off).await?;
@@ -296,6 +311,7 @@ impl Configure {
 mod tests {
     use super::*;
     use crate::assemble::BatchLimits;
+    use crate::metrics::Metrics;
     use crate::pipeline::{Resolution, Table};
     use crate::retry::RetryPolicy;
     use crate::snapshot::SnapshotSettings;
@@ -308,6 +324,7 @@ mod tests {
         crm: MemoryDatabase,
         shop: MemoryDatabase,
         bus: Arc<MemoryBus>,
+        metrics: ClockMetrics,
     }
 
     impl Members {
@@ -315,7 +332,8 @@ mod tests {
             let [crm, shop] = ["crm", "shop"].map(|name| MemoryDatabase::new(name, &[schema("t")]));
             crm.set_clock_ahead(Some(0));
             shop.set_clock_ahead(Some(0));
-            Self { crm, shop, bus: Arc::new(MemoryBus::new("log", 1)) }
+            let metrics = Metrics::new().unwrap().clocks("customers");
+            Self { crm, shop, bus: Arc::new(MemoryBus::new("log", 1)), metrics }
         }
 
         fn configure(&self, clock_limit: Option<Duration>, shutdown: &CancellationToken) -> Configure {
@@ -346,6 +364,7 @@ mod tests {
                 installation: InstallationId::new("i"),
                 spill: PathBuf::new(),
                 published: None,
+                metrics: Some(self.metrics.clone()),
                 shutdown: shutdown.clone(),
             }
         }
@@ -382,7 +401,9 @@ mod tests {
             tokio::time::sleep(2 * clocks::LOOK).await;
             expected.extend(published);
             assert_eq!(members.strategies(), expected, "{ahead:?}");
+            assert_eq!(members.metrics.off.get() == 1, expected.last() == Some(&Strategy::Priority), "{ahead:?}");
         }
+        assert!((members.metrics.apart.get() - 4.0).abs() < 1e-6);
         shutdown.cancel();
         watching.await.unwrap();
     }
