@@ -101,13 +101,12 @@ pub fn read(
     if let Some(after) = &change.after {
         match normalizer.row(after, builder, scratch) {
             Ok(row) => {
-                let row = match old.as_ref().and_then(|old| old.row.as_ref()) {
-                    Some(before) if row.is_partial()? => row.over(before)?,
-                    Some(_) | None => row.detached(),
+                let row = match (row.is_partial()?, old.as_ref().and_then(|old| old.row.as_ref())) {
+                    (true, Some(before)) => Some(row.over(before)?).filter(|row| matches!(row.is_partial(), Ok(false))),
+                    (true, None) => None,
+                    (false, _) => Some(row.detached()),
                 };
-                if row.is_partial()? {
-                    return Err(partial());
-                }
+                let row = row.ok_or_else(partial)?;
                 new = Some((schema.key_of(&row)?, row));
             }
             Err(Unfit::Refused(column, refusal)) => {
