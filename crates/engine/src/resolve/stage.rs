@@ -454,7 +454,9 @@ impl Stage {
             match expectation {
                 Expectation::Keep => self.tasks.push(Task::Keep(version.key.detached())),
                 Expectation::Over(over) => {
-                    let change = change_of(&version, send.before, rules.schema.clone())?;
+                    // In memory of its own: it would hold on to all that was read with it.
+                    let before = send.before.as_ref().map(Row::detached);
+                    let change = change_of(&version, before, rules.schema.clone())?;
                     let write = Write { change, offset: at, parked: false, over: None };
                     let copied = version.read && configured.rules.merged_seeds;
                     let asked = Asked { key: version.key.clone(), image: version.image, over, copied };
