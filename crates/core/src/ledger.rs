@@ -13,7 +13,7 @@ use std::sync::Arc;
 /// A version that took part in a conflict.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Contender {
-    /// The member whose priority it has; None for a person's.
+    /// The member whose priority it has; None for a person's, and where that is not on record.
     pub by: Option<DatabaseName>,
     /// Put together from versions of several members.
     pub merged: bool,
@@ -23,8 +23,9 @@ pub struct Contender {
     pub row: Option<Row>,
 }
 
-/// The kind of an entry about a row that the other members have no place for: its winner is in its member's own columns,
-/// and a person can only close it.
+/// The kind of an entry about a row that some member does not take. A person can only close it. With a column, the others
+/// have no place for a row of the member: its winner is in that member's own columns. Without one, the member refuses a
+/// version for good: its winner is what waits there as a dead letter.
 pub const UNFIT: &str = "constraint";
 
 /// The kind of an entry about members that undo each other's writes: the key stands still until a person decides.
@@ -32,6 +33,10 @@ pub const FLIP_FLOP: &str = "flip_flop";
 
 /// The kind of an entry about rows that members had before all of theirs were copied to all others.
 pub const SEED: &str = "seed";
+
+/// Who closes an entry: a person, who has decided, or the worker, where its reason is gone.
+pub const BY_PERSON: &str = "person";
+pub const BY_WORKER: &str = "worker";
 
 /// What decides where such a row meets a change: the change stays, whatever the rules.
 pub const BY_CHANGE: &str = "change";
@@ -74,6 +79,13 @@ pub struct Conflict {
     pub open: bool,
 }
 
+impl Conflict {
+    /// Whether it is about a version that its member refuses.
+    pub fn is_refusal(&self) -> bool {
+        self.kind == UNFIT && self.column.is_none()
+    }
+}
+
 /// A conflict as the ledger holds it.
 #[derive(Clone, Debug)]
 pub struct Recorded {
@@ -103,8 +115,10 @@ pub enum Settled {
     /// Those of a key about one of these columns. Of the row that stood before, what is on record about others stands with
     /// this one from now on, and so does what is open about them.
     Columns { key: Key, columns: Vec<String>, before: Row, stands: Row },
-    /// The [`UNFIT`] ones of a key.
+    /// The [`UNFIT`] ones of a key whose row has no place at others.
     Unfit(Key),
+    /// Those of a key whose version a member refuses.
+    Refused { key: Key, at: DatabaseName },
     /// Every [`FLIP_FLOP`] of the table.
     FlipFlops,
 }

@@ -32,7 +32,9 @@ use sync_worker_core::bus::{Ahead, Bus, Subscription};
 use sync_worker_core::change::Op;
 use sync_worker_core::database::{Database, Scope};
 use sync_worker_core::error::{Error, Result};
+use sync_worker_core::ledger::{BY_PERSON, UNFIT};
 use sync_worker_core::record::{Delivered, Offset};
+use sync_worker_core::rules::Strategy;
 use sync_worker_core::sink::{Applied, Marker, Sink, Write, WriteBatch};
 use sync_worker_core::store::{Deferred, Name, RetryQueue, TargetId};
 use tokio::sync::mpsc;
@@ -151,7 +153,11 @@ impl Apply {
         let Resuming { ahead: Ahead { subscription, durability }, sequence, resolving } =
             self.resume(&progress.marker).await?;
         let (stage, resolving) = resolving.unzip();
-        let mut lot = ParkingLot::new(self.id.clone(), self.queue.clone(), self.retry.clone(), durability);
+        let lot = ParkingLot::new(self.id.clone(), self.queue.clone(), self.retry.clone(), durability);
+        let mut lot = match &self.two_way {
+            Some(parts) => lot.with_ledger(parts.ledger.clone()),
+            None => lot,
+        };
         lot.reset(&progress.parked, progress.marker.offset).await?;
         self.breaker.succeeded();
         self.status.set(State::Streaming, "");
@@ -381,7 +387,8 @@ impl Session {
         };
         self.sink = Some(sink);
         let had_parked = !self.lot.is_empty();
-        self.lot()?.settle(&batch, &applied).await?;
+        let refusals = self.lot()?.settle(&batch, &applied).await?;
+        (0..refusals).for_each(|_| apply.metrics.conflict(UNFIT, Strategy::Manual.as_str(), ""));
         apply.metrics.differing.inc_by(applied.differing.len() as u64);
         self.marker = batch.marker;
         if had_parked || !applied.refused.is_empty() || !applied.differing.is_empty() {
@@ -463,6 +470,7 @@ impl Session {
         } else {
             let marker = Marker { writes: self.marker.writes + 1, ..self.marker.clone() };
             let unpark = vec![(letter.change.table().clone(), letter.key)];
+            self.lot.close(&unpark, BY_PERSON).await?;
             self.commit(apply, marker, Vec::new(), unpark, false).await?;
         }
         asked.done();

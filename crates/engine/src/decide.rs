@@ -7,7 +7,7 @@ use serde_json::{Map, Value as Json};
 use std::time::Duration;
 use sync_worker_core::change::{Change, Op};
 use sync_worker_core::guard::Image;
-use sync_worker_core::ledger::{Conflict, Recorded, Settled, UNFIT};
+use sync_worker_core::ledger::{BY_PERSON, Conflict, Recorded, Settled, UNFIT};
 use sync_worker_core::logical::key_only;
 use sync_worker_core::name::{DatabaseName, TableName};
 use sync_worker_core::record::{Body, Decision, Offset, Record};
@@ -96,9 +96,17 @@ impl Pipeline {
         let at = conflict.at.as_ref().map_or("its member", DatabaseName::as_str);
         match choice {
             Choice::Winner => {
-                let settled = Settled::Unfit(conflict.key.clone());
+                let key = conflict.key.clone();
+                let settled = match conflict.at.clone().filter(|_| conflict.is_refusal()) {
+                    Some(at) => Settled::Refused { key, at },
+                    None => Settled::Unfit(key),
+                };
                 self.close(&conflict.table, &settled).await
             }
+            Choice::Loser | Choice::Row(_) if conflict.is_refusal() => Err(Refusal::Failed(format!(
+                "{at} refuses the row: write one that it takes at any member, mend {at} and try its dead letter again \
+                 (sync-worker dead-letters), or close the entry with --winner"
+            ))),
             Choice::Loser | Choice::Row(_) => Err(Refusal::Failed(format!(
                 "the row has no place at the other members: write one that fits at {at}, or close the entry with --winner"
             ))),
@@ -107,7 +115,7 @@ impl Pipeline {
 
     /// A person has settled these entries.
     pub(crate) async fn close(&self, table: &TableName, settled: &Settled) -> Result<(), Refusal> {
-        let closed = self.ledger.close(&self.plan.name, table, settled, "person", now_micros()).await;
+        let closed = self.ledger.close(&self.plan.name, table, settled, BY_PERSON, now_micros()).await;
         closed.map(drop).map_err(|error| Refusal::Failed(error.to_string()))
     }
 }

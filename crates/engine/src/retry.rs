@@ -9,6 +9,7 @@
 
 use crate::clock::now_micros;
 use crate::failure::{EngineError, timed};
+use crate::resolve::entry;
 use crate::resolve::version::Expectations;
 use crate::version::{History, merged, stay};
 use async_trait::async_trait;
@@ -20,6 +21,7 @@ use sync_worker_core::bus::{Durability, Flush};
 use sync_worker_core::change::{Change, Op};
 use sync_worker_core::error::{ErrorClass, Result};
 use sync_worker_core::guard::{Expected, Image};
+use sync_worker_core::ledger::{BY_WORKER, Conflict, Ledger, Settled};
 use sync_worker_core::name::TableName;
 use sync_worker_core::record::Offset;
 use sync_worker_core::row::Key;
@@ -79,6 +81,8 @@ pub struct ParkingLot {
     parked: HashMap<Name, Parked>,
     /// Where the target still has the row of a parked key: old name to parked key.
     moved: HashMap<Name, Key>,
+    /// Two-way, what is refused for good is on record.
+    ledger: Option<Arc<dyn Ledger>>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -88,6 +92,8 @@ struct Parked {
     attempts: u32,
     /// What was there, where the row was none that it may be written over: then nothing waits in the queue.
     seen: Option<Image>,
+    /// A dead letter.
+    dead: bool,
 }
 
 impl ParkingLot {
@@ -97,7 +103,11 @@ impl ParkingLot {
         policy: RetryPolicy,
         durability: Arc<dyn Durability>,
     ) -> Self {
-        Self { target, queue, policy, durability, parked: HashMap::new(), moved: HashMap::new() }
+        Self { target, queue, policy, durability, parked: HashMap::new(), moved: HashMap::new(), ledger: None }
+    }
+
+    pub fn with_ledger(self, ledger: Arc<dyn Ledger>) -> Self {
+        Self { ledger: Some(ledger), ..self }
     }
 
     /// Takes what the target says is parked, and removes from the queue what is not: a version whose transaction was
@@ -107,13 +117,25 @@ impl ParkingLot {
         self.moved.clear();
         for keys in keys.chunks(ASKED_AT_A_TIME) {
             let names: Vec<Name> = keys.iter().map(|parked| (parked.table.clone(), parked.key.clone())).collect();
+            let (mut dead, mut refusals) = (HashSet::new(), Vec::new());
             for waiting in self.queue.get(&self.target, &names).await? {
+                if waiting.dead {
+                    let Deferred { offset, key, change, .. } = &waiting;
+                    refusals.push(entry::refused(&self.target, *offset, key, change, now_micros()));
+                    dead.insert(version(&waiting));
+                }
                 if let Some(old) = waiting.change.old_key().map_err(EngineError::Damaged)? {
                     self.moved.insert((waiting.change.table().clone(), old.detached()), waiting.key);
                 }
             }
-            let offsets = keys.iter().map(|parked| Parked { offset: parked.offset, attempts: 0, seen: parked.seen });
-            self.parked.extend(names.into_iter().zip(offsets));
+            let parked = names.into_iter().zip(keys).map(|(name, ParkedKey { offset, seen, .. })| {
+                let version = (name, *offset);
+                let parked = Parked { offset: *offset, attempts: 0, seen: *seen, dead: dead.contains(&version) };
+                (version.0, parked)
+            });
+            self.parked.extend(parked);
+            // An earlier life may have ended before it recorded them.
+            self.record(refusals).await?;
         }
         for dead in [true, false] {
             let waiting = self.queue.list(&self.target, dead, PURGED_AT_A_TIME).await?;
@@ -125,9 +147,35 @@ impl ParkingLot {
     /// Removes versions from the queue that are not parked at the target. One above the marker stays: see [`Self::due`].
     pub async fn purge(&self, waiting: &[Deferred], marker: Option<Offset>) -> Result<()> {
         let left_over = |one: &&Deferred| Some(one.offset) <= marker && !self.is_parked(one);
-        let versions: Vec<_> = waiting.iter().filter(left_over).map(version).collect();
+        let (mut versions, mut dead) = (Vec::new(), Vec::new());
+        for one in waiting.iter().filter(left_over) {
+            let version = version(one);
+            // Where another version of the key is a dead letter, its entry stays open.
+            let is_other = self.parked.get(&version.0).is_some_and(|parked| parked.dead);
+            dead.extend((one.dead && !is_other).then(|| version.0.clone()));
+            versions.push(version);
+        }
+        self.close(&dead, BY_WORKER).await?;
         if !versions.is_empty() {
             self.queue.remove(&self.target, &versions).await?;
+        }
+        Ok(())
+    }
+
+    /// Puts versions that are refused for good on record. How many are new there.
+    async fn record(&self, refusals: Vec<Conflict>) -> Result<usize> {
+        match &self.ledger {
+            Some(ledger) if !refusals.is_empty() => ledger.record(refusals).await,
+            Some(_) | None => Ok(0),
+        }
+    }
+
+    /// Closes the entries about dead letters of these keys.
+    pub async fn close(&self, names: &[Name], by: &str) -> Result<()> {
+        let Some(ledger) = &self.ledger else { return Ok(()) };
+        for (table, key) in names {
+            let settled = Settled::Refused { key: key.clone(), at: self.target.database.clone() };
+            ledger.close(&self.target.pipeline, table, &settled, by, now_micros()).await?;
         }
         Ok(())
     }
@@ -258,15 +306,16 @@ impl ParkingLot {
         Ok(found.pop())
     }
 
-    /// Follows what a committed batch did. The queue forgets versions that were written or replaced.
-    pub async fn settle(&mut self, batch: &WriteBatch, applied: &Applied) -> Result<()> {
+    /// Follows what a committed batch did. The queue forgets versions that were written or replaced. How many refusals are
+    /// new on record.
+    pub async fn settle(&mut self, batch: &WriteBatch, applied: &Applied) -> Result<usize> {
         let (refused, differing) = (&applied.refused, &applied.differing);
         if self.parked.is_empty() && refused.is_empty() && differing.is_empty() {
-            return Ok(());
+            return Ok(0);
         }
-        let mut gone = Vec::new();
+        let (mut gone, mut no_more, mut refusals) = (Vec::new(), Vec::new(), Vec::new());
         let differing: HashMap<usize, Image> = differing.iter().copied().collect();
-        let refused: HashSet<usize> = refused.iter().map(|refused| refused.write).collect();
+        let refused: HashMap<usize, ErrorClass> = refused.iter().map(|one| (one.write, one.class)).collect();
         let history = match refused.is_empty() {
             true => History::default(),
             false => History::of(&batch.writes).map_err(EngineError::Damaged)?,
@@ -278,7 +327,6 @@ impl ParkingLot {
                 gone.extend(emptied.into_iter().filter_map(|name| self.forget(name)));
                 continue;
             };
-            let is_refused = refused.contains(&index);
             // The sink takes the parked row of an old key away with the row itself.
             if let Some(old) = write.change.old_key().map_err(EngineError::Damaged)? {
                 gone.extend(self.forget((table.clone(), old)));
@@ -286,9 +334,9 @@ impl ParkingLot {
             let name = (table.clone(), key);
             if let Some(seen) = differing.get(&index) {
                 gone.extend(self.forget(name.clone()));
-                let parked = Parked { offset: write.offset, attempts: 0, seen: Some(*seen) };
+                let parked = Parked { offset: write.offset, attempts: 0, seen: Some(*seen), dead: false };
                 self.parked.insert((name.0, name.1.detached()), parked);
-            } else if is_refused {
+            } else if let Some(class) = refused.get(&index) {
                 let attempts = self.attempts(&name, write.offset);
                 let version = history.version(&batch.writes, index).map_err(EngineError::Damaged)?;
                 self.moved.retain(|(table, _), key| (table, &*key) != (&name.0, &name.1));
@@ -296,23 +344,39 @@ impl ParkingLot {
                     self.moved.insert((name.0.clone(), old.detached()), name.1.detached());
                 }
                 let name = (name.0, name.1.detached());
-                self.parked.insert(name, Parked { offset: write.offset, attempts, seen: None });
+                let dead = self.is_dead(*class, attempts);
+                if dead && self.ledger.is_some() {
+                    refusals.push(entry::refused(&self.target, write.offset, &name.1, &version, now_micros()));
+                }
+                let parked = Parked { offset: write.offset, attempts, seen: None, dead };
+                let replaced = self.parked.insert(name.clone(), parked);
+                // The queue has put this version in the place of the older one.
+                no_more.extend(replaced.filter(|old| old.dead && old.offset != write.offset).map(|_| name));
             } else if write.parked {
                 gone.extend(self.forget(name));
             }
         }
         gone.extend(batch.unpark.iter().filter_map(|name| self.forget(name.clone())));
+        let dead = gone.iter().filter(|(_, parked)| parked.dead).map(|(name, _)| name.clone());
+        no_more.extend(dead);
+        self.close(&no_more, BY_WORKER).await?;
         if !gone.is_empty() {
-            self.queue.remove(&self.target, &gone).await?;
+            let versions: Vec<_> = gone.into_iter().map(|(name, parked)| (name, parked.offset)).collect();
+            self.queue.remove(&self.target, &versions).await?;
         }
-        Ok(())
+        self.record(refusals).await
     }
 
     /// The version that is to go from the queue with it.
-    fn forget(&mut self, name: Name) -> Option<(Name, Offset)> {
+    fn forget(&mut self, name: Name) -> Option<(Name, Parked)> {
         let old = self.parked.remove(&name)?;
         self.moved.retain(|(table, _), key| (table, &*key) != (&name.0, &name.1));
-        Some((name, old.offset))
+        Some((name, old))
+    }
+
+    /// Whether a version that was refused like that, so many times, is tried no more by itself.
+    fn is_dead(&self, class: ErrorClass, attempts: u32) -> bool {
+        class == ErrorClass::Poison || attempts >= self.policy.attempts
     }
 
     /// Versions that are due and still the ones that wait. Superseded ones are dropped and counted by the caller.
@@ -374,7 +438,7 @@ impl ParkingLot {
             reason: refused.reason.clone(),
             attempts,
             due: now_micros() + i64::try_from(delay.as_micros()).unwrap_or(i64::MAX / 2),
-            dead: refused.class == ErrorClass::Poison || attempts >= self.policy.attempts,
+            dead: self.is_dead(refused.class, attempts),
         }))
     }
 }

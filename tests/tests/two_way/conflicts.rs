@@ -1,6 +1,6 @@
 //! Conflicts made on purpose: who wins, what is on record, what a person decides, what a member refuses.
 
-use anyhow::{Context, ensure};
+use anyhow::{Context, bail, ensure};
 use mongodb::bson::doc;
 use std::time::Duration;
 use sync_worker_tests::database::Database;
@@ -219,10 +219,34 @@ async fn what_a_member_refuses_waits_and_a_newer_version_replaces_it(kinds: &[Ki
         .await?;
     let row = at_b.read(1).await?.context("the copied row")?;
     ensure!(row.counter == 0, "it was refused, and there is {row:?}");
+    let refusal = async |pair: &mut TwoWay, id: i64| {
+        let found = pair.conflicts().await?.into_iter().filter(|one| one["key"]["id"] == id);
+        let [one] = &found.collect::<Vec<_>>()[..] else { bail!("one entry for key {id}") };
+        ensure!(one["kind"] == "constraint" && one["at"] == "b" && one["column"].is_null(), "{one}");
+        Ok(one.clone())
+    };
+    let open = refusal(&mut pair, 1).await?;
+    ensure!(open["open"] == true && open["winner"]["row"]["counter"] == 500, "{open}");
+    let said = pair.worker.expect(1, &["conflicts", "decide", &open["id"].to_string(), "--loser"]).await?;
+    ensure!(said.contains("b refuses the row"), "{said}");
     at_a.change(1, &Change::adding(-495)).await?;
     pair.equal().await?;
     pair.worker.until("nothing to be parked", LIMIT, |tasks| tasks.iter().all(|task| task.parked == 0)).await?;
-    ensure!(pair.conflicts().await?.is_empty(), "a refusal is no conflict of writes");
+    let closed = refusal(&mut pair, 1).await?;
+    ensure!(closed["open"] == false && closed["decided_by"] == "worker", "{closed}");
+    // One that is given up leaves the member different, and that is on record.
+    at_a.change(2, &Change::adding(700)).await?;
+    pair.worker
+        .until("the next one to be parked", LIMIT, |tasks| {
+            tasks.iter().any(|task| task.database == "b" && task.parked == 1)
+        })
+        .await?;
+    ensure!(refusal(&mut pair, 2).await?["open"] == true, "nobody has decided");
+    pair.worker.expect(0, &["dead-letters", "drop", "--pipeline", "shared", "--database", "b", "--all"]).await?;
+    let closed = refusal(&mut pair, 2).await?;
+    ensure!(closed["open"] == false && closed["decided_by"] == "person", "{closed}");
+    at_a.change(2, &Change::adding(-700)).await?;
+    pair.equal().await?;
     pair.finish().await
 }
 

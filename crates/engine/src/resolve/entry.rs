@@ -5,10 +5,12 @@ use super::intake::Untaken;
 use super::rules::delete_decides;
 use super::version::{Member, Origin, Version};
 use sync_worker_core::change::Change;
-use sync_worker_core::ledger::{BY_CHANGE, Conflict, Contender, UNFIT};
+use sync_worker_core::ledger::{BY_CHANGE, Conflict, Contender, NO_TIME, UNFIT};
 use sync_worker_core::name::{DatabaseName, PipelineName};
 use sync_worker_core::record::{Offset, Partition};
+use sync_worker_core::row::{Key, Row};
 use sync_worker_core::rules::{Strategy, TableRules};
+use sync_worker_core::store::TargetId;
 
 /// What the resolver has decided. `time` is the commit time of the deciding record.
 pub fn of(
@@ -98,4 +100,27 @@ pub fn unfit(
         time,
         open: true,
     }))
+}
+
+/// A version that the target refuses for good. Whose it was is not known there any more; the log has that at its offset.
+pub fn refused(target: &TargetId, offset: Offset, key: &Key, change: &Change, now: i64) -> Conflict {
+    let row = change.after.as_ref().map(Row::detached);
+    Conflict {
+        pipeline: target.pipeline.clone(),
+        partition: target.partition,
+        offset,
+        table: change.table().clone(),
+        key: key.detached(),
+        column: None,
+        kind: UNFIT.to_owned(),
+        strategy: Strategy::Manual.as_str().to_owned(),
+        winner: Contender { by: None, merged: false, commit_time: NO_TIME, row },
+        loser: None,
+        incumbent_won: None,
+        stands: None,
+        at: Some(target.database.clone()),
+        schema: change.schema.clone(),
+        time: now,
+        open: true,
+    }
 }

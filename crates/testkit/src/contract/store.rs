@@ -271,12 +271,21 @@ async fn ledger<F: Fixture>(fixture: F) -> F {
     assert_eq!(store.conflict(&pipeline, newest[4]).await.unwrap().unwrap().decided, None, "it was not open");
     // Rows without a place, and keys that go back and forth, are settled by themselves.
     let kinds = [(UNFIT, 1, 20), (FLIP_FLOP, 2, 21), ("update_deleted", 1, 22)];
-    let kinds = kinds.map(|(kind, number, at)| Conflict { kind: kind.to_owned(), ..conflict(number, at) });
-    assert_eq!(store.record(kinds.to_vec()).await.unwrap(), 3);
+    let column = |kind| Some("\"name\"".to_owned()).filter(|_| kind == UNFIT);
+    let kinds = kinds.map(|(kind, number, at)| Conflict {
+        kind: kind.to_owned(),
+        column: column(kind),
+        ..conflict(number, at)
+    });
+    let shop = DatabaseName::new("shop");
+    let refused = Conflict { kind: UNFIT.to_owned(), at: Some(shop.clone()), ..conflict(1, 20) };
+    assert_eq!(store.record([&kinds[..], &[refused]].concat()).await.unwrap(), 4);
     assert_eq!(close(store, Settled::FlipFlops, "a person", 79).await, 1);
     assert_eq!(close(store, Settled::Key(key(1)), "a person", 79).await, 1);
     assert_eq!(close(store, Settled::Unfit(key(2)), "a person", 79).await, 0);
     assert_eq!(close(store, Settled::Unfit(key(1)), "a person", 79).await, 1);
+    assert_eq!(close(store, Settled::Refused { key: key(1), at: DatabaseName::new("crm") }, "worker", 79).await, 0);
+    assert_eq!(close(store, Settled::Refused { key: key(1), at: shop }, "worker", 79).await, 1);
     let open = store.conflicts(&pipeline, &Wanted { open_only: true, ..all.clone() }).await.unwrap();
     assert_eq!(ids(&open), [newest[2]]);
     // Of a merged row, one column by itself; the other one stands over what came of that.

@@ -229,7 +229,10 @@ impl Ledger for MemoryStore {
                 let column = conflict.column.as_ref().filter(|_| conflict.stands.is_some());
                 conflict.key == *key && column.is_some_and(|column| columns.contains(column))
             }
-            Settled::Unfit(key) => conflict.key == *key && conflict.kind == UNFIT,
+            Settled::Unfit(key) => conflict.key == *key && conflict.kind == UNFIT && !conflict.is_refusal(),
+            Settled::Refused { key, at } => {
+                conflict.key == *key && conflict.is_refusal() && conflict.at.as_ref() == Some(at)
+            }
             Settled::FlipFlops => conflict.kind == FLIP_FLOP,
         };
         self.write(|state| {

@@ -188,6 +188,9 @@ fn line(conflict: &Conflict) -> String {
         (Some(by), Some(at)) => format!(", closed by {by} at {at}"),
         _ => String::new(),
     };
+    if let (UNFIT, None, Some(at)) = (kind.as_str(), &conflict.column, &conflict.at) {
+        return format!("{id} {table} {key} {kind}: {at} refuses the version of offset {}{state}", conflict.offset);
+    }
     if kind == UNFIT {
         let column = conflict.column.as_deref().unwrap_or_default();
         return format!("{id} {table} {key} {kind}: column {column} of {} has no place at others{state}", who(winner));
@@ -224,7 +227,11 @@ fn who(version: &Version) -> &str {
 /// Column, winner, loser, and the row that was merged of both.
 fn side_by_side(conflict: &Conflict) -> Vec<[String; 4]> {
     let (loser, stands) = (conflict.loser.as_ref(), conflict.stands.as_ref());
-    let title = |version: &Version, what: &str| format!("{} ({what})", who(version));
+    let refused = conflict.kind == UNFIT && conflict.column.is_none();
+    let title = |version: &Version, what: &str| match refused {
+        true => "refused".to_owned(),
+        false => format!("{} ({what})", who(version)),
+    };
     let loses = loser.map(|loser| title(loser, "loser")).unwrap_or_default();
     let committed = loser.map(|loser| loser.commit_time.clone()).unwrap_or_default();
     let mut lines = vec![
@@ -302,6 +309,14 @@ mod tests {
         let expected = "7 customer {\"id\":1} drift: crm by on_delete over what shop held, \
                         closed by a person at 2024-03-01T00:00:00.000000Z";
         assert_eq!(line(&drift), expected);
+    }
+
+    #[test]
+    fn a_refusal_names_who_refuses() {
+        let at = Some("shop".to_owned());
+        let refused = Conflict { kind: UNFIT.to_owned(), loser: None, at, ..conflict() };
+        assert_eq!(line(&refused), "7 customer {\"id\":1} constraint: shop refuses the version of offset 4711, open");
+        assert_eq!(side_by_side(&refused)[0], ["", "refused", "", ""]);
     }
 
     #[test]
