@@ -9,9 +9,11 @@ use crate::resolve::version::Expectations;
 use crate::sequence::{Sequence, Verdict};
 use hashbrown::HashTable;
 use std::time::Duration;
-use sync_worker_core::change::Op;
+use sync_worker_core::change::{Change, Op};
+use sync_worker_core::logical::key_only;
 use sync_worker_core::name::DatabaseName;
 use sync_worker_core::record::{Body, Delivered, Offset, Record};
+use sync_worker_core::row::Row;
 use sync_worker_core::sink::Write;
 use sync_worker_core::store::Name;
 
@@ -280,22 +282,23 @@ impl Assembler {
         let kept = self.keep.iter().take_while(|(behind, _)| *behind <= writes.len()).count();
         let keep = self.keep.drain(..kept).collect::<Vec<_>>().into_iter();
         self.keep.iter_mut().for_each(|(behind, _)| *behind -= writes.len());
-        // The first and the last write of each key, and behind which writes a key was superseded last.
+        let mut superseded = RowMap::default();
+        superseded.extend(keep.map(|(behind, key)| (key, behind)));
+        // The last write of each key, and the first behind which it was not superseded.
         let mut newest: HashTable<(usize, usize)> = HashTable::with_capacity(writes.len());
         let hash = |(place, _): &(usize, usize)| asked[*place].key.hash();
         for (place, one) in asked.iter().enumerate() {
             let same = |(other, _): &(usize, usize)| asked[*other].key == one.key;
-            newest.entry(one.key.hash(), same, hash).or_insert((place, place)).get_mut().1 = place;
+            let mut entry = newest.entry(one.key.hash(), same, hash).or_insert((place, place));
+            let (first, last) = entry.get_mut();
+            if superseded.get(&one.key).is_some_and(|behind| (*first + 1..=place).contains(behind)) {
+                *first = place;
+            }
+            *last = place;
         }
-        // The target has seen none of the others: it has what the first was written over.
         for (first, last) in newest.iter().filter(|(first, last)| first < last) {
-            writes[*last].change.before = match (&writes[*last].change.after, &writes[*first].change.before) {
-                (None, None) => continue,
-                (_, before) => before.clone(),
-            };
+            writes[*last].change.before = before_all(&writes[*first].change, &writes[*last].change, &asked[*last].key);
         }
-        let mut superseded = RowMap::default();
-        superseded.extend(keep.map(|(behind, key)| (key, behind)));
         let lasts = |place: usize, one: &Asked| {
             let is_superseded = superseded.get(&one.key).is_some_and(|behind| *behind > place);
             !is_superseded && newest.find(one.key.hash(), |(_, last)| *last == place).is_some()
@@ -334,6 +337,16 @@ impl Assembler {
     }
 }
 
+/// What the target has before the newest of several writes of a key: it has seen none of the others. Of a delete at least the
+/// key.
+fn before_all(first: &Change, last: &Change, key: &RowKey) -> Option<Row> {
+    let before = first.before.clone().filter(|_| first.schema.id == last.schema.id);
+    match (&last.after, before) {
+        (None, None) => key_only(&last.schema, &key.key).ok(),
+        (_, before) => before,
+    }
+}
+
 fn xxhash(bytes: &[u8]) -> u64 {
     xxhash_rust::xxh3::xxh3_64(bytes)
 }
@@ -344,10 +357,9 @@ mod tests {
     use crate::metrics::Metrics;
     use bytes::Bytes;
     use std::sync::Arc;
-    use sync_worker_core::change::Change;
     use sync_worker_core::record::{Partition, Record};
     use sync_worker_core::row::RowBuilder;
-    use sync_worker_core::rules::TwoWay;
+    use sync_worker_core::rules::{OnDelete, Strategy, TableRules, TwoWay as Rules, TwoWayMember};
     use sync_worker_core::schema::{Column, Schema};
     use sync_worker_core::types::{ColumnType, Engine};
     use sync_worker_core::value::{Cell, Value};
@@ -374,6 +386,96 @@ mod tests {
             body: Body::Change(change),
         };
         Delivered { offset: Offset(offset), record, bytes: Bytes::from(offset.to_string()) }
+    }
+
+    /// Of the applier of `shop`, with rows (id, v) that `crm` writes.
+    struct TwoWay {
+        assembler: Assembler,
+        schema: Arc<Schema>,
+        next: u64,
+    }
+
+    impl TwoWay {
+        fn new() -> Self {
+            let kind = ColumnType::Int { bits: 64, unsigned: false };
+            let column = |name: &str| Column {
+                name: name.into(),
+                kind: kind.clone(),
+                type_name: "bigint".into(),
+                nullable: false,
+                generated: false,
+            };
+            let schema = Arc::new(Schema::new("t".into(), Engine::Postgres, vec![column("id"), column("v")], vec![0]));
+            let table = TableRules {
+                schema: schema.clone(),
+                strategy: Strategy::Timestamp,
+                on_delete: OnDelete::ByStrategy,
+                merge: None,
+                timestamp_column: None,
+                document: Default::default(),
+            };
+            let members = ["crm", "shop"].map(|name| TwoWayMember { name: name.into(), priority: 0 }).to_vec();
+            let rules = Rules { members, tables: vec![table], merged_seeds: false };
+            let mut stage = Stage::new("p".into(), Partition(0), "shop".into(), None);
+            stage.take(Offset(0), Record::of_nobody(0, Body::Configuration(Arc::new(rules)))).unwrap();
+            let metrics = Metrics::new().unwrap().apply("p", "shop");
+            let limits = BatchLimits::default();
+            let assembler = Assembler::new(limits, Sequence::default(), metrics, Some(stage), None);
+            Self { assembler, schema, next: 1 }
+        }
+
+        /// A change of row 1 by `crm`.
+        fn change(&mut self, before: Option<i64>, after: Option<i64>) {
+            let row = |v: i64| {
+                let mut builder = RowBuilder::default();
+                [1, v].into_iter().for_each(|number| builder.push(Cell::Present(Value::Int(number))));
+                builder.finish()
+            };
+            let op = match (before, after) {
+                (None, _) => Op::Create,
+                (Some(_), Some(_)) => Op::Update,
+                (Some(_), None) => Op::Delete,
+            };
+            let change = Change { schema: self.schema.clone(), op, before: before.map(row), after: after.map(row) };
+            let mut delivered = delivered(self.next, true);
+            delivered.record.previous = (self.next > 1).then(|| format!("0/10+{}", self.next - 1).parse().unwrap());
+            delivered.record.body = Body::Change(change);
+            self.assembler.push(delivered).unwrap();
+            self.next += 1;
+        }
+
+        /// Of the one write of the batch: the value before it as far as that is known, and after it.
+        fn written(&mut self) -> (Option<i64>, Option<i64>) {
+            let batch = self.assembler.take().unwrap();
+            let [write] = &batch.writes[..] else { panic!("{batch:?}") };
+            let value = |row: &Option<Row>| match row.as_ref()?.cells().nth(1) {
+                Some(Ok(Cell::Present(Value::Int(value)))) => Some(value),
+                Some(Ok(Cell::Unchanged)) => None,
+                other => panic!("{other:?}"),
+            };
+            (value(&write.change.before), value(&write.change.after))
+        }
+    }
+
+    #[test]
+    fn a_write_has_the_row_that_the_target_had_before_all_of_its_batch() {
+        let mut bus = TwoWay::new();
+        bus.change(Some(1), Some(2));
+        assert_eq!(bus.written(), (Some(1), Some(2)));
+        bus.change(Some(2), Some(3));
+        bus.change(Some(3), Some(4));
+        assert_eq!(bus.written(), (Some(2), Some(4)));
+        bus.change(Some(4), Some(5));
+        bus.change(Some(5), None);
+        assert_eq!(bus.written(), (Some(4), None));
+        // There was no row.
+        bus.change(None, Some(6));
+        bus.change(Some(6), Some(7));
+        assert_eq!(bus.written(), (None, Some(7)));
+        let mut bus = TwoWay::new();
+        bus.change(None, Some(1));
+        bus.change(Some(1), None);
+        assert_eq!(bus.written(), (None, None));
     }
 
     #[test]
@@ -442,7 +544,7 @@ mod tests {
     fn two_way(limits: BatchLimits) -> Assembler {
         let metrics = Metrics::new().unwrap().apply("p", "d");
         let mut assembler = Assembler::new(limits, Sequence::default(), metrics, Some(stage()), None);
-        let rules = TwoWay { members: Vec::new(), tables: Vec::new(), merged_seeds: false };
+        let rules = Rules { members: Vec::new(), tables: Vec::new(), merged_seeds: false };
         let record = Record::of_nobody(0, Body::Configuration(Arc::new(rules)));
         assembler.push(Delivered { offset: Offset(0), record, bytes: Bytes::new() }).unwrap();
         assembler

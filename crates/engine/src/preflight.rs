@@ -146,7 +146,7 @@ fn between(
         let at = target.scope.tables.iter().find(|at| at.table == table.name);
         // Two-way, a member may have columns that others lack: only the shared ones travel.
         if plan.two_way.is_none() || *source == plan.from {
-            findings.extend(fit(&target.database, at, &from, &to));
+            findings.extend(fit(&target.database, at, &from, &to, plan.two_way.is_some()));
         }
         findings.extend(folding(&target.database, at, (here, &from), (there, &to)));
         // A document may have any field.
@@ -199,7 +199,7 @@ fn folding(
 }
 
 /// Where a target's table can't hold what the source's has.
-fn fit(database: &DatabaseName, at: Option<&TableAt>, from: &Schema, to: &Schema) -> Vec<Finding> {
+fn fit(database: &DatabaseName, at: Option<&TableAt>, from: &Schema, to: &Schema, two_way: bool) -> Vec<Finding> {
     let name = at.map_or_else(|| to.table.to_string(), |at| at.name.clone());
     if from.engine != to.engine && (from.engine == Engine::Mongodb || to.engine == Engine::Mongodb) {
         let mapping = at.map(|at| at.document.clone()).unwrap_or_default();
@@ -212,8 +212,15 @@ fn fit(database: &DatabaseName, at: Option<&TableAt>, from: &Schema, to: &Schema
     };
     for column in &from.columns {
         let Some(there) = to.column(&column.name).map(|at| &to.columns[at]) else {
-            let cure = "add it with the statement that `sync-worker schema` prints".to_owned();
-            find(Some(&column.name), "the source has this column, the target lacks it".to_owned(), cure, false);
+            let (problem, cure) = if two_way {
+                ("another member has this column; it stays that one's own", "add it here if it is to be kept in sync")
+            } else {
+                (
+                    "the source has this column, the target lacks it",
+                    "add it with the statement that `sync-worker schema` prints",
+                )
+            };
+            find(Some(&column.name), problem.to_owned(), cure.to_owned(), two_way);
             continue;
         };
         match Conversion::new(&column.kind, &there.kind) {

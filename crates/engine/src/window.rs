@@ -78,7 +78,7 @@ impl Window {
             return Ok(());
         };
         let (key, old_key) = (key.detached(), change.old_key()?.map(|key| key.detached()));
-        let earlier = self.seen.remove(old_key.as_ref().unwrap_or(&key));
+        let earlier = self.forget(old_key.as_ref().unwrap_or(&key));
         let partly = match (&change.after, change.op) {
             (Some(after), Op::Update) if after.is_partial()? || (keeps && old_key.is_none()) => Some(after),
             (Some(_) | None, Op::Create | Op::Read | Op::Update | Op::Delete | Op::Truncate) => None,
@@ -87,17 +87,18 @@ impl Window {
         self.again |= matches!(earlier, Some(Seen::Moved(_)));
         let seen = match (partly, earlier) {
             (None, _) | (Some(_), Some(Seen::Whole | Seen::Moved(_))) => Seen::Whole,
-            (Some(after), None) => Seen::Partly(change.schema.clone(), after.clone()),
-            (Some(after), Some(Seen::Partly(schema, older))) => {
-                Seen::Partly(change.schema.clone(), laid_over(&change.schema, after, &schema, &older, &change.schema)?)
-            }
+            (Some(after), None) => Seen::Partly(change.schema.clone(), after.detached()),
+            (Some(after), Some(Seen::Partly(schema, older))) => Seen::Partly(
+                change.schema.clone(),
+                laid_over(&change.schema, after, &schema, &older, &change.schema)?.detached(),
+            ),
         };
         if let Some(old_key) = old_key {
             let left = match &seen {
                 Seen::Partly(..) => Seen::Moved(key.clone()),
                 Seen::Whole | Seen::Moved(_) => Seen::Whole,
             };
-            self.seen.insert(old_key, left);
+            self.note(old_key, left);
             // A part of a row that comes where another one was: the read may have seen either.
             self.again |= match self.seen.get(&key) {
                 Some(Seen::Moved(_)) => true,
@@ -105,17 +106,24 @@ impl Window {
                 None => false,
             };
         }
-        let image = match &seen {
-            Seen::Partly(_, row) => row.as_bytes().len(),
-            Seen::Whole | Seen::Moved(_) => 0,
-        };
-        self.bytes += key.as_bytes().len() + image + SEEN_OVERHEAD;
-        self.seen.insert(key, seen);
+        self.note(key, seen);
         if self.bytes > SEEN_BYTES {
             self.again = true;
-            self.seen = HashMap::new();
+            (self.seen, self.bytes) = (HashMap::new(), 0);
         }
         Ok(())
+    }
+
+    fn note(&mut self, key: Key, seen: Seen) {
+        self.forget(&key);
+        self.bytes += bytes_of(&key, &seen);
+        self.seen.insert(key, seen);
+    }
+
+    fn forget(&mut self, key: &Key) -> Option<Seen> {
+        let seen = self.seen.remove(key)?;
+        self.bytes -= bytes_of(key, &seen);
+        Some(seen)
     }
 
     /// What becomes of a chunk row.
@@ -132,6 +140,14 @@ impl Window {
         }
         Ok(None)
     }
+}
+
+fn bytes_of(key: &Key, seen: &Seen) -> usize {
+    let image = match seen {
+        Seen::Partly(_, row) => row.as_bytes().len(),
+        Seen::Whole | Seen::Moved(_) => 0,
+    };
+    key.as_bytes().len() + image + SEEN_OVERHEAD
 }
 
 /// The newer image over the older one in the columns of `schema`, each by its name.

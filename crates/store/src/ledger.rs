@@ -69,28 +69,39 @@ impl Ledger for SqliteStore {
     ) -> Result<usize> {
         let (pipeline, table, settled, by) = (pipeline.clone(), table.clone(), settled.clone(), by.to_owned());
         let closed = self.writer.call("closing conflicts", move |session| {
-            let of = (pipeline.as_str(), table.as_str());
+            let (of_pipeline, of_table) = (pipeline.as_str(), table.as_str());
             match &settled {
                 Settled::Key(key) => {
-                    let of = params![of.0, of.1, &key.as_bytes()[..], UNFIT];
+                    let of = params![of_pipeline, of_table, &key.as_bytes()[..], UNFIT];
                     close(session, "open = 1 AND row_key = ?3 AND kind <> ?4", of, None, &by, time)
                 }
                 Settled::Columns { key, columns, before, stands } => {
-                    let of = params![of.0, of.1, &key.as_bytes()[..], &before.as_bytes()[..]];
-                    let condition = "row_key = ?3 AND (stands = ?4 OR open = 1 AND stands IS NOT NULL)";
-                    close(session, condition, of, Some((columns, stands)), &by, time)
+                    let of = params![of_pipeline, of_table, &key.as_bytes()[..], UNFIT];
+                    // Those about the whole row.
+                    let condition = "open = 1 AND row_key = ?3 AND kind <> ?4 AND stands IS NULL";
+                    let whole = close(session, condition, of, None, &by, time)?;
+                    let of = params![of_pipeline, of_table, &key.as_bytes()[..], &before.as_bytes()[..]];
+                    let condition = "stands IS NOT NULL AND row_key = ?3 AND stands = ?4";
+                    Ok(whole + close(session, condition, of, Some((columns, stands)), &by, time)?)
                 }
                 Settled::Unfit(key) => {
                     let condition = "open = 1 AND row_key = ?3 AND kind = ?4 AND column_name <> ''";
-                    close(session, condition, params![of.0, of.1, &key.as_bytes()[..], UNFIT], None, &by, time)
+                    close(
+                        session,
+                        condition,
+                        params![of_pipeline, of_table, &key.as_bytes()[..], UNFIT],
+                        None,
+                        &by,
+                        time,
+                    )
                 }
                 Settled::Refused { key, at } => {
                     let condition = "open = 1 AND row_key = ?3 AND kind = ?4 AND column_name = '' AND member = ?5";
-                    let of = params![of.0, of.1, &key.as_bytes()[..], UNFIT, at.as_str()];
+                    let of = params![of_pipeline, of_table, &key.as_bytes()[..], UNFIT, at.as_str()];
                     close(session, condition, of, None, &by, time)
                 }
                 Settled::FlipFlops => {
-                    let of = params![of.0, of.1, FLIP_FLOP];
+                    let of = params![of_pipeline, of_table, FLIP_FLOP];
                     close(session, "open = 1 AND kind = ?3", of, None, &by, time)
                 }
             }

@@ -323,7 +323,8 @@ async fn a_store_of_the_second_format_is_brought_up_to_date() {
     assert_eq!(store.record(vec![conflict(7, None)]).await.unwrap(), 1);
     drop(store);
     let connection = rusqlite::Connection::open(file(&folder)).unwrap();
-    let back = "ALTER TABLE conflict DROP COLUMN incumbent_won; ALTER TABLE conflict DROP COLUMN stands; PRAGMA user_version = 2";
+    let back = "ALTER TABLE conflict DROP COLUMN incumbent_won; DROP INDEX conflict_stands; ALTER TABLE conflict DROP COLUMN stands; \
+                PRAGMA user_version = 2";
     connection.execute_batch(back).unwrap();
     drop(connection);
     let store = SqliteStore::open(folder.path()).unwrap();

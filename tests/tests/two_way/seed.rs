@@ -54,17 +54,18 @@ fn writer<'c>(conflict: &'c Value, side: &str) -> &'c str {
 /// An update of a column that the others lack says nothing to them, and must not stand for the row either.
 async fn rows_that_change_for_their_member_alone_are_copied(kinds: &[Kind]) -> anyhow::Result<()> {
     const ROWS: i64 = 5_000;
-    let mut pair = TwoWay::new(kinds, "alone", "seed = \"a\"\nsnapshot_chunk_rows = 100\n").await?;
-    let mut at_a = pair.members[0].database.connect().await?;
-    at_a.execute("ALTER TABLE account ADD COLUMN own int").await?;
+    let mut pair = TwoWay::new(kinds, "alone", "seed = \"a\"\nsnapshot_chunk_rows = 500\n").await?;
     let rows: Vec<_> = (1..=ROWS).map(|id| row(id, "seeded")).collect();
     pair.members[0].accounts().await?.insert_all(&rows).await?;
+    let mut at_a = pair.members[0].database.connect().await?;
+    at_a.execute("ALTER TABLE account ADD COLUMN own int").await?;
     let (copied, copying) = watch::channel(());
     let writer = tokio::spawn(async move {
+        // Some rows of every chunk, and no more than the copy can follow.
+        let mut pace = tokio::time::interval(Duration::from_millis(10));
         for turn in (0..).take_while(|_| copying.has_changed().is_ok()) {
-            let from = turn * 100 % ROWS;
-            let sql = format!("UPDATE account SET own = {turn} WHERE id > {from} AND id <= {from} + 100");
-            at_a.execute(&sql).await?;
+            pace.tick().await;
+            at_a.execute(&format!("UPDATE account SET own = {turn} WHERE id % 100 = {turn} % 100")).await?;
         }
         anyhow::Ok(())
     });
@@ -77,6 +78,7 @@ async fn rows_that_change_for_their_member_alone_are_copied(kinds: &[Kind]) -> a
     pair.settle().await?;
     let [a, b] = [pair.members[0].accounts().await?.all().await?, pair.members[1].accounts().await?.all().await?];
     ensure!(a == b, "{} rows and {}", a.len(), b.len());
+    pair.members[0].database.execute("ALTER TABLE account DROP COLUMN own").await?;
     let conflicts = pair.conflicts().await?;
     ensure!(conflicts.is_empty(), "there was no conflict, and the ledger has {conflicts:#?}");
     pair.finish().await

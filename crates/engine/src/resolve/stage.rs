@@ -34,7 +34,7 @@ use sync_worker_core::value::{Cell, Value};
 const MOST_STOPPED: usize = 1_000;
 
 /// Bytes of memory for keys of which something is under way (invariant 9).
-const UNDER_WAY_BYTES: usize = 14 << 20;
+const UNDER_WAY_BYTES: usize = 12 << 20;
 
 /// What a target has to do about a key.
 #[derive(Debug)]

@@ -186,10 +186,21 @@ type Asked = Vec<(SchemaId, (Vec<Array>, Vec<usize>))>;
 #[derive(Default)]
 struct How {
     row_by_row: bool,
-    /// Rows that are known in full are taken to be there, without a look.
-    trusting: bool,
+    /// Where only no row may be written over, none is taken to be there, without a look.
+    trusts_absence: bool,
+    /// Rows that are known in full are taken to be there.
+    trusts_rows: bool,
     /// Without these writes, which triggers alter.
     altered: HashSet<usize>,
+}
+
+/// What a write is taken to meet.
+#[derive(Clone, Copy)]
+enum There<'a> {
+    /// That takes a look.
+    Unknown,
+    Nothing,
+    Row(&'a Row),
 }
 
 /// What the guard has let through.
@@ -210,11 +221,12 @@ struct Passed {
 
 impl Session {
     pub async fn guarded(&mut self, batch: &WriteBatch, parking: &dyn Parking) -> Result<Applied> {
-        let mut how = How { trusting: self.watchful == 0, ..How::default() };
+        let mut how = How { trusts_absence: true, trusts_rows: self.watchful == 0, ..How::default() };
         let mut last = None;
         for _ in 0..ATTEMPTS {
             let attempt = self.guarded_attempt(batch, parking, &how).await;
-            let trusted = std::mem::take(&mut how.trusting);
+            let trusted = std::mem::take(&mut how.trusts_absence);
+            let trusted_rows = std::mem::take(&mut how.trusts_rows);
             let failure = match attempt {
                 Ok(applied) => {
                     self.watchful = self.watchful.saturating_sub(1);
@@ -222,7 +234,7 @@ impl Session {
                 }
                 Err(Attempt::Stop(error)) => return Err(error),
                 Err(Attempt::Look) => {
-                    self.watchful = WATCHFUL;
+                    self.watchful = WATCHFUL + 1;
                     continue;
                 }
                 Err(Attempt::RowByRow) => {
@@ -235,8 +247,11 @@ impl Session {
                 }
                 Err(Attempt::Failed(failure)) => failure,
             };
-            if trusted && (failure.missing || self.is_of_key(&failure)) {
-                self.watchful = WATCHFUL;
+            if trusted && (failure.missing || failure.is_of_row()) {
+                // A look tells whether it was for another row.
+                if trusted_rows {
+                    self.watchful = WATCHFUL + 1;
+                }
             } else if failure.missing && self.triggers_meet(batch) {
                 // A trigger that leaves rows out looks the same; each by itself, it shows which.
                 how.row_by_row = true;
@@ -280,6 +295,9 @@ impl Session {
         let Passed { batch: plain, places, there, begun, differing, equal, refused: mut unfit } = passed;
         let mut applied = Applied { row_by_row: how.row_by_row, differing, equal, ..Applied::default() };
         if how.row_by_row {
+            if !begun {
+                self.begin(batch).await?;
+            }
             // A constraint that is deferred has a row to blame only now.
             let immediate = self.client.batch_execute("SET CONSTRAINTS ALL IMMEDIATE").await;
             immediate.map_err(|error| Attempt::Failed(Failure::of(&error)))?;
@@ -308,10 +326,7 @@ impl Session {
             return self.guarded_at_once(batch, &ready, parking, applied).await;
         }
         if !begun {
-            let pipeline = self.begun(batch).await?;
-            if let Some((_, failure)) = first_failure(&mut pipeline.finish().await) {
-                return Err(failure.into());
-            }
+            self.begin(batch).await?;
         }
         self.finish_guarded(batch, unfit, ready, parking, applied).await
     }
@@ -322,6 +337,13 @@ impl Session {
         pipeline.send(BEGIN).await;
         self.ledger()?.advance(&mut pipeline, &batch.expected, &batch.marker).await; // invariant 2
         Ok(pipeline)
+    }
+
+    async fn begin(&self, batch: &WriteBatch) -> Result<(), Attempt> {
+        match first_failure(&mut self.begun(batch).await?.finish().await) {
+            Some((_, failure)) => Err(failure.into()),
+            None => Ok(()),
+        }
     }
 
     /// Everything in one round trip: each statement fails where it meets another row than the one that it is to meet.
@@ -429,23 +451,22 @@ impl Session {
         Ok(of_table.into_iter().filter(|(_, (_, writes))| !writes.is_empty()).collect())
     }
 
-    /// The row that a write is trusted to meet: None for nothing that is known, Some(None) for no row.
-    fn trusted<'a>(&self, write: &'a Write) -> Option<Option<&'a Row>> {
+    fn there<'a>(&self, write: &'a Write, how: &How) -> There<'a> {
         let over = write.over.as_deref().unwrap_or_default();
         let Change { before, after, schema, .. } = &write.change;
-        if after.is_some() && over == [Image::Absent] {
-            return Some(None);
+        if how.trusts_absence && after.is_some() && over == [Image::Absent] {
+            return There::Nothing;
         }
-        let before = before.as_ref()?;
+        let Some(before) = before.as_ref().filter(|_| how.trusts_rows) else { return There::Unknown };
         let there = Image::of(Some(before));
         // What is as wanted already is not written.
         let changes = after.as_ref().is_none_or(|after| Image::of(Some(after)) != there);
         let compares = self.plans.get(&schema.id).is_some_and(|plan| plan.compares);
-        (compares && changes && over.contains(&there)).then_some(Some(before))
+        if compares && changes && over.contains(&there) { There::Row(before) } else { There::Unknown }
     }
 
-    /// What may be written. Unless every row is trusted to be there, begins the transaction, moves the marker, and reads and
-    /// locks the other rows.
+    /// What may be written. Where what some writes meet is unknown, begins the transaction, moves the marker, and reads and
+    /// locks those rows.
     async fn look(&mut self, batch: &WriteBatch, how: &How) -> Result<Passed, Attempt> {
         for write in &batch.writes {
             let logical = &write.change.schema;
@@ -455,13 +476,12 @@ impl Session {
                 self.looks.insert(logical.id, look);
             }
         }
-        let trusted = batch.writes.iter().map(|write| if how.trusting { self.trusted(write) } else { None });
-        let trusted: Vec<Option<Option<&Row>>> = trusted.collect();
+        let met: Vec<There<'_>> = batch.writes.iter().map(|write| self.there(write, how)).collect();
         let mut refused = Vec::new();
-        let wanted = (0..batch.writes.len()).filter(|index| trusted[*index].is_none());
+        let wanted = (0..batch.writes.len()).filter(|index| matches!(met[*index], There::Unknown));
         let asked = self.keys(batch, wanted, &mut refused)?;
-        let begun = !how.trusting || !asked.is_empty();
-        let mut found = Vec::new();
+        let begun = !asked.is_empty();
+        let mut found = vec![Image::Absent; batch.writes.len()];
         if begun {
             found = self.found(self.begun(batch).await?, batch, &asked).await?;
         }
@@ -479,13 +499,14 @@ impl Session {
         let (places, there, differing, equal) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
         let mut passed = Passed { batch: without_writes(batch), places, there, begun, differing, equal, refused };
         let unfit: HashSet<usize> = passed.refused.iter().map(|refused| refused.write).collect();
-        for ((index, write), trusted) in batch.writes.iter().enumerate().zip(trusted) {
+        for ((index, write), met) in batch.writes.iter().enumerate().zip(met) {
             if unfit.contains(&index) {
                 continue;
             }
-            let (verdict, is_there) = match trusted {
-                Some(there) => (Verdict::Write, there.is_some()),
-                None => {
+            let (verdict, is_there) = match met {
+                There::Nothing => (Verdict::Write, false),
+                There::Row(_) => (Verdict::Write, true),
+                There::Unknown => {
                     let over = write.over.as_deref().unwrap_or_default();
                     (judge(found[index], write.change.after.as_ref(), over), found[index] != Image::Absent)
                 }
@@ -506,7 +527,10 @@ impl Session {
                     let change = Change { op, before, ..write.change.clone() };
                     passed.batch.writes.push(Write { change, offset: write.offset, parked: false, over: None });
                     passed.places.push(index);
-                    passed.there.push(trusted.flatten().cloned());
+                    passed.there.push(match met {
+                        There::Row(row) => Some(row.clone()),
+                        There::Nothing | There::Unknown => None,
+                    });
                 }
                 Verdict::Differs if batch.retry => {
                     let (class, reason) = (ErrorClass::Dependency, DIFFERS_STILL.to_owned());

@@ -14,6 +14,9 @@ use sync_worker_core::schema::Schema;
 use sync_worker_core::value::{Cell, Damaged};
 use tokio_postgres::Statement;
 
+/// What a function in FROM may return, at most.
+const MOST_COLUMNS: usize = 1_600;
+
 /// Statements kept prepared for a table.
 const STATEMENTS: usize = 256;
 
@@ -126,10 +129,11 @@ impl Plan {
             key_is_fixed: schema.key.iter().any(|&at| identity(at)),
             key: schema.key.clone(),
             // What a generated column holds can differ between tables, and records with a domain are like no others.
-            compares: columns.iter().all(|column| {
-                let there = table.column(&column.name);
-                !column.generated && there.is_some_and(|there| there.type_oid == there.base_oid)
-            }),
+            compares: 2 * columns.len() <= MOST_COLUMNS
+                && columns.iter().all(|column| {
+                    let there = table.column(&column.name);
+                    !column.generated && there.is_some_and(|there| there.type_oid == there.base_oid)
+                }),
             has_settable: (0..columns.len()).any(|at| !schema.key.contains(&at) && !columns[at].generated),
             columns,
             statements: HashMap::new(),

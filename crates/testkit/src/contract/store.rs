@@ -295,19 +295,24 @@ async fn ledger<F: Fixture>(fixture: F) -> F {
         ..conflict(3, 23)
     };
     let decided = Conflict { open: false, ..of_column("c") };
-    let merged = [of_column("a"), of_column("b"), decided, conflict(3, 22)];
-    assert_eq!(store.record(merged.to_vec()).await.unwrap(), 4);
+    let older = Conflict { offset: Offset(21), stands: Some(image(3, "older")), ..of_column("a") };
+    let merged = [older, of_column("a"), of_column("b"), decided, conflict(3, 22)];
+    assert_eq!(store.record(merged.to_vec()).await.unwrap(), 5);
     let settled = Settled::Columns {
         key: key(3),
         columns: vec!["a".to_owned()],
         before: image(3, "merged"),
         stands: image(3, "decided"),
     };
-    assert_eq!(close(store, settled, "a person", 80).await, 1);
+    assert_eq!(close(store, settled, "a person", 80).await, 2, "with the one about the whole row");
     let open = store.conflicts(&pipeline, &Wanted { open_only: true, ..all.clone() }).await.unwrap();
     let left = open.iter().map(|one| (one.conflict.column.as_deref(), one.conflict.stands.clone()));
-    let stands = || Some(image(3, "decided"));
-    assert_eq!(left.take(2).collect::<Vec<_>>(), [(None, None), (Some("b"), stands())]);
+    let (stands, older) = (|| Some(image(3, "decided")), Some(image(3, "older")));
+    assert_eq!(
+        left.take(2).collect::<Vec<_>>(),
+        [(Some("b"), stands()), (Some("a"), older)],
+        "of another row it stays"
+    );
     let found = store.conflicts(&pipeline, &all).await.unwrap();
     let decided = found.iter().find(|one| one.conflict.column.as_deref() == Some("c")).unwrap();
     assert_eq!((&decided.conflict.stands, &decided.decided), (&stands(), &None));

@@ -225,9 +225,12 @@ impl Ledger for MemoryStore {
     ) -> Result<usize> {
         let settles = |conflict: &Conflict| match settled {
             Settled::Key(key) => conflict.key == *key && conflict.kind != UNFIT,
-            Settled::Columns { key, columns, .. } => {
-                let column = conflict.column.as_ref().filter(|_| conflict.stands.is_some());
-                conflict.key == *key && column.is_some_and(|column| columns.contains(column))
+            Settled::Columns { key, columns, before, .. } => {
+                let is_of = match (&conflict.stands, &conflict.column) {
+                    (Some(stands), Some(column)) => stands == before && columns.contains(column),
+                    (None, _) | (_, None) => conflict.kind != UNFIT,
+                };
+                conflict.key == *key && is_of
             }
             Settled::Unfit(key) => conflict.key == *key && conflict.kind == UNFIT && !conflict.is_refusal(),
             Settled::Refused { key, at } => {
@@ -246,7 +249,7 @@ impl Ledger for MemoryStore {
                 }
                 if let Settled::Columns { key, columns, before, stands } = settled
                     && (&conflict.pipeline, &conflict.table, &conflict.key) == (pipeline, table, key)
-                    && conflict.stands.as_ref().is_some_and(|row| conflict.open || row == before)
+                    && conflict.stands.as_ref() == Some(before)
                     && conflict.column.as_ref().is_some_and(|column| !columns.contains(column))
                 {
                     conflict.stands = Some(stands.clone());
