@@ -112,8 +112,8 @@ pub struct Wanted {
 pub enum Settled {
     /// All of a key but [`UNFIT`] ones, whose row may be another one with a key of the same bytes: that is their member's own.
     Key(Key),
-    /// Those of a key about the whole row, and of the row that stood before, those about one of these columns. What is on
-    /// record about others of that row stands with the new one from now on.
+    /// Those of a key about the whole row or about one of these columns. What is on record about others of the row that
+    /// stood before stands with the new one from now on.
     Columns { key: Key, columns: Vec<String>, before: Row, stands: Row },
     /// The [`UNFIT`] ones of a key whose row has no place at others.
     Unfit(Key),

@@ -32,7 +32,7 @@ use sync_worker_core::bus::{Ahead, Bus, Subscription};
 use sync_worker_core::change::Op;
 use sync_worker_core::database::{Database, Scope};
 use sync_worker_core::error::{Error, Result};
-use sync_worker_core::ledger::{BY_PERSON, UNFIT};
+use sync_worker_core::ledger::{BY_PERSON, BY_WORKER, UNFIT};
 use sync_worker_core::record::{Delivered, Offset};
 use sync_worker_core::rules::Strategy;
 use sync_worker_core::sink::{Applied, Marker, Sink, Write, WriteBatch};
@@ -158,7 +158,7 @@ impl Apply {
             Some(parts) => lot.with_ledger(parts.ledger.clone()),
             None => lot,
         };
-        lot.reset(&progress.parked, progress.marker.offset).await?;
+        self.count_refusals(lot.reset(&progress.parked, progress.marker.offset).await?);
         self.breaker.succeeded();
         self.status.set(State::Streaming, "");
         tracing::info!(pipeline = %self.id.pipeline, database = %self.id.database, offset = ?progress.marker.offset.map(|offset| offset.0), "apply is streaming");
@@ -182,6 +182,12 @@ impl Apply {
         // A batch that was too much for the link or the target would be so again.
         held.pace = Some(session.assembler.pace_after(outcome.is_err()));
         outcome
+    }
+}
+
+impl Apply {
+    fn count_refusals(&self, new: usize) {
+        (0..new).for_each(|_| self.metrics.conflict(UNFIT, Strategy::Manual.as_str(), ""));
     }
 }
 
@@ -301,7 +307,7 @@ impl Session {
         let marker = Marker { offset: Some(offset), digest, writes: self.marker.writes + 1, ..self.marker.clone() };
         let changes = writes.len();
         let copies: Vec<_> = copied.into_iter().map(|at| (at, writes[at].change.table().clone())).collect();
-        let (applied, took) = self.commit(apply, marker, writes, unpark, false).await?;
+        let (applied, took) = self.commit(apply, marker, writes, unpark, false, BY_WORKER).await?;
         self.assembler.took(changes, took);
         self.count_copies(copies, &applied);
 
@@ -343,7 +349,8 @@ impl Session {
         Ok(())
     }
 
-    /// One transaction at the target, and what follows from it for the parked keys. Also how long the target took.
+    /// One transaction at the target, and what follows from it for the parked keys, done `by` somebody. Also how long the
+    /// target took.
     async fn commit(
         &mut self,
         apply: &Apply,
@@ -351,6 +358,7 @@ impl Session {
         writes: Vec<Write>,
         unpark: Vec<Name>,
         retry: bool,
+        by: &str,
     ) -> Result<(Applied, Duration)> {
         let batch = WriteBatch { expected: self.marker.clone(), marker, writes, unpark, retry };
         let mut patience = PATIENCE + PATIENCE_PER_ROW * u32::try_from(batch.writes.len()).unwrap_or(u32::MAX);
@@ -387,8 +395,7 @@ impl Session {
         };
         self.sink = Some(sink);
         let had_parked = !self.lot.is_empty();
-        let refusals = self.lot()?.settle(&batch, &applied).await?;
-        (0..refusals).for_each(|_| apply.metrics.conflict(UNFIT, Strategy::Manual.as_str(), ""));
+        apply.count_refusals(self.lot()?.settle(&batch, &applied, by).await?);
         apply.metrics.differing.inc_by(applied.differing.len() as u64);
         self.marker = batch.marker;
         if had_parked || !applied.refused.is_empty() || !applied.differing.is_empty() {
@@ -432,7 +439,7 @@ impl Session {
     async fn write_again(&mut self, apply: &Apply, deferred: Deferred) -> Result<bool> {
         let marker = Marker { writes: self.marker.writes + 1, ..self.marker.clone() };
         let write = Write { change: deferred.change, offset: deferred.offset, parked: true, over: deferred.over };
-        let (applied, _) = self.commit(apply, marker, vec![write], Vec::new(), true).await?;
+        let (applied, _) = self.commit(apply, marker, vec![write], Vec::new(), true, BY_WORKER).await?;
         Ok(applied.refused.is_empty())
     }
 
@@ -470,8 +477,7 @@ impl Session {
         } else {
             let marker = Marker { writes: self.marker.writes + 1, ..self.marker.clone() };
             let unpark = vec![(letter.change.table().clone(), letter.key)];
-            self.lot.close(&unpark, BY_PERSON).await?;
-            self.commit(apply, marker, Vec::new(), unpark, false).await?;
+            self.commit(apply, marker, Vec::new(), unpark, false, BY_PERSON).await?;
         }
         asked.done();
         Ok(true)

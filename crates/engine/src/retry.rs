@@ -92,8 +92,8 @@ struct Parked {
     attempts: u32,
     /// What was there, where the row was none that it may be written over: then nothing waits in the queue.
     seen: Option<Image>,
-    /// A dead letter.
-    dead: bool,
+    /// An entry of the ledger may be open about it: it is a dead letter, or was one before it was tried again.
+    on_record: bool,
 }
 
 impl ParkingLot {
@@ -112,36 +112,37 @@ impl ParkingLot {
 
     /// Takes what the target says is parked, and removes from the queue what is not: a version whose transaction was
     /// lost, and which the target took when it came again.
-    pub async fn reset(&mut self, keys: &[ParkedKey], marker: Option<Offset>) -> Result<()> {
+    /// Returns how many refusals are new on record: an earlier life may have ended before it came to that.
+    pub async fn reset(&mut self, keys: &[ParkedKey], marker: Option<Offset>) -> Result<usize> {
         self.parked.clear();
         self.moved.clear();
+        let mut recorded = 0;
         for keys in keys.chunks(ASKED_AT_A_TIME) {
             let names: Vec<Name> = keys.iter().map(|parked| (parked.table.clone(), parked.key.clone())).collect();
-            let (mut dead, mut refusals) = (HashSet::new(), Vec::new());
+            let parked = keys.iter().map(|parked| Parked {
+                offset: parked.offset,
+                attempts: 0,
+                seen: parked.seen,
+                on_record: true,
+            });
+            self.parked.extend(names.iter().cloned().zip(parked));
+            let mut refusals = Vec::new();
             for waiting in self.queue.get(&self.target, &names).await? {
-                if waiting.dead {
+                if waiting.dead && self.ledger.is_some() && self.is_parked(&waiting) {
                     let Deferred { offset, key, change, .. } = &waiting;
                     refusals.push(entry::refused(&self.target, *offset, key, change, now_micros()));
-                    dead.insert(version(&waiting));
                 }
                 if let Some(old) = waiting.change.old_key().map_err(EngineError::Damaged)? {
                     self.moved.insert((waiting.change.table().clone(), old.detached()), waiting.key);
                 }
             }
-            let parked = names.into_iter().zip(keys).map(|(name, ParkedKey { offset, seen, .. })| {
-                let version = (name, *offset);
-                let parked = Parked { offset: *offset, attempts: 0, seen: *seen, dead: dead.contains(&version) };
-                (version.0, parked)
-            });
-            self.parked.extend(parked);
-            // An earlier life may have ended before it recorded them.
-            self.record(refusals).await?;
+            recorded += self.record(refusals).await?;
         }
         for dead in [true, false] {
             let waiting = self.queue.list(&self.target, dead, PURGED_AT_A_TIME).await?;
             self.purge(&waiting, marker).await?;
         }
-        Ok(())
+        Ok(recorded)
     }
 
     /// Removes versions from the queue that are not parked at the target. One above the marker stays: see [`Self::due`].
@@ -150,9 +151,8 @@ impl ParkingLot {
         let (mut versions, mut dead) = (Vec::new(), Vec::new());
         for one in waiting.iter().filter(left_over) {
             let version = version(one);
-            // Where another version of the key is a dead letter, its entry stays open.
-            let is_other = self.parked.get(&version.0).is_some_and(|parked| parked.dead);
-            dead.extend((one.dead && !is_other).then(|| version.0.clone()));
+            // Where another version of the key is parked, that one's end closes what is open.
+            dead.extend((one.dead && !self.parked.contains_key(&version.0)).then(|| version.0.clone()));
             versions.push(version);
         }
         self.close(&dead, BY_WORKER).await?;
@@ -171,7 +171,7 @@ impl ParkingLot {
     }
 
     /// Closes the entries about dead letters of these keys.
-    pub async fn close(&self, names: &[Name], by: &str) -> Result<()> {
+    async fn close(&self, names: &[Name], by: &str) -> Result<()> {
         let Some(ledger) = &self.ledger else { return Ok(()) };
         for (table, key) in names {
             let settled = Settled::Refused { key: key.clone(), at: self.target.database.clone() };
@@ -306,9 +306,9 @@ impl ParkingLot {
         Ok(found.pop())
     }
 
-    /// Follows what a committed batch did. The queue forgets versions that were written or replaced. How many refusals are
-    /// new on record.
-    pub async fn settle(&mut self, batch: &WriteBatch, applied: &Applied) -> Result<usize> {
+    /// Follows what a committed batch did. The queue forgets versions that were written or replaced, and `by` closes what is
+    /// open about them. How many refusals are new on record.
+    pub async fn settle(&mut self, batch: &WriteBatch, applied: &Applied, by: &str) -> Result<usize> {
         let (refused, differing) = (&applied.refused, &applied.differing);
         if self.parked.is_empty() && refused.is_empty() && differing.is_empty() {
             return Ok(0);
@@ -334,7 +334,7 @@ impl ParkingLot {
             let name = (table.clone(), key);
             if let Some(seen) = differing.get(&index) {
                 gone.extend(self.forget(name.clone()));
-                let parked = Parked { offset: write.offset, attempts: 0, seen: Some(*seen), dead: false };
+                let parked = Parked { offset: write.offset, attempts: 0, seen: Some(*seen), on_record: false };
                 self.parked.insert((name.0, name.1.detached()), parked);
             } else if let Some(class) = refused.get(&index) {
                 let attempts = self.attempts(&name, write.offset);
@@ -348,18 +348,19 @@ impl ParkingLot {
                 if dead && self.ledger.is_some() {
                     refusals.push(entry::refused(&self.target, write.offset, &name.1, &version, now_micros()));
                 }
-                let parked = Parked { offset: write.offset, attempts, seen: None, dead };
-                let replaced = self.parked.insert(name.clone(), parked);
-                // The queue has put this version in the place of the older one.
-                no_more.extend(replaced.filter(|old| old.dead && old.offset != write.offset).map(|_| name));
+                let replaced = self.parked.remove(&name);
+                let same = replaced.is_some_and(|old| old.offset == write.offset && old.on_record);
+                // The queue has put a newer version in the place of the older one.
+                no_more.extend(replaced.filter(|old| old.on_record && !same).map(|_| name.clone()));
+                let parked = Parked { offset: write.offset, attempts, seen: None, on_record: dead || same };
+                self.parked.insert(name, parked);
             } else if write.parked {
                 gone.extend(self.forget(name));
             }
         }
         gone.extend(batch.unpark.iter().filter_map(|name| self.forget(name.clone())));
-        let dead = gone.iter().filter(|(_, parked)| parked.dead).map(|(name, _)| name.clone());
-        no_more.extend(dead);
-        self.close(&no_more, BY_WORKER).await?;
+        no_more.extend(gone.iter().filter(|(_, parked)| parked.on_record).map(|(name, _)| name.clone()));
+        self.close(&no_more, by).await?;
         if !gone.is_empty() {
             let versions: Vec<_> = gone.into_iter().map(|(name, parked)| (name, parked.offset)).collect();
             self.queue.remove(&self.target, &versions).await?;
@@ -398,6 +399,8 @@ impl ParkingLot {
             }
         }
         if !superseded.is_empty() {
+            let gone = superseded.iter().map(|(name, _)| name).filter(|name| !self.parked.contains_key(name));
+            self.close(&gone.cloned().collect::<Vec<_>>(), BY_WORKER).await?;
             self.queue.remove(&self.target, &superseded).await?;
         }
         Ok((live, superseded.len()))

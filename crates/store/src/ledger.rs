@@ -81,8 +81,8 @@ impl Ledger for SqliteStore {
                     let condition = "open = 1 AND row_key = ?3 AND kind <> ?4 AND stands IS NULL";
                     let whole = close(session, condition, of, None, &by, time)?;
                     let of = params![of_pipeline, of_table, &key.as_bytes()[..], &before.as_bytes()[..]];
-                    let condition = "stands IS NOT NULL AND row_key = ?3 AND stands = ?4";
-                    Ok(whole + close(session, condition, of, Some((columns, stands)), &by, time)?)
+                    let condition = "stands IS NOT NULL AND row_key = ?3 AND (open = 1 OR stands = ?4)";
+                    Ok(whole + close(session, condition, of, Some((columns, before, stands)), &by, time)?)
                 }
                 Settled::Unfit(key) => {
                     let condition = "open = 1 AND row_key = ?3 AND kind = ?4 AND column_name <> ''";
@@ -302,12 +302,12 @@ fn record(session: &Session, id: i64, conflict: &Conflict) -> Result<bool, Fault
 }
 
 /// Closes the open entries for which the condition holds; the first two parameters are pipeline and table. With `columns`
-/// those about them only: the others stand over that row. How many were closed.
+/// those about them only: others that stand with the first row do so with the second now. How many were closed.
 fn close(
     session: &Session,
     condition: &str,
     of: impl Params,
-    columns: Option<(&[String], &Row)>,
+    columns: Option<(&[String], &Row, &Row)>,
     by: &str,
     at: i64,
 ) -> Result<usize, Fault> {
@@ -317,10 +317,12 @@ fn close(
     let (mut closed, mut standing) = (Vec::new(), Vec::new());
     while let Some(row) = rows.next()? {
         let stored = Stored::of(row)?;
-        let others = columns.filter(|(columns, _)| columns.iter().all(|column| column != stored.column));
-        if let Some((_, stands)) = others {
-            let stored = Stored { stands: Some(stands.as_bytes()), ..stored };
-            standing.push((stored.id, stands, stored.checksum().finish()));
+        let others = columns.filter(|(columns, ..)| columns.iter().all(|column| column != stored.column));
+        if let Some((_, before, stands)) = others {
+            if stored.stands == Some(&before.as_bytes()[..]) {
+                let stored = Stored { stands: Some(stands.as_bytes()), ..stored };
+                standing.push((stored.id, stands, stored.checksum().finish()));
+            }
         } else if stored.open {
             let stored = Stored { open: false, decided: Some((by, at)), ..stored };
             closed.push((stored.id, stored.checksum().finish()));

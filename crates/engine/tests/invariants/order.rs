@@ -6,13 +6,14 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use sync_worker_core::bus::Bus;
 use sync_worker_core::change::Change;
 use sync_worker_core::error::ErrorClass;
+use sync_worker_core::ledger::{BY_WORKER, Ledger, Wanted};
 use sync_worker_core::name::DatabaseName;
 use sync_worker_core::record::{Offset, Partition};
 use sync_worker_core::row::Row;
 use sync_worker_core::schema::Schema;
-use sync_worker_core::sink::ParkedKey;
+use sync_worker_core::sink::{Applied, Marker, ParkedKey, Parking, Refused, Write, WriteBatch};
 use sync_worker_core::store::{Deferred, RetryQueue};
-use sync_worker_engine::retry::ParkingLot;
+use sync_worker_engine::retry::{ParkingLot, RetryPolicy};
 use sync_worker_testkit::memory::{Changes, Fault, MemoryDatabase, key, number};
 
 /// Refuses rows while the switch is on.
@@ -311,6 +312,67 @@ async fn invariant_5_a_version_above_the_marker_waits_for_the_bus() {
         let (due, _) = lot.due(10, Some(Offset(marker))).await.unwrap();
         assert_eq!((due.len(), !world.store.deferred().is_empty()), (tried, kept), "{queued} {at} {marker}");
     }
+}
+
+/// Two-way: the entry about a dead letter is open until the version waits no longer, whatever becomes of it in between.
+#[tokio::test]
+async fn what_is_refused_for_good_is_on_record_until_it_waits_no_longer() {
+    const GIVEN_UP: &str = "a person";
+    let world = World::new();
+    let durability = world.bus.subscribe_ahead(Partition::default(), Offset(0)).await.unwrap().durability;
+    let (target, store) = (world.target_id(), Arc::new(world.store.clone()));
+    let mut lot = ParkingLot::new(target.clone(), store.clone(), RetryPolicy::default(), durability).with_ledger(store);
+    let write = |offset, parked| {
+        let change = world.changes.create(1, i64::try_from(offset).unwrap(), "a");
+        Write { change, offset: Offset(offset), parked, over: Some(Vec::new()) }
+    };
+    let open = async || {
+        let wanted = Wanted { open_only: true, limit: 10, ..Wanted::default() };
+        let found = world.store.conflicts(&target.pipeline, &wanted).await.unwrap();
+        found.iter().map(|one| one.conflict.offset.0).collect::<Vec<_>>()
+    };
+    let (poison, dependency) = (Some(ErrorClass::Poison), Some(ErrorClass::Dependency));
+    // The version and whether its key was parked, how it was refused; what is open then.
+    let steps: [(u64, bool, Option<ErrorClass>, &[u64]); 8] = [
+        (1, false, dependency, &[]),
+        (1, true, poison, &[1]),
+        // Tried again by a person: refused for another reason, and then taken.
+        (1, true, dependency, &[1]),
+        (1, true, None, &[]),
+        (2, false, poison, &[2]),
+        (3, true, poison, &[3]),
+        (4, true, dependency, &[]),
+        (5, true, None, &[]),
+    ];
+    for (offset, parked, class, expected) in steps {
+        settle(&mut lot, &world, vec![write(offset, parked)], class, BY_WORKER).await;
+        assert_eq!(open().await, expected, "{offset} {class:?}");
+    }
+    settle(&mut lot, &world, vec![write(6, false)], poison, BY_WORKER).await;
+    // After a restart, too.
+    let waits =
+        ParkedKey { table: "customer".into(), key: key(1), offset: Offset(6), reason: String::new(), seen: None };
+    assert_eq!(lot.reset(&[waits], Some(Offset(6))).await.unwrap(), 0, "it is on record");
+    assert_eq!(open().await, [6]);
+    settle(&mut lot, &world, Vec::new(), None, GIVEN_UP).await;
+    assert_eq!(open().await, [0u64; 0]);
+    let last = world.store.conflicts(&target.pipeline, &Wanted { limit: 1, ..Wanted::default() }).await.unwrap();
+    assert_eq!(last[0].decided.as_ref().map(|(by, _)| by.as_str()), Some(GIVEN_UP));
+}
+
+/// As an applier does: what is refused goes to the queue, and once it is committed the lot follows. Without a write the key
+/// is given up.
+async fn settle(lot: &mut ParkingLot, world: &World, writes: Vec<Write>, class: Option<ErrorClass>, by: &str) {
+    let marker = Marker { offset: None, log: String::new(), digest: 0, epoch: 1, writes: 0 };
+    let unpark = if writes.is_empty() { vec![("customer".into(), key(1))] } else { Vec::new() };
+    let batch = WriteBatch { expected: marker.clone(), marker, writes, unpark, retry: false };
+    let refused = class.map(|class| Refused { write: 0, class, reason: String::new() });
+    let applied = Applied { refused: refused.into_iter().collect(), ..Applied::default() };
+    if !applied.refused.is_empty() {
+        lot.park(&batch, &applied.refused).await.unwrap();
+    }
+    lot.settle(&batch, &applied, by).await.unwrap();
+    assert_eq!(world.store.deferred().is_empty(), applied.refused.is_empty());
 }
 
 /// However many there are, what is committed meanwhile does not wait for the last of them.

@@ -295,22 +295,22 @@ async fn ledger<F: Fixture>(fixture: F) -> F {
         ..conflict(3, 23)
     };
     let decided = Conflict { open: false, ..of_column("c") };
-    let older = Conflict { offset: Offset(21), stands: Some(image(3, "older")), ..of_column("a") };
-    let merged = [older, of_column("a"), of_column("b"), decided, conflict(3, 22)];
-    assert_eq!(store.record(merged.to_vec()).await.unwrap(), 5);
+    let older = |column| Conflict { offset: Offset(21), stands: Some(image(3, "older")), ..of_column(column) };
+    let merged = [older("a"), older("b"), of_column("a"), of_column("b"), decided, conflict(3, 22)];
+    assert_eq!(store.record(merged.to_vec()).await.unwrap(), 6);
     let settled = Settled::Columns {
         key: key(3),
         columns: vec!["a".to_owned()],
         before: image(3, "merged"),
         stands: image(3, "decided"),
     };
-    assert_eq!(close(store, settled, "a person", 80).await, 2, "with the one about the whole row");
+    assert_eq!(close(store, settled, "a person", 80).await, 3, "with those about the whole row and about an older one");
     let open = store.conflicts(&pipeline, &Wanted { open_only: true, ..all.clone() }).await.unwrap();
     let left = open.iter().map(|one| (one.conflict.column.as_deref(), one.conflict.stands.clone()));
     let (stands, older) = (|| Some(image(3, "decided")), Some(image(3, "older")));
     assert_eq!(
         left.take(2).collect::<Vec<_>>(),
-        [(Some("b"), stands()), (Some("a"), older)],
+        [(Some("b"), stands()), (Some("b"), older)],
         "of another row it stays"
     );
     let found = store.conflicts(&pipeline, &all).await.unwrap();

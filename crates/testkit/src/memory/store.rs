@@ -225,9 +225,9 @@ impl Ledger for MemoryStore {
     ) -> Result<usize> {
         let settles = |conflict: &Conflict| match settled {
             Settled::Key(key) => conflict.key == *key && conflict.kind != UNFIT,
-            Settled::Columns { key, columns, before, .. } => {
+            Settled::Columns { key, columns, .. } => {
                 let is_of = match (&conflict.stands, &conflict.column) {
-                    (Some(stands), Some(column)) => stands == before && columns.contains(column),
+                    (Some(_), Some(column)) => columns.contains(column),
                     (None, _) | (_, None) => conflict.kind != UNFIT,
                 };
                 conflict.key == *key && is_of

@@ -63,7 +63,9 @@ pub async fn show(config: &Configuration, id: i64, pipeline: Option<&str>, json:
     for [column, winner, loser, stands] in &lines {
         say!("{}", format!("{column:first$}  {winner:second$}  {loser:third$}  {stands}").trim_end());
     }
-    if conflict.open {
+    if conflict.open && conflict.kind == UNFIT {
+        say!("`sync-worker conflicts decide {id} --winner` closes it");
+    } else if conflict.open {
         say!("`sync-worker conflicts decide {id}` with --winner, --loser or --row decides about it");
     }
     Ok(Outcome::Done)
@@ -77,14 +79,13 @@ pub async fn decide(
     json: bool,
 ) -> anyhow::Result<Outcome> {
     let client = Client::new(config.http)?;
-    let (pipeline, _) = find(&client, config, id, pipeline).await?;
+    let (pipeline, conflict) = find(&client, config, id, pipeline).await?;
     let asked = Decide { pipeline: pipeline.to_owned(), id, choice };
     let done: Count = client.post("/sync/conflicts/decide", &asked).await?;
     match json {
         true => say!("{}", serde_json::to_string(&done)?),
-        false => {
-            say!("decided; every member gets it")
-        }
+        false if conflict.kind == UNFIT => say!("closed"),
+        false => say!("decided; every member gets it"),
     }
     Ok(Outcome::Done)
 }
