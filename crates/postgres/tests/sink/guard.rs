@@ -125,6 +125,29 @@ fn a_row_that_somebody_has_changed_is_left_alone_and_the_next_ones_are_looked_at
     });
 }
 
+/// With nothing else in their batches that would fail: the comparison alone tells.
+#[test]
+fn one_column_that_differs_is_enough() {
+    on_server(async |target| {
+        target.sql("CREATE TABLE t (k int PRIMARY KEY, v text, n int)").await;
+        target.sql("INSERT INTO t VALUES (1, 'a', 1), (2, 'b', 2), (3, 'c', NULL), (4, 'd', 4)").await;
+        let schema = target.schema("t").await;
+        let version = |k, v, n: Option<i64>| row(&[Value::Int(k), Value::Text(v), n.map_or(Value::Null, Value::Int)]);
+        let cases = [
+            (version(1, "a", Some(0)), Some(version(1, "new", Some(0)))),
+            (version(2, "B", Some(2)), None),
+            (version(3, "c", Some(3)), Some(version(3, "new", Some(3)))),
+            (version(4, "d", None), None),
+        ];
+        for (before, after) in cases {
+            let mut applier = target.guarded(&["t"]).await;
+            let applied = apply(&mut applier, vec![over(&schema, &before, after)]).await;
+            assert_eq!((applied.rows, applied.differing.len()), (0, 1), "{applied:?}");
+        }
+        assert_eq!(target.table("t").await, ["(1,a,1)", "(2,b,2)", "(3,c,)", "(4,d,4)"]);
+    });
+}
+
 #[test]
 fn a_row_that_is_being_changed_is_waited_for() {
     on_server(async |target| {
@@ -132,19 +155,16 @@ fn a_row_that_is_being_changed_is_waited_for() {
         target.sql("INSERT INTO t VALUES (1, 'a'), (2, 'b')").await;
         let schema = target.schema("t").await;
         let version = |k, v| row(&[Value::Int(k), Value::Text(v)]);
-        let mut applier = target.guarded(&["t"]).await;
-        target.sql("BEGIN; UPDATE t SET v = 'fresh' WHERE k = 1; DELETE FROM t WHERE k = 2").await;
-        let applied = tokio::spawn(async move {
-            let changes =
-                vec![over(&schema, &version(1, "a"), Some(version(1, "A"))), over(&schema, &version(2, "b"), None)];
-            apply(&mut applier, changes).await
-        });
-        somebody_waits(&target, &applied).await;
-        target.sql("COMMIT").await;
-        let applied = applied.await.unwrap();
-        assert_eq!(applied.differing, [(0, Image::of(Some(&version(1, "fresh"))))]);
-        assert_eq!(applied.equal, [1]);
-        assert_eq!(target.table("t").await, ["(1,fresh)"]);
+        for (k, old, after, now) in [(1, "a", Some(version(1, "A")), "fresh"), (2, "b", None, "fresher")] {
+            let mut applier = target.guarded(&["t"]).await;
+            target.sql(&format!("BEGIN; UPDATE t SET v = '{now}' WHERE k = {k}")).await;
+            let change = over(&schema, &version(k, old), after);
+            let write = tokio::spawn(async move { apply(&mut applier, vec![change]).await });
+            somebody_waits(&target, &write).await;
+            target.sql("COMMIT").await;
+            assert_eq!(write.await.unwrap().differing, [(0, Image::of(Some(&version(k, now))))]);
+        }
+        assert_eq!(target.table("t").await, ["(1,fresh)", "(2,fresher)"]);
     });
 }
 
