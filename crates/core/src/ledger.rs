@@ -117,8 +117,8 @@ pub enum Settled {
     Columns { key: Key, columns: Vec<String>, before: Row, stands: Row },
     /// The [`UNFIT`] ones of a key whose row has no place at others.
     Unfit(Key),
-    /// Those of a key whose version a member refuses.
-    Refused { key: Key, at: DatabaseName },
+    /// Those of keys whose version a member refuses.
+    Refused { keys: Vec<Key>, at: DatabaseName },
     /// Every [`FLIP_FLOP`] of the table.
     FlipFlops,
 }

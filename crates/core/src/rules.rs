@@ -76,14 +76,16 @@ pub struct ColumnGroup {
 impl Merge {
     /// How a contested column is decided, in a table with this strategy.
     pub fn strategy_of(&self, column: &str, strategy: Strategy) -> Strategy {
-        let group = self.groups.iter().find(|group| group.columns.iter().any(|name| name == column));
-        group.map_or(strategy, |group| group.strategy)
+        self.group_of(column).map_or(strategy, |group| group.strategy)
     }
 
     /// The columns that are decided together with a contested one, itself among them.
     pub fn decided_with(&self, column: &str) -> Vec<String> {
-        let group = self.groups.iter().find(|group| group.columns.iter().any(|name| name == column));
-        group.map_or_else(|| vec![column.to_owned()], |group| group.columns.clone())
+        self.group_of(column).map_or_else(|| vec![column.to_owned()], |group| group.columns.clone())
+    }
+
+    fn group_of(&self, column: &str) -> Option<&ColumnGroup> {
+        self.groups.iter().find(|group| group.columns.iter().any(|name| name == column))
     }
 }
 

@@ -355,11 +355,12 @@ fn xxhash(bytes: &[u8]) -> u64 {
 mod tests {
     use super::*;
     use crate::metrics::Metrics;
+    use crate::resolve::stage::tests::{row, rules};
     use bytes::Bytes;
     use std::sync::Arc;
     use sync_worker_core::record::{Partition, Record};
     use sync_worker_core::row::RowBuilder;
-    use sync_worker_core::rules::{OnDelete, Strategy, TableRules, TwoWay as Rules, TwoWayMember};
+    use sync_worker_core::rules::TwoWay as Rules;
     use sync_worker_core::schema::{Column, Schema};
     use sync_worker_core::types::{ColumnType, Engine};
     use sync_worker_core::value::{Cell, Value};
@@ -397,25 +398,7 @@ mod tests {
 
     impl TwoWay {
         fn new() -> Self {
-            let kind = ColumnType::Int { bits: 64, unsigned: false };
-            let column = |name: &str| Column {
-                name: name.into(),
-                kind: kind.clone(),
-                type_name: "bigint".into(),
-                nullable: false,
-                generated: false,
-            };
-            let schema = Arc::new(Schema::new("t".into(), Engine::Postgres, vec![column("id"), column("v")], vec![0]));
-            let table = TableRules {
-                schema: schema.clone(),
-                strategy: Strategy::Timestamp,
-                on_delete: OnDelete::ByStrategy,
-                merge: None,
-                timestamp_column: None,
-                document: Default::default(),
-            };
-            let members = ["crm", "shop"].map(|name| TwoWayMember { name: name.into(), priority: 0 }).to_vec();
-            let rules = Rules { members, tables: vec![table], merged_seeds: false };
+            let (schema, rules) = rules(["crm", "shop"]);
             let mut stage = Stage::new("p".into(), Partition(0), "shop".into(), None);
             stage.take(Offset(0), Record::of_nobody(0, Body::Configuration(Arc::new(rules)))).unwrap();
             let metrics = Metrics::new().unwrap().apply("p", "shop");
@@ -426,11 +409,7 @@ mod tests {
 
         /// A change of row 1 by `crm`.
         fn change(&mut self, before: Option<i64>, after: Option<i64>) {
-            let row = |v: i64| {
-                let mut builder = RowBuilder::default();
-                [1, v].into_iter().for_each(|number| builder.push(Cell::Present(Value::Int(number))));
-                builder.finish()
-            };
+            let row = |v: i64| row(1, v);
             let op = match (before, after) {
                 (None, _) => Op::Create,
                 (Some(_), Some(_)) => Op::Update,

@@ -98,7 +98,7 @@ impl Pipeline {
             Choice::Winner => {
                 let key = conflict.key.clone();
                 let settled = match conflict.at.clone().filter(|_| conflict.is_refusal()) {
-                    Some(at) => Settled::Refused { key, at },
+                    Some(at) => Settled::Refused { keys: vec![key], at },
                     None => Settled::Unfit(key),
                 };
                 self.close(&conflict.table, &settled).await

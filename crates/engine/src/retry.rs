@@ -173,8 +173,12 @@ impl ParkingLot {
     /// Closes the entries about dead letters of these keys.
     async fn close(&self, names: &[Name], by: &str) -> Result<()> {
         let Some(ledger) = &self.ledger else { return Ok(()) };
+        let mut tables: HashMap<&TableName, Vec<Key>> = HashMap::new();
         for (table, key) in names {
-            let settled = Settled::Refused { key: key.clone(), at: self.target.database.clone() };
+            tables.entry(table).or_default().push(key.clone());
+        }
+        for (table, keys) in tables {
+            let settled = Settled::Refused { keys, at: self.target.database.clone() };
             ledger.close(&self.target.pipeline, table, &settled, by, now_micros()).await?;
         }
         Ok(())

@@ -95,10 +95,13 @@ impl Ledger for SqliteStore {
                         time,
                     )
                 }
-                Settled::Refused { key, at } => {
+                Settled::Refused { keys, at } => {
                     let condition = "open = 1 AND row_key = ?3 AND kind = ?4 AND column_name = '' AND member = ?5";
-                    let of = params![of_pipeline, of_table, &key.as_bytes()[..], UNFIT, at.as_str()];
-                    close(session, condition, of, None, &by, time)
+                    let closed = keys.iter().map(|key| {
+                        let of = params![of_pipeline, of_table, &key.as_bytes()[..], UNFIT, at.as_str()];
+                        close(session, condition, of, None, &by, time)
+                    });
+                    closed.sum()
                 }
                 Settled::FlipFlops => {
                     let of = params![of_pipeline, of_table, FLIP_FLOP];

@@ -517,4 +517,4 @@ fn resolver_echo(member: Member, echo: echo::Echo) -> Option<Echo> {
 
 #[cfg(test)]
 #[path = "stage_tests.rs"]
-mod tests;
+pub(crate) mod tests;

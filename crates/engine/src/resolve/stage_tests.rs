@@ -10,6 +10,34 @@ use sync_worker_core::types::ColumnType;
 
 const PAUSES: Op = Op::Truncate;
 
+/// A table of rows (id, v) that these members share.
+pub(crate) fn rules(members: [&str; 2]) -> (Arc<Schema>, TwoWay) {
+    let column = |name: &str| Column {
+        name: name.to_owned(),
+        kind: ColumnType::Int { bits: 64, unsigned: false },
+        type_name: "bigint".to_owned(),
+        nullable: true,
+        generated: false,
+    };
+    let schema = Arc::new(Schema::new("t".into(), Engine::Postgres, vec![column("id"), column("v")], vec![0]));
+    let table = TableRules {
+        schema: schema.clone(),
+        strategy: Strategy::Timestamp,
+        on_delete: OnDelete::ByStrategy,
+        merge: None,
+        timestamp_column: None,
+        document: Default::default(),
+    };
+    let members = members.map(|name| TwoWayMember { name: name.into(), priority: 0 }).to_vec();
+    (schema, TwoWay { members, tables: vec![table], merged_seeds: false })
+}
+
+pub(crate) fn row(id: i64, value: i64) -> Row {
+    let mut builder = RowBuilder::default();
+    [id, value].into_iter().for_each(|number| builder.push(Cell::Present(Value::Int(number))));
+    builder.finish()
+}
+
 struct Bus {
     stage: Stage,
     schema: Arc<Schema>,
@@ -24,29 +52,11 @@ impl Bus {
     }
 
     fn with(merged_seeds: bool) -> Self {
-        let column = |name: &str| Column {
-            name: name.to_owned(),
-            kind: ColumnType::Int { bits: 64, unsigned: false },
-            type_name: "bigint".to_owned(),
-            nullable: true,
-            generated: false,
-        };
-        let schema = Arc::new(Schema::new("t".into(), Engine::Postgres, vec![column("id"), column("v")], vec![0]));
-        let table = TableRules {
-            schema: schema.clone(),
-            strategy: Strategy::Timestamp,
-            on_delete: OnDelete::ByStrategy,
-            merge: None,
-            timestamp_column: None,
-            document: Default::default(),
-        };
-        let members = ["a", "b"].map(|name| TwoWayMember { name: name.into(), priority: 0 }).to_vec();
+        let (schema, rules) = rules(["a", "b"]);
+        let rules = TwoWay { merged_seeds, ..rules };
         let stage = Stage::new(PipelineName::new("p"), Partition(0), "b".into(), None);
-        let rules = TwoWay { members: Vec::new(), tables: Vec::new(), merged_seeds };
-        let mut bus = Self { stage, schema, rules, next: 0 };
-        bus.rules = TwoWay { members, tables: vec![table], merged_seeds };
-        let rules = Arc::new(bus.rules.clone());
-        bus.take(Record::of_nobody(0, Body::Configuration(rules)));
+        let mut bus = Self { stage, schema, rules: rules.clone(), next: 0 };
+        bus.take(Record::of_nobody(0, Body::Configuration(Arc::new(rules))));
         bus
     }
 
@@ -62,19 +72,13 @@ impl Bus {
         self.take(Record { origin: origin.into(), ..Record::of_nobody(0, body) })
     }
 
-    fn row(id: i64, value: i64) -> Row {
-        let mut builder = RowBuilder::default();
-        [id, value].into_iter().for_each(|number| builder.push(Cell::Present(Value::Int(number))));
-        builder.finish()
-    }
-
     fn change(&mut self, origin: &str, op: Op, before: Option<Row>, after: Option<Row>) -> Offset {
         self.of(origin, Body::Change(Change { schema: self.schema.clone(), op, before, after }))
     }
 
     /// `b` has not taken the version of row 1 that was sent at the offset: its row differs.
     fn differs(&mut self, sent: Offset) {
-        let key = self.schema.key_of(&Self::row(1, 0)).unwrap();
+        let key = self.schema.key_of(&row(1, 0)).unwrap();
         let parked = vec![ParkedEcho { table: "t".into(), key, offset: sent, differs: true }];
         self.of("b", Body::Marker(echo::Echo { offset: Some(sent), parked, unparked: vec![] }));
     }
@@ -105,7 +109,7 @@ impl Bus {
 fn a_row_that_differs_without_an_event_is_written_over_unless_its_table_stood_still() {
     for pauses in [false, true] {
         let mut bus = Bus::new();
-        let sent = bus.change("a", Op::Create, None, Some(Bus::row(1, 5)));
+        let sent = bus.change("a", Op::Create, None, Some(row(1, 5)));
         assert_eq!(bus.tasks(), [Some(5)]);
         if pauses {
             bus.change("a", PAUSES, None, None);
@@ -120,16 +124,16 @@ fn a_row_that_differs_without_an_event_is_written_over_unless_its_table_stood_st
 #[test]
 fn what_was_written_while_a_table_stood_still_stays_when_the_echo_comes_after_it_went_on() {
     let mut bus = Bus::new();
-    let sent = bus.change("a", Op::Create, None, Some(Bus::row(1, 5)));
+    let sent = bus.change("a", Op::Create, None, Some(row(1, 5)));
     bus.change("a", PAUSES, None, None);
-    bus.change("b", Op::Create, None, Some(Bus::row(1, 6)));
+    bus.change("b", Op::Create, None, Some(row(1, 6)));
     bus.take(Record::of_nobody(0, Body::Resume("t".into())));
     bus.restart();
     bus.tasks();
     bus.differs(sent);
     assert_eq!(bus.tasks(), [None]);
     // What is sent from here on is not.
-    let sent = bus.change("a", Op::Update, Some(Bus::row(1, 5)), Some(Bus::row(1, 7)));
+    let sent = bus.change("a", Op::Update, Some(row(1, 5)), Some(row(1, 7)));
     assert_eq!(bus.tasks(), [Some(7)]);
     bus.differs(sent);
     assert_eq!(bus.tasks(), [Some(7)]);
@@ -138,7 +142,7 @@ fn what_was_written_while_a_table_stood_still_stays_when_the_echo_comes_after_it
 #[test]
 fn a_resume_that_nothing_waited_for_changes_nothing() {
     let mut bus = Bus::new();
-    let sent = bus.change("a", Op::Create, None, Some(Bus::row(1, 5)));
+    let sent = bus.change("a", Op::Create, None, Some(row(1, 5)));
     bus.take(Record::of_nobody(0, Body::Resume("t".into())));
     bus.tasks();
     bus.differs(sent);
@@ -161,12 +165,12 @@ fn told(kind: &str, winner: &str, strategy: &str) -> Vec<(String, String, String
 #[test]
 fn a_row_that_differs_waits_for_the_copy_of_it_and_goes_by_rank_over_restarts() {
     let mut bus = Bus::with(true);
-    let sent = bus.change("a", Op::Read, None, Some(Bus::row(1, 5)));
+    let sent = bus.change("a", Op::Read, None, Some(row(1, 5)));
     assert_eq!(bus.tasks(), [Some(5)]);
     bus.differs(sent);
     assert!(bus.tasks().is_empty() && kinds(&mut bus).is_empty());
     bus.restart();
-    let sent = bus.change("b", Op::Read, None, Some(Bus::row(1, 6)));
+    let sent = bus.change("b", Op::Read, None, Some(row(1, 6)));
     assert_eq!(bus.tasks(), [Some(5)]);
     assert_eq!(kinds(&mut bus), told("seed", "a", "timestamp"));
     bus.of("b", Body::Marker(echo::Echo { offset: Some(sent), parked: vec![], unparked: vec![] }));
@@ -177,7 +181,7 @@ fn a_row_that_differs_waits_for_the_copy_of_it_and_goes_by_rank_over_restarts() 
 fn what_still_waits_when_all_is_copied_has_drifted() {
     for (pauses, ends_by_configuration) in [(false, false), (false, true), (true, false)] {
         let mut bus = Bus::with(true);
-        let sent = bus.change("a", Op::Read, None, Some(Bus::row(1, 5)));
+        let sent = bus.change("a", Op::Read, None, Some(row(1, 5)));
         bus.differs(sent);
         bus.tasks();
         bus.restart();
@@ -196,7 +200,7 @@ fn what_still_waits_when_all_is_copied_has_drifted() {
         assert_eq!(found, if pauses { Vec::new() } else { told("drift", "a", "timestamp") });
         // From here on a snapshot row of a key under way is dropped.
         bus.restart();
-        bus.change("b", Op::Read, None, Some(Bus::row(1, 6)));
+        bus.change("b", Op::Read, None, Some(row(1, 6)));
         assert!(bus.tasks().is_empty() && kinds(&mut bus).is_empty());
     }
 }
@@ -205,8 +209,8 @@ fn what_still_waits_when_all_is_copied_has_drifted() {
 fn a_change_beats_a_copied_row_and_has_it_on_record_if_it_had_not_seen_it() {
     for seen in [false, true] {
         let mut bus = Bus::with(true);
-        bus.change("a", Op::Read, None, Some(Bus::row(1, 5)));
-        bus.change("b", Op::Update, Some(Bus::row(1, if seen { 5 } else { 6 })), Some(Bus::row(1, 7)));
+        bus.change("a", Op::Read, None, Some(row(1, 5)));
+        bus.change("b", Op::Update, Some(row(1, if seen { 5 } else { 6 })), Some(row(1, 7)));
         assert_eq!(bus.tasks(), [Some(5), None]);
         assert_eq!(kinds(&mut bus), if seen { Vec::new() } else { told("seed", "b", "change") });
     }
@@ -216,10 +220,9 @@ fn a_change_beats_a_copied_row_and_has_it_on_record_if_it_had_not_seen_it() {
 #[test]
 fn a_change_of_nothing_shared_takes_the_place_of_a_copied_row() {
     let mut bus = Bus::with(true);
-    let row = || Some(Bus::row(1, 5));
-    bus.change("a", Op::Update, row(), row());
+    bus.change("a", Op::Update, Some(row(1, 5)), Some(row(1, 5)));
     assert_eq!(bus.tasks(), [Some(5)]);
     bus.take(Record::of_nobody(0, Body::Seeded("t".into())));
-    bus.change("a", Op::Update, Some(Bus::row(2, 5)), Some(Bus::row(2, 5)));
+    bus.change("a", Op::Update, Some(row(2, 5)), Some(row(2, 5)));
     assert!(bus.tasks().is_empty());
 }

@@ -295,9 +295,6 @@ impl Session {
         let Passed { batch: plain, places, there, begun, differing, equal, refused: mut unfit } = passed;
         let mut applied = Applied { row_by_row: how.row_by_row, differing, equal, ..Applied::default() };
         if how.row_by_row {
-            if !begun {
-                self.begin(batch).await?;
-            }
             // A constraint that is deferred has a row to blame only now.
             let immediate = self.client.batch_execute("SET CONSTRAINTS ALL IMMEDIATE").await;
             immediate.map_err(|error| Attempt::Failed(Failure::of(&error)))?;
@@ -465,8 +462,8 @@ impl Session {
         if compares && changes && over.contains(&there) { There::Row(before) } else { There::Unknown }
     }
 
-    /// What may be written. Where what some writes meet is unknown, begins the transaction, moves the marker, and reads and
-    /// locks those rows.
+    /// What may be written. Where what some writes meet is unknown, and row by row, begins the transaction, moves the marker,
+    /// and reads and locks those rows.
     async fn look(&mut self, batch: &WriteBatch, how: &How) -> Result<Passed, Attempt> {
         for write in &batch.writes {
             let logical = &write.change.schema;
@@ -480,7 +477,7 @@ impl Session {
         let mut refused = Vec::new();
         let wanted = (0..batch.writes.len()).filter(|index| matches!(met[*index], There::Unknown));
         let asked = self.keys(batch, wanted, &mut refused)?;
-        let begun = !asked.is_empty();
+        let begun = how.row_by_row || !asked.is_empty();
         let mut found = vec![Image::Absent; batch.writes.len()];
         if begun {
             found = self.found(self.begun(batch).await?, batch, &asked).await?;

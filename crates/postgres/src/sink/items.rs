@@ -152,12 +152,8 @@ impl Builder<'_> {
                     (Kind::Insert | Kind::Upsert, _) => (2, rank),
                     (
                         Kind::UpdateAll | Kind::UpdateFound | Kind::UpdateOver | Kind::UpdateKeyAll | Kind::UpdateKey,
-                        Order::Unique,
-                    ) => (1, rank),
-                    (
-                        Kind::UpdateAll | Kind::UpdateFound | Kind::UpdateOver | Kind::UpdateKeyAll | Kind::UpdateKey,
-                        Order::ForeignKeys,
-                    ) => (3, rank),
+                        order,
+                    ) => (if order == Order::Unique { 1 } else { 3 }, rank),
                 };
                 ordered.entry((kind, rank, place)).or_default().push(rows);
             }

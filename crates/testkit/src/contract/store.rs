@@ -284,8 +284,11 @@ async fn ledger<F: Fixture>(fixture: F) -> F {
     assert_eq!(close(store, Settled::Key(key(1)), "a person", 79).await, 1);
     assert_eq!(close(store, Settled::Unfit(key(2)), "a person", 79).await, 0);
     assert_eq!(close(store, Settled::Unfit(key(1)), "a person", 79).await, 1);
-    assert_eq!(close(store, Settled::Refused { key: key(1), at: DatabaseName::new("crm") }, "worker", 79).await, 0);
-    assert_eq!(close(store, Settled::Refused { key: key(1), at: shop }, "worker", 79).await, 1);
+    assert_eq!(
+        close(store, Settled::Refused { keys: vec![key(1)], at: DatabaseName::new("crm") }, "worker", 79).await,
+        0
+    );
+    assert_eq!(close(store, Settled::Refused { keys: vec![key(2), key(1)], at: shop }, "worker", 79).await, 1);
     let open = store.conflicts(&pipeline, &Wanted { open_only: true, ..all.clone() }).await.unwrap();
     assert_eq!(ids(&open), [newest[2]]);
     // Of a merged row, one column by itself; the other one stands over what came of that.

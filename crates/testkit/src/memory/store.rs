@@ -233,8 +233,8 @@ impl Ledger for MemoryStore {
                 conflict.key == *key && is_of
             }
             Settled::Unfit(key) => conflict.key == *key && conflict.kind == UNFIT && !conflict.is_refusal(),
-            Settled::Refused { key, at } => {
-                conflict.key == *key && conflict.is_refusal() && conflict.at.as_ref() == Some(at)
+            Settled::Refused { keys, at } => {
+                keys.contains(&conflict.key) && conflict.is_refusal() && conflict.at.as_ref() == Some(at)
             }
             Settled::FlipFlops => conflict.kind == FLIP_FLOP,
         };

@@ -182,6 +182,11 @@ async fn find<'c>(
     anyhow::bail!("there is no conflict {id}; `sync-worker conflicts` lists them")
 }
 
+/// Whether it is about a version that its member refuses.
+fn is_refusal(conflict: &Conflict) -> bool {
+    conflict.kind == UNFIT && conflict.column.is_none()
+}
+
 fn line(conflict: &Conflict) -> String {
     let Conflict { id, table, key, kind, strategy, winner, .. } = conflict;
     let state = match (&conflict.decided_by, &conflict.decided_at) {
@@ -189,7 +194,7 @@ fn line(conflict: &Conflict) -> String {
         (Some(by), Some(at)) => format!(", closed by {by} at {at}"),
         _ => String::new(),
     };
-    if let (UNFIT, None, Some(at)) = (kind.as_str(), &conflict.column, &conflict.at) {
+    if let Some(at) = conflict.at.as_ref().filter(|_| is_refusal(conflict)) {
         return format!("{id} {table} {key} {kind}: {at} refuses the version of offset {}{state}", conflict.offset);
     }
     if kind == UNFIT {
@@ -228,8 +233,7 @@ fn who(version: &Version) -> &str {
 /// Column, winner, loser, and the row that was merged of both.
 fn side_by_side(conflict: &Conflict) -> Vec<[String; 4]> {
     let (loser, stands) = (conflict.loser.as_ref(), conflict.stands.as_ref());
-    let refused = conflict.kind == UNFIT && conflict.column.is_none();
-    let title = |version: &Version, what: &str| match refused {
+    let title = |version: &Version, what: &str| match is_refusal(conflict) {
         true => "refused".to_owned(),
         false => format!("{} ({what})", who(version)),
     };
