@@ -19,7 +19,7 @@ use sync_worker_engine::resolve::key::RowKey;
 use sync_worker_engine::resolve::rules::{Columns, Group, OnDelete, Rules, Strategy};
 use sync_worker_engine::resolve::seed::Waiting;
 use sync_worker_engine::resolve::version::{Event, Expectation, Member, Origin, Version, VersionId};
-use sync_worker_engine::resolve::{Branch, Decision, Echo, Limits, Outcome, Reason, Resolver};
+use sync_worker_engine::resolve::{Branch, Decision, Echo, Limits, Outcome, Parked, Reason, Resolver};
 use sync_worker_engine::sequence::{Sequence, Verdict};
 
 /// Schedules, unless SYNC_WORKER_SCHEDULES says how many.
@@ -284,7 +284,7 @@ fn echo(member: Member, payload: &Json) -> anyhow::Result<Echo> {
     let list = |index: usize| payload[index].as_array().context("a list of keys");
     let parked = list(1)?.iter().map(|item| {
         let reason = if item[2] == "differs" { Reason::Differs } else { Reason::Refused };
-        Ok((key(item)?, Offset(item[1].as_u64().context("an offset")?), reason))
+        Ok(Parked { key: key(item)?, sent: Offset(item[1].as_u64().context("an offset")?), reason, seen: None })
     });
     let unparked = list(2)?.iter().map(|item| Ok((key(item)?, item[1].as_bool().context("written")?)));
     Ok(Echo {

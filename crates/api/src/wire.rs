@@ -80,7 +80,7 @@ pub struct Conflict {
     /// The columns in their order, which a row as JSON has not.
     pub columns: Vec<String>,
     pub winner: Version,
-    /// None for a drifted row.
+    /// None where a drifted row is not known, and for a row that others have no place for.
     pub loser: Option<Version>,
     /// The merged row, where a column of it was contested.
     #[serde(default)]

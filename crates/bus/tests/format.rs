@@ -10,7 +10,7 @@ use sync_worker_bus::format::{Decoder, encode};
 use sync_worker_core::change::{Change, Op};
 use sync_worker_core::echo::{Echo, ParkedEcho, UnparkedEcho};
 use sync_worker_core::encoding::{decode_schema, encode_schema};
-use sync_worker_core::guard::Image;
+use sync_worker_core::guard::{Image, Seen};
 use sync_worker_core::name::{DatabaseName, TableName};
 use sync_worker_core::position::Position;
 use sync_worker_core::record::{Body, Decision, Offset, Record};
@@ -102,17 +102,21 @@ fn two_way() -> Vec<(&'static str, Record)> {
     let uuid = Cell::Present(Value::Uuid([7; 16]));
     let full = row(&[Cell::Present(Value::Int(-1)), Cell::Present(Value::Text("ž")), Cell::Present(Value::Null), uuid]);
     let (table, key) = (schema.table.clone(), schema.key_of(&full).unwrap());
+    let seen = |image| Some(Seen { image, row: None });
     let echo = Echo {
         offset: Some(Offset(4711)),
         parked: vec![
-            ParkedEcho { table: table.clone(), key: key.clone(), offset: Offset(4711), differs: true },
-            ParkedEcho { table: table.clone(), key: key.clone(), offset: Offset(0), differs: false },
+            ParkedEcho { table: table.clone(), key: key.clone(), offset: Offset(4711), seen: seen(Image::UNKNOWN) },
+            ParkedEcho { table: table.clone(), key: key.clone(), offset: Offset(0), seen: None },
         ],
         unparked: vec![
             UnparkedEcho { table: table.clone(), key: key.clone(), written: true },
-            UnparkedEcho { table, key, written: false },
+            UnparkedEcho { table, key: key.clone(), written: false },
         ],
     };
+    let told = |seen| ParkedEcho { table: schema.table.clone(), key: key.clone(), offset: Offset(3), seen };
+    let parked = vec![told(Some(Seen::of(Some(full.clone())))), told(Some(Seen::of(None)))];
+    let echo_of_seen = Echo { offset: Some(Offset(4)), parked, unparked: Vec::new() };
     let marker = |echo, position: &str, previous: &str| Record {
         origin: DatabaseName::new("crm"),
         position: position.parse().unwrap(),
@@ -156,6 +160,7 @@ fn two_way() -> Vec<(&'static str, Record)> {
         ("configuration-of-merged-seeds", nobody(Body::Configuration(Arc::new(merged_seeds)))),
         ("seeded", nobody(Body::Seeded("customer".into()))),
         ("decision-delete", decision(Op::Delete, Some(&full), None, Image::Row([9; 16]))),
+        ("marker-of-rows-seen", marker(echo_of_seen, "16/B374D849+0", "16/B374D848+0")),
     ]
 }
 
@@ -236,15 +241,19 @@ proptest! {
     #[test]
     fn every_marker_round_trips(
         offset: Option<u32>,
-        parked: Vec<(String, Vec<u8>, u64, bool)>,
+        parked: Vec<(String, Vec<u8>, u64, Option<(Option<[u8; 16]>, Vec<u8>)>)>,
         unparked: Vec<(String, Vec<u8>, bool)>,
     ) {
         let name = |table: &str, key: Vec<u8>| (TableName::new(table), Key::from_bytes(key.into()));
         let echo = Echo {
             offset: offset.map(|offset| Offset(offset.into())),
-            parked: parked.into_iter().map(|(table, key, offset, differs)| {
+            parked: parked.into_iter().map(|(table, key, offset, seen)| {
                 let (table, key) = name(&table, key);
-                ParkedEcho { table, key, offset: Offset(offset), differs }
+                let seen = seen.map(|(image, row)| match image {
+                    None => Seen { image: Image::Absent, row: None },
+                    Some(image) => Seen { image: Image::Row(image), row: (!row.is_empty()).then(|| Row::from_bytes(row.into())) },
+                });
+                ParkedEcho { table, key, offset: Offset(offset), seen }
             }).collect(),
             unparked: unparked.into_iter().map(|(table, key, written)| {
                 let (table, key) = name(&table, key);

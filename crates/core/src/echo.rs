@@ -1,5 +1,6 @@
 //! Our own transactions, as the change stream of the member that took them shows them (invariant 4).
 
+use crate::guard::Seen;
 use crate::name::TableName;
 use crate::record::Offset;
 use crate::row::Key;
@@ -21,9 +22,9 @@ pub struct ParkedEcho {
     pub key: Key,
     /// The record that caused the send.
     pub offset: Offset,
-    /// The row was none that the version may be written over; else the member refused the version, which waits for a
-    /// retry.
-    pub differs: bool,
+    /// What stands there, which is no row that the version may be written over; None where the member refused the version,
+    /// which waits for a retry.
+    pub seen: Option<Seen>,
 }
 
 /// A key whose parked row has gone.

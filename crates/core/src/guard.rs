@@ -5,6 +5,7 @@ use crate::json;
 use crate::record::Offset;
 use crate::row::Row;
 use crate::value::{Cell, Damaged, Value, is_plain};
+use bytes::Bytes;
 use xxhash_rust::xxh3::xxh3_128;
 
 /// The reason in a parked row whose version was not written because the row there is another one.
@@ -16,6 +17,9 @@ pub const DIFFERS_STILL: &str = "the row there is none that this version may be 
 /// The reason of a refusal: a row must be at all members as it is, or it would be another version that nobody has written.
 pub const ALTERED: &str = "a trigger of the target makes another row of it";
 
+/// Bytes of a row's digest.
+const IMAGE: usize = 16;
+
 /// What a member holds under a key: no row, or a row that has this digest.
 ///
 /// The digest covers the values of the logical row, so that equal rows have equal images whichever engine they come from,
@@ -24,12 +28,12 @@ pub const ALTERED: &str = "a trigger of the target makes another row of it";
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Image {
     Absent,
-    Row([u8; 16]),
+    Row([u8; IMAGE]),
 }
 
 impl Image {
     /// Of a row that was there and has no logical form, or is not known in full: no row has it.
-    pub const UNKNOWN: Self = Image::Row([u8::MAX; 16]);
+    pub const UNKNOWN: Self = Image::Row([u8::MAX; IMAGE]);
 
     pub fn of(row: Option<&Row>) -> Self {
         row.map_or(Image::Absent, |row| {
@@ -52,6 +56,53 @@ impl Image {
         match bytes {
             [] => Ok(Image::Absent),
             bytes => bytes.try_into().map(Image::Row).map_err(|_| Damaged("an image of another length")),
+        }
+    }
+}
+
+/// Bytes of rows that one transaction puts beside its parked keys, where they become a part of a record and of the
+/// ledger.
+const MOST_SEEN: usize = 1 << 20;
+
+/// What stands under a key in place of a row that a version may be written over.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Seen {
+    pub image: Image,
+    /// The logical row; None where there is none, where it has no such form, and where it is too much to keep.
+    pub row: Option<Row>,
+}
+
+impl Seen {
+    pub fn of(row: Option<Row>) -> Self {
+        Self { image: Image::of(row.as_ref()), row }
+    }
+
+    /// As it stands in `sync_worker.parked`: the image, then the row.
+    pub fn to_bytes(&self) -> Vec<u8> {
+        let mut bytes = self.image.to_bytes();
+        bytes.extend_from_slice(self.row.as_ref().map_or(&[], |row| row.as_bytes()));
+        bytes
+    }
+
+    pub fn from_bytes(bytes: &[u8]) -> Result<Self, Damaged> {
+        let (image, row) = bytes.split_at(bytes.len().min(IMAGE));
+        let row = (!row.is_empty()).then(|| Row::from_bytes(Bytes::copy_from_slice(row)));
+        Ok(Self { image: Image::from_bytes(image)?, row })
+    }
+
+    /// Bytes of the row.
+    pub fn size(&self) -> usize {
+        self.row.as_ref().map_or(0, |row| row.as_bytes().len())
+    }
+}
+
+/// Drops the rows of what was seen that are too much to keep.
+pub fn keep_some<'a>(all: impl Iterator<Item = &'a mut Seen>) {
+    let mut left = MOST_SEEN;
+    for seen in all {
+        match left.checked_sub(seen.size()) {
+            Some(rest) => left = rest,
+            None => seen.row = None,
         }
     }
 }
@@ -182,5 +233,17 @@ mod tests {
         assert_eq!(judge(Image::Absent, Some(&row), &rows), Verdict::Differs);
         assert_eq!(judge(Image::Absent, None, &[held]), Verdict::AsWanted);
         assert_eq!(judge(held, None, &[held]), Verdict::Write);
+    }
+
+    #[test]
+    fn what_was_seen_comes_back_as_far_as_it_is_kept() {
+        let row = |bytes| Row::from_bytes(vec![b'x'; bytes].into());
+        for seen in [Seen::of(None), Seen::of(Some(row(9))), Seen { image: Image::Row([7; 16]), row: None }] {
+            assert_eq!(Seen::from_bytes(&seen.to_bytes()).unwrap(), seen);
+        }
+        assert!(Seen::from_bytes(&[7; 9]).is_err());
+        let mut all = [MOST_SEEN / 2, MOST_SEEN, MOST_SEEN / 2, 1].map(|bytes| Seen::of(Some(row(bytes))));
+        keep_some(all.iter_mut());
+        assert_eq!(all.map(|seen| seen.row.is_some()), [true, false, true, false]);
     }
 }

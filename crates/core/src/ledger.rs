@@ -61,7 +61,7 @@ pub struct Conflict {
     /// What decided: a strategy's name, or `on_delete`.
     pub strategy: String,
     pub winner: Contender,
-    /// None for a drifted row, which only its member has, and for one that has no place at others.
+    /// What a member held in place of a drifted row, where that is known. None for a row that has no place at others.
     pub loser: Option<Contender>,
     /// Whether the winner was held already when the loser came. None where there is no loser, and for entries from
     /// before this was recorded.

@@ -3,7 +3,7 @@
 use crate::bus::Flush;
 use crate::change::Change;
 use crate::error::{ErrorClass, Result};
-use crate::guard::Image;
+use crate::guard::{Image, Seen};
 use crate::name::TableName;
 use crate::record::Offset;
 use crate::row::Key;
@@ -72,7 +72,7 @@ pub struct Applied {
     pub refused: Vec<Refused>,
     /// What was left alone because the row is none that may be written over, parked without a retry: the write's index in
     /// [`WriteBatch::writes`] and what was seen. A version that was tried again is refused instead, and tried again.
-    pub differing: Vec<(usize, Image)>,
+    pub differing: Vec<(usize, Seen)>,
     /// Guarded writes whose row was as wanted already, by their index.
     pub equal: Vec<usize>,
     /// The set-based statements were refused and the batch was written row by row.

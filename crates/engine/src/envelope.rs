@@ -14,7 +14,7 @@ pub fn envelope(delivered: &Delivered) -> Result<Option<Json>, Damaged> {
         Body::Decision(decision) => (&decision.change, true),
         Body::Marker(echo) => {
             let parked = echo.parked.iter().map(|parked| {
-                json!({ "table": parked.table.as_str(), "offset": parked.offset.0, "differs": parked.differs })
+                json!({ "table": parked.table.as_str(), "offset": parked.offset.0, "differs": parked.seen.is_some() })
             });
             let unparked = echo
                 .unparked

@@ -318,7 +318,7 @@ impl ParkingLot {
             return Ok(0);
         }
         let (mut gone, mut no_more, mut refusals) = (Vec::new(), Vec::new(), Vec::new());
-        let differing: HashMap<usize, Image> = differing.iter().copied().collect();
+        let differing: HashMap<usize, Image> = differing.iter().map(|(write, seen)| (*write, seen.image)).collect();
         let refused: HashMap<usize, ErrorClass> = refused.iter().map(|one| (one.write, one.class)).collect();
         let history = match refused.is_empty() {
             true => History::default(),

@@ -75,8 +75,8 @@ impl<'p> OtherRules<'p> {
     pub fn verdict(&self, recorded: &Recorded) -> Option<Verdict> {
         let conflict = &recorded.conflict;
         let (winner, loser) = (&conflict.winner, conflict.loser.as_ref()?);
-        // A change stays where it meets a row that was copied: no rule was asked.
-        if conflict.kind == FLIP_FLOP || conflict.strategy == BY_CHANGE {
+        // A change stays where it meets a row that was copied, and goes over one that has drifted: no rule was asked.
+        if conflict.kind == FLIP_FLOP || conflict.strategy == BY_CHANGE || conflict.at.is_some() {
             return None;
         }
         let resolution = self.tables.get(&conflict.table);

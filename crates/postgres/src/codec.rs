@@ -114,7 +114,7 @@ fn int(text: &[u8]) -> Option<Value<'static>> {
     }
 }
 
-fn unhex(digits: &[u8], out: &mut Vec<u8>) -> Option<()> {
+pub fn unhex(digits: &[u8], out: &mut Vec<u8>) -> Option<()> {
     if !digits.len().is_multiple_of(2) {
         return None;
     }

@@ -255,17 +255,29 @@ async fn what_a_member_refuses_waits_and_a_newer_version_replaces_it(kinds: &[Ki
 async fn a_drifted_row_is_recorded_and_corrected() -> anyhow::Result<()> {
     for kinds in [[Kind::Postgres, Kind::Mysql], [Kind::Mysql, Kind::Mysql]] {
         let mut pair = TwoWay::new(&kinds, "drift", "seed = \"a\"\n").await?;
-        pair.members[0].database.execute("INSERT INTO account VALUES (1, '', 0, 0, 0)").await?;
+        pair.members[0].database.execute("INSERT INTO account VALUES (1, '', 0, 0, 0), (2, '', 0, 0, 0)").await?;
         pair.start().await?;
         pair.settle().await?;
         let mut hidden = pair.members[1].database.connect().await?;
         hidden.execute("SET SESSION sql_log_bin = 0").await?;
         hidden.execute("UPDATE account SET a = 77 WHERE id = 1").await?;
-        pair.members[0].database.execute("UPDATE account SET b = 1 WHERE id = 1").await?;
+        hidden.execute("DELETE FROM account WHERE id = 2").await?;
+        pair.members[0].database.execute("UPDATE account SET b = 1 WHERE id IN (1, 2)").await?;
         pair.equal().await?;
-        let kinds: Vec<_> = pair.conflicts().await?.iter().map(|conflict| conflict["kind"].clone()).collect();
-        ensure!(kinds == ["drift"], "{kinds:?}");
+        let mut conflicts = pair.conflicts().await?;
+        conflicts.sort_by_key(|conflict| conflict["key"]["id"].as_i64());
+        let of_b = |conflict: &&serde_json::Value| {
+            conflict["kind"] == "drift" && conflict["loser"]["by"] == "b" && conflict["open"] == false
+        };
+        let lost: Vec<_> = conflicts.iter().filter(of_b).map(|conflict| &conflict["loser"]["row"]).collect();
+        ensure!(lost.len() == 2 && lost[0]["a"] == 77 && lost[1].is_null(), "{conflicts:#?}");
         ensure!(pair.members[1].database.number("SELECT a FROM account WHERE id = 1").await? == 0, "it is corrected");
+        // What stood there is not lost: a person may take it.
+        pair.worker.expect(0, &["conflicts", "decide", &conflicts[0]["id"].to_string(), "--loser"]).await?;
+        pair.equal().await?;
+        for member in &pair.members {
+            ensure!(member.database.number("SELECT a FROM account WHERE id = 1").await? == 77, "{}", member.name);
+        }
         pair.finish().await?;
     }
     Ok(())

@@ -62,7 +62,7 @@ pub struct Conflict {
     pub offset: Offset,
     pub kind: Kind,
     pub winner: Arc<Version>,
-    /// None where no version lost: a drifted row, whose image only the member has.
+    /// None where no version lost: what a member held in place of a drifted row is not always known.
     pub loser: Option<Arc<Version>>,
     /// Whether the winner was the version that was held. None where no version lost.
     pub incumbent_won: Option<bool>,

@@ -2,10 +2,12 @@
 
 use super::conflict::{Conflict, Kind};
 use super::key::{RowKey, RowMap};
-use super::version::{Entry, Expectation, Member, Send, UnderWay};
+use super::version::{Entry, Expectation, Member, Origin, Send, UnderWay, Version};
 use super::{Branch, Outcome, Resolver};
 use smallvec::smallvec;
-use sync_worker_core::guard::Expected;
+use std::sync::Arc;
+use sync_worker_core::guard::{Expected, Image, Seen};
+use sync_worker_core::ledger::NO_TIME;
 use sync_worker_core::record::Offset;
 
 /// Why a member has not taken a version.
@@ -26,10 +28,20 @@ pub struct Echo {
     pub member: Member,
     /// The record up to which the member has been written to.
     pub offset: Offset,
-    /// Keys whose version the member has not taken, with the offset of the send.
-    pub parked: Vec<(RowKey, Offset, Reason)>,
+    /// Keys whose version the member has not taken.
+    pub parked: Vec<Parked>,
     /// Keys whose parked row has gone; true where the row itself was written, by a retry.
     pub unparked: Vec<(RowKey, bool)>,
+}
+
+#[derive(Clone, Debug)]
+pub struct Parked {
+    pub key: RowKey,
+    /// The record that caused the send.
+    pub sent: Offset,
+    pub reason: Reason,
+    /// What stands there, for the ledger.
+    pub seen: Option<Seen>,
 }
 
 impl Resolver {
@@ -46,11 +58,11 @@ impl Resolver {
             }
             candidates.push(key.clone());
         }
-        let mut reasons = RowMap::default();
-        for (key, sent, reason) in &echo.parked {
-            self.parked[place].insert(key.clone(), *sent);
-            reasons.insert(key.clone(), *reason);
-            candidates.push(key.clone());
+        let mut reasons: RowMap<&Parked> = RowMap::default();
+        for parked in &echo.parked {
+            self.parked[place].insert(parked.key.clone(), parked.sent);
+            reasons.insert(parked.key.clone(), parked);
+            candidates.push(parked.key.clone());
         }
         while let Some(hash) = self.sent[place].pop_up_to(echo.offset) {
             self.entries.fetch(hash);
@@ -92,7 +104,7 @@ impl Resolver {
         echo: &Echo,
         key: &RowKey,
         dropped: &RowMap<Offset>,
-        parked: Option<Reason>,
+        parked: Option<&Parked>,
         out: &mut Outcome,
     ) {
         let member = echo.member;
@@ -107,7 +119,7 @@ impl Resolver {
             if way.unsure {
                 return;
             }
-            match parked {
+            match parked.map(|parked| parked.reason) {
                 Some(Reason::Differs) if self.seeds.seeds(&key.table) => {
                     // A snapshot row of the member, or a write of it, may explain that yet.
                     self.seeds.wait(key, member, way.sent);
@@ -125,7 +137,7 @@ impl Resolver {
             }
             // No write of the member has explained the difference: those come before the echo.
             self.hit(Branch::Differs);
-            return self.drifted(at, key, member, out);
+            return self.drifted(at, key, member, parked.and_then(|parked| parked.seen.as_ref()), out);
         }
         if way.unsure && dropped.get(key) != Some(&way.sent) {
             // The row had gone back to an image that the send could be written over, so it was.
@@ -140,24 +152,30 @@ impl Resolver {
     }
 
     /// Puts on record that the member holds a row which nothing explains, and sends what is held once more, over that row.
-    pub(super) fn drifted(&mut self, at: Offset, key: &RowKey, member: Member, out: &mut Outcome) {
+    pub(super) fn drifted(&mut self, at: Offset, key: &RowKey, member: Member, seen: Option<&Seen>, out: &mut Outcome) {
         let Some((entry, way)) = self.entries.get(key).and_then(|entry| Some((entry, entry.of(member)?))) else {
             return;
         };
-        let (version, seen) = (entry.version.clone(), Expected::Seen(way.sent));
+        let (version, over) = (entry.version.clone(), Expected::Seen(way.sent));
+        let known = seen.filter(|seen| seen.row.is_some() || seen.image == Image::Absent);
+        let loser = known.map(|seen| {
+            let (row, image) = (seen.row.clone(), seen.image);
+            let (origin, by) = (Origin::Member(member), Some(member));
+            Arc::new(Version { origin, by, commit_time: NO_TIME, row, image, read: false, ..(*version).clone() })
+        });
         let kind = if way.over.cut { Kind::Late } else { Kind::Drift };
         let conflict = Conflict {
             offset: at,
             kind,
             winner: version.clone(),
-            loser: None,
+            loser,
             incumbent_won: None,
             column: None,
             stands: None,
             at: Some(member),
         };
         self.dispute(&version, conflict, out);
-        self.send_again(at, &version, member, Some(seen), out);
+        self.send_again(at, &version, member, Some(over), out);
     }
 
     /// Takes a send out of its entry, and with the last one the entry.

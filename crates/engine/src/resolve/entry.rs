@@ -28,10 +28,10 @@ pub fn of(
         commit_time: version.commit_time,
         row: version.row.clone(),
     };
-    let deletes = conflict
-        .loser
-        .as_ref()
-        .is_some_and(|loser| delete_decides(table.on_delete, conflict.winner.row.is_none(), loser.row.is_none()));
+    // Nothing was decided about a row that no rule has seen.
+    let loser = conflict.loser.as_ref().filter(|_| conflict.at.is_none());
+    let deletes =
+        loser.is_some_and(|loser| delete_decides(table.on_delete, conflict.winner.row.is_none(), loser.row.is_none()));
     // A copied row loses against a change, whatever the rules.
     let copied = |version: &Version| version.read;
     let by_change = conflict.kind == conflict::Kind::Seed
@@ -41,7 +41,7 @@ pub fn of(
         (Some(column), Some(merge)) => merge.strategy_of(column, table.strategy),
         (None, _) | (_, None) => table.strategy,
     };
-    let waits = conflict.loser.is_some() && strategy == Strategy::Manual && !deletes && !by_change;
+    let waits = loser.is_some() && strategy == Strategy::Manual && !deletes && !by_change;
     let strategy = match (by_change, deletes) {
         (true, _) => BY_CHANGE,
         (false, true) => table.on_delete.as_str(),

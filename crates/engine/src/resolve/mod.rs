@@ -41,7 +41,7 @@ use sync_worker_core::name::TableName;
 use sync_worker_core::record::Offset;
 use version::{Entry, Event, Expectation, Expectations, Images, Member, Origin, Send, UnderWay, Version};
 
-pub use echo::{Echo, Reason};
+pub use echo::{Echo, Parked, Reason};
 
 /// A person's choice: a version of nobody's, valid only on the state that the person saw.
 #[derive(Clone, Debug)]

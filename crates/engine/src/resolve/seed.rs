@@ -112,7 +112,7 @@ impl Resolver {
                 self.hit(Branch::Unseen);
             } else {
                 self.hit(Branch::SeedDrift);
-                self.drifted(at, key, *member, out);
+                self.drifted(at, key, *member, None, out);
             }
         }
         self.entries.settle(key.hash());

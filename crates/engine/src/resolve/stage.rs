@@ -10,7 +10,7 @@ use super::entry;
 use super::intake::{self, Said, Untaken};
 use super::key::RowKey;
 use super::version::{Event, Expectation, Expectations, Member, Origin, Version, VersionId};
-use super::{Decision, Echo, Outcome, Reason};
+use super::{Decision, Echo, Outcome, Parked, Reason};
 use crate::decide::Decided;
 use crate::failure::EngineError;
 use std::collections::BTreeMap;
@@ -208,7 +208,7 @@ impl Stage {
                 let configured = self.configured()?;
                 let member = known(&configured.rules, &origin)?;
                 if let Some(mut echo) = resolver_echo(member, echo) {
-                    for (key, sent, reason) in &mut echo.parked {
+                    for Parked { key, sent, reason, .. } in &mut echo.parked {
                         if *reason == Reason::Differs && configured.is_blind(key, *sent) {
                             *reason = Reason::Unseen;
                             unseen.extend(own.then(|| key.table.clone()));
@@ -508,8 +508,8 @@ fn resolver_echo(member: Member, echo: echo::Echo) -> Option<Echo> {
     let offset = echo.offset?;
     let key = |table: TableName, key: Key| RowKey::new(table, key.detached());
     let parked = echo.parked.into_iter().map(|one| {
-        let reason = if one.differs { Reason::Differs } else { Reason::Refused };
-        (key(one.table, one.key), one.offset, reason)
+        let reason = if one.seen.is_some() { Reason::Differs } else { Reason::Refused };
+        Parked { key: key(one.table, one.key), sent: one.offset, reason, seen: one.seen }
     });
     let unparked = echo.unparked.into_iter().map(|one| (key(one.table, one.key), one.written));
     Some(Echo { member, offset, parked: parked.collect(), unparked: unparked.collect() })

@@ -3,12 +3,16 @@
 use super::*;
 use crate::sequence::Sequence;
 use sync_worker_core::echo::ParkedEcho;
+use sync_worker_core::guard::Seen;
 use sync_worker_core::row::RowBuilder;
 use sync_worker_core::rules::{OnDelete, TableRules, TwoWayMember};
 use sync_worker_core::schema::Column;
 use sync_worker_core::types::ColumnType;
 
 const PAUSES: Op = Op::Truncate;
+
+/// What stands at `b` where it differs.
+const OTHER: i64 = 99;
 
 /// A table of rows (id, v) that these members share.
 pub(crate) fn rules(members: [&str; 2]) -> (Arc<Schema>, TwoWay) {
@@ -79,7 +83,8 @@ impl Bus {
     /// `b` has not taken the version of row 1 that was sent at the offset: its row differs.
     fn differs(&mut self, sent: Offset) {
         let key = self.schema.key_of(&row(1, 0)).unwrap();
-        let parked = vec![ParkedEcho { table: "t".into(), key, offset: sent, differs: true }];
+        let seen = Some(Seen::of(Some(row(1, OTHER))));
+        let parked = vec![ParkedEcho { table: "t".into(), key, offset: sent, seen }];
         self.of("b", Body::Marker(echo::Echo { offset: Some(sent), parked, unparked: vec![] }));
     }
 
@@ -118,6 +123,11 @@ fn a_row_that_differs_without_an_event_is_written_over_unless_its_table_stood_st
         bus.differs(sent);
         assert_eq!(bus.tasks(), [if pauses { None } else { Some(5) }]);
         assert_eq!(bus.stage.entries(), usize::from(!pauses));
+        let drifted = bus.stage.take_conflicts();
+        let told = drifted.iter().map(|one| (one.at.as_ref(), one.loser.as_ref().and_then(|loser| loser.row.clone())));
+        let expected = (Some(&"b".into()), Some(row(1, OTHER)));
+        assert_eq!(told.collect::<Vec<_>>(), if pauses { vec![] } else { vec![expected] });
+        assert!(drifted.iter().all(|one| !one.open), "nobody is asked");
     }
 }
 

@@ -7,7 +7,7 @@ use crate::client::{Client, first_of};
 use crate::error::Error;
 use crate::sink::failure::{Fault, is_overtaken, sort};
 use crate::sink::guard::{Look, REPEATS};
-use crate::sink::marker::Bookkeeping;
+use crate::sink::marker::{Bookkeeping, Park};
 use crate::sink::operation::{self, Do, Operation, Refused};
 use crate::sink::target::{Content, Target};
 use bson::{Document, RawDocumentBuf, rawdoc};
@@ -21,7 +21,7 @@ use sync_worker_core::guard::DIFFERS;
 use sync_worker_core::name::TableName;
 use sync_worker_core::row::{Key, Row};
 use sync_worker_core::schema::{Schema, SchemaId};
-use sync_worker_core::sink::{self, Applied, ParkedKey, Parking, WriteBatch};
+use sync_worker_core::sink::{self, Applied, Parking, WriteBatch};
 use sync_worker_core::value::Damaged;
 
 /// How a batch is written.
@@ -454,13 +454,12 @@ impl<'a> Attempt<'a> {
     async fn write_parked(&mut self, session: &mut ClientSession) -> Result<(), Error> {
         let Applied { refused, differing, .. } = &self.applied;
         let refused = refused.iter().map(|refused| (refused.write, refused.reason.as_str(), None));
-        let differing = differing.iter().map(|(write, seen)| (*write, DIFFERS, Some(*seen)));
+        let differing = differing.iter().map(|(write, seen)| (*write, DIFFERS, Some(seen)));
         let mut rows = Vec::new();
         for (write, reason, seen) in refused.chain(differing) {
             let write = &self.batch.writes[write];
-            let (table, reason) = (write.change.table().clone(), reason.to_owned());
             let key = write.change.key()?.ok_or(Damaged("a parked write without a key"))?;
-            rows.push(ParkedKey { table, key, offset: write.offset, reason, seen });
+            rows.push(Park { table: write.change.table(), key, offset: write.offset, reason, seen });
         }
         // Those of the batch itself come first, and go without a write.
         let retried = if self.guarded && self.batch.retry { self.batch.unpark.len() } else { self.unpark.len() };

@@ -27,7 +27,7 @@ use sync_worker_core::document::mapping::OtherFields;
 use sync_worker_core::document::projection::Projection;
 use sync_worker_core::document::write::Writer;
 use sync_worker_core::error::ErrorClass;
-use sync_worker_core::guard::{DIFFERS_STILL, Image, Verdict, judge};
+use sync_worker_core::guard::{DIFFERS_STILL, Image, Seen, Verdict, judge, keep_some};
 use sync_worker_core::logical::{Normalizer, Unfit};
 use sync_worker_core::row::{Key, Row, RowBuilder};
 use sync_worker_core::schema::{Schema, SchemaId};
@@ -107,6 +107,14 @@ impl Found {
             Found::Nothing => Image::Absent,
             Found::Document { image, .. } | Found::Several(image) => *image,
         }
+    }
+
+    fn seen(&self) -> Seen {
+        let row = match self {
+            Found::Document { row, .. } => row.clone(),
+            Found::Nothing | Found::Several(_) => None,
+        };
+        Seen { image: self.image(), row }
     }
 }
 
@@ -240,9 +248,10 @@ impl Attempt<'_> {
                 Verdict::Differs if batch.retry => {
                     self.refuse_guarded(write, key, place, (ErrorClass::Dependency, DIFFERS_STILL.to_owned()));
                 }
-                Verdict::Differs => self.applied.differing.push((place, found.image())),
+                Verdict::Differs => self.applied.differing.push((place, found.seen())),
             }
         }
+        keep_some(self.applied.differing.iter_mut().map(|(_, seen)| seen));
         if sets {
             passed.sort_by_key(|(_, write, ..)| write.change.after.is_some());
         }

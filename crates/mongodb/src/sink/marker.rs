@@ -7,7 +7,7 @@ use bson::raw::cstr;
 use bson::{Binary, Document, RawArrayBuf, RawBson, RawBsonRef, RawDocumentBuf, rawdoc};
 use sync_worker_core::database::Scope;
 use sync_worker_core::echo::WRITTEN;
-use sync_worker_core::guard::Image;
+use sync_worker_core::guard::Seen;
 use sync_worker_core::name::{DatabaseName, TableName};
 use sync_worker_core::record::Offset;
 use sync_worker_core::row::Key;
@@ -20,6 +20,16 @@ const TAKE_OVER_MILLIS: i32 = 8_000;
 pub struct Bookkeeping {
     /// `{installation, pipeline, database, partition}`.
     mine: RawDocumentBuf,
+}
+
+/// A parked row to write.
+pub struct Park<'a> {
+    pub table: &'a TableName,
+    pub key: Key,
+    pub offset: Offset,
+    pub reason: &'a str,
+    /// None where the version was refused.
+    pub seen: Option<&'a Seen>,
 }
 
 impl Bookkeeping {
@@ -131,16 +141,16 @@ impl Bookkeeping {
         (!updates.is_empty()).then(|| rawdoc! { "update": PARKED, "updates": updates })
     }
 
-    pub fn park(&self, rows: &[ParkedKey]) -> Option<RawDocumentBuf> {
+    pub fn park(&self, rows: &[Park<'_>]) -> Option<RawDocumentBuf> {
         let mut updates = RawArrayBuf::new();
-        for ParkedKey { table, key, offset, reason, seen } in rows {
+        for Park { table, key, offset, reason, seen } in rows {
             let id = self.parked_id(table, key);
             let seen = seen.map_or(RawBson::Null, |seen| RawBson::Binary(binary(seen.to_bytes())));
             let row = rawdoc! {
                 "_id": id.clone(),
                 "key": binary(key.as_bytes().to_vec()),
                 "offset": offset.0.cast_signed(),
-                "reason": reason.as_str(),
+                "reason": *reason,
                 "seen": seen,
             };
             updates.push(rawdoc! { "q": { "_id": id }, "u": row, "upsert": true });
@@ -191,7 +201,7 @@ fn parked_key(row: &RawDocumentBuf) -> Result<ParkedKey, Error> {
         offset: Offset(row.get_i64("offset").map_err(|_| UNREADABLE)?.cast_unsigned()),
         reason: row.get_str("reason").map_err(|_| UNREADABLE)?.to_owned(),
         seen: match row.get("seen").map_err(|_| UNREADABLE)? {
-            Some(RawBsonRef::Binary(seen)) => Some(Image::from_bytes(seen.bytes)?),
+            Some(RawBsonRef::Binary(seen)) => Some(Seen::from_bytes(seen.bytes)?.image),
             _ => None,
         },
     })

@@ -6,13 +6,14 @@
 //! transaction is one by itself.
 
 use crate::clock;
+use crate::source::echo;
 use crate::source::event::Event;
 use crate::source::token::{Place, Start};
 use bson::Timestamp;
 use std::sync::Arc;
 use std::time::Duration;
 use sync_worker_core::change::Change;
-use sync_worker_core::echo::{Echo, ParkedEcho, UnparkedEcho};
+use sync_worker_core::echo::{Echo, UnparkedEcho};
 use sync_worker_core::position::{Checkpoint, Epoch, Position};
 use sync_worker_core::row::Key;
 use sync_worker_core::source::{SourceBatch, TransactionPart};
@@ -62,7 +63,7 @@ impl Transaction {
         let of = |key: &Key, size: usize| key.as_bytes().len() + size;
         let changes: usize = self.changes.iter().map(|change| change.size() + CHANGE_BYTES).sum();
         let echo = self.echo.iter().map(|echo| {
-            let parked = echo.parked.iter().map(|one| of(&one.key, size_of::<ParkedEcho>()));
+            let parked = echo.parked.iter().map(echo::size);
             let unparked = echo.unparked.iter().map(|one| of(&one.key, size_of::<UnparkedEcho>()));
             parked.chain(unparked).sum::<usize>()
         });

@@ -9,6 +9,7 @@ use bytes::Bytes;
 use sync_worker_core::database::Scope;
 use sync_worker_core::document::{Document, Element, id, kind};
 use sync_worker_core::echo::{Echo, ParkedEcho, UnparkedEcho, WRITTEN};
+use sync_worker_core::guard::Seen;
 use sync_worker_core::name::{DatabaseName, TableName};
 use sync_worker_core::record::Offset;
 use sync_worker_core::row::Key;
@@ -64,8 +65,11 @@ impl Ours {
         };
         let parked = |row: Document<'_>| {
             let offset = number(row, "offset")?.ok_or_else(strange)?;
-            let differs = row.get("seen")?.is_some_and(|seen| seen.kind != kind::NULL);
-            Ok::<_, Error>(Some(ParkedEcho { table: table.clone(), key: key(row)?, offset, differs }))
+            let seen = match row.get("seen")? {
+                Some(seen) if seen.kind == kind::BINARY => Some(Seen::from_bytes(id::binary(seen)?.1)?),
+                _ => None,
+            };
+            Ok::<_, Error>(Some(ParkedEcho { table: table.clone(), key: key(row)?, offset, seen }))
         };
         Ok(match operation {
             "insert" => Some(Told::Parked { unparked: None, parked: parked(after()?)? }),
@@ -83,6 +87,11 @@ impl Ours {
     }
 }
 
+/// About what is held of a parked key.
+pub fn size(parked: &ParkedEcho) -> usize {
+    parked.key.as_bytes().len() + parked.seen.as_ref().map_or(0, Seen::size) + size_of::<ParkedEcho>()
+}
+
 impl Told {
     /// Adds it to the echo of its transaction, which the marker begins: a parked row that is met without one was touched by
     /// a person. Returns about how much the echo has grown.
@@ -94,7 +103,7 @@ impl Told {
             }
             (Told::Parked { unparked, parked }, Some(echo)) => {
                 let size = unparked.as_ref().map_or(0, |one| one.key.as_bytes().len() + size_of::<UnparkedEcho>())
-                    + parked.as_ref().map_or(0, |one| one.key.as_bytes().len() + size_of::<ParkedEcho>());
+                    + parked.as_ref().map_or(0, size);
                 echo.unparked.extend(unparked);
                 echo.parked.extend(parked);
                 size
@@ -180,7 +189,7 @@ mod tests {
         let other = row("q", 7, "differs", RawBson::Null);
         let parts = |operation, before, after| match told(PARKED, operation, before, after).unwrap() {
             Some(Told::Parked { unparked, parked }) => {
-                Some((unparked.map(|one| one.written), parked.map(|one| (one.offset.0, one.differs))))
+                Some((unparked.map(|one| one.written), parked.map(|one| (one.offset.0, one.seen.is_some()))))
             }
             _ => None,
         };

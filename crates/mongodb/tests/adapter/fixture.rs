@@ -9,7 +9,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use sync_worker_core::change::{Change, Op};
 use sync_worker_core::database::{Database as _, Scope, TableAt};
 use sync_worker_core::document::mapping::OtherFields;
-use sync_worker_core::guard::Image;
+use sync_worker_core::guard::{Image, Seen};
 use sync_worker_core::name::TableName;
 use sync_worker_core::position::Checkpoint;
 use sync_worker_core::record::Offset;
@@ -138,6 +138,10 @@ pub fn write(schema: &Arc<Schema>, op: Op, before: Option<&[Cell<'_>]>, after: O
 
 pub fn image(cells: &[Cell<'_>]) -> Image {
     Image::of(Some(&row(cells)))
+}
+
+pub fn seen(cells: &[Cell<'_>]) -> Seen {
+    Seen::of(Some(row(cells)))
 }
 
 /// The row that is to be under its key, over any of the images.

@@ -5,7 +5,7 @@ use anyhow::Result;
 use bson::{doc, oid::ObjectId};
 use sync_worker_core::document::mapping::OtherFields;
 use sync_worker_core::error::ErrorClass;
-use sync_worker_core::guard::Image;
+use sync_worker_core::guard::{Image, Seen};
 use sync_worker_core::sink::Write;
 use sync_worker_core::types::ColumnType;
 use sync_worker_core::value::{Cell, Value};
@@ -40,7 +40,7 @@ async fn only_expected_documents_are_written_over() -> Result<()> {
     let lot = Lot::default();
     let applied = try_apply(&mut writer, &batch, &lot).await?;
     assert_eq!((applied.rows, applied.missing, applied.row_by_row), (3, 0, false), "{applied:?}");
-    assert_eq!(applied.differing, [(1, image(&[int(2), text("b"), int(2)])), (6, Image::Absent)]);
+    assert_eq!(applied.differing, [(1, seen(&[int(2), text("b"), int(2)])), (6, Seen::of(None))]);
     assert!(applied.refused.is_empty() && lot.0.lock().unwrap().is_empty(), "what differs waits for no retry");
     let expected = [
         doc! { "_id": 1, "own": { "x": [1] }, "name": "A", "n": 1.0 },
@@ -53,7 +53,7 @@ async fn only_expected_documents_are_written_over() -> Result<()> {
     let parked = fixture.sink().await?.parked;
     let seen: Vec<_> = parked.iter().map(|key| (key.offset.0, key.reason.as_str(), key.seen)).collect();
     let differs = "differs";
-    assert_eq!(seen, [(1, differs, Some(applied.differing[0].1)), (6, differs, Some(Image::Absent))]);
+    assert_eq!(seen, [(1, differs, Some(applied.differing[0].1.image)), (6, differs, Some(Image::Absent))]);
     Ok(())
 }
 
@@ -101,7 +101,7 @@ async fn a_refused_write_is_named_by_its_place_in_the_whole_batch() -> Result<()
     let applied = try_apply(&mut writer, &batch, &lot).await?;
     assert_eq!(refused(&applied.refused), [(3, ErrorClass::Dependency)]);
     assert_eq!(lot.refused(), [(3, ErrorClass::Dependency)]);
-    assert_eq!(applied.differing, [(1, image(&row(2, 2)))]);
+    assert_eq!(applied.differing, [(1, seen(&row(2, 2)))]);
     assert_eq!((applied.rows, applied.row_by_row), (2, true));
     // A newer version takes the place of what is parked; one that is there already needs no write.
     let again = |write: Write| Write { parked: true, ..write };

@@ -302,7 +302,7 @@ async fn two_way_only_expected_documents_are_written_over_by_their_fields() -> R
         version(&table, &row(5, "e"), &[Image::Absent]),
     ]);
     let applied = try_apply(&mut writer, &batch, &Lot::default()).await?;
-    assert_eq!(applied.differing, [(1, image(&row(2, "b")))], "{applied:?}");
+    assert_eq!(applied.differing, [(1, seen(&row(2, "b")))], "{applied:?}");
     assert_eq!((applied.rows, applied.refused.len()), (3, 0), "{applied:?}");
     let there = fixture.all("a").await?;
     assert_eq!(there.len(), 4);

@@ -8,7 +8,7 @@ use sync_worker_core::change::Op;
 use sync_worker_core::database::{Database, Role, Scope};
 use sync_worker_core::echo::Echo;
 use sync_worker_core::error::ErrorClass;
-use sync_worker_core::guard::Image;
+use sync_worker_core::guard::{Image, Seen};
 use sync_worker_core::position::{MongodbPosition, Position};
 use sync_worker_core::row::Row;
 use sync_worker_core::schema::Schema;
@@ -68,8 +68,9 @@ async fn our_own_transactions_come_as_echoes() -> Result<()> {
     assert_eq!((seen.offset, came[0].changes.len(), came[0].complete), (batch.marker.offset, 1, true));
     assert!(seen.unparked.is_empty());
     let key = person().key_of(&row(&[int(1), text("")]))?;
-    let parked = seen.parked.iter().map(|one| (one.table.as_str(), &one.key, one.offset, one.differs));
-    assert_eq!(parked.collect::<Vec<_>>(), [("a", &key, offset, true)]);
+    let parked = seen.parked.iter().map(|one| (one.table.as_str(), &one.key, one.offset, one.seen.clone()));
+    let there = Seen::of(Some(row(&[int(1), text("a")])));
+    assert_eq!(parked.collect::<Vec<_>>(), [("a", &key, offset, Some(there))]);
 
     // Left alone again: the parked row is replaced.
     let batch = writer.batch(vec![Write { parked: true, ..named(1, "y", &[Image::Absent]) }]);

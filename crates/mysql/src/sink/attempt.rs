@@ -494,7 +494,7 @@ impl<'a> Attempt<'a> {
             script.push(What::Control, None, 0, &rows.unpark(table, key));
         }
         let refused = refused.iter().map(|refused| (refused.write, refused.reason.as_str(), None));
-        let differing = differing.iter().map(|(write, seen)| (*write, DIFFERS, Some(*seen)));
+        let differing = differing.iter().map(|(write, seen)| (*write, DIFFERS, Some(seen)));
         for (write, reason, seen) in refused.chain(differing) {
             let write = &self.whole().writes[write];
             let key = write.change.key()?.ok_or(Damaged("a parked write without a key"))?;

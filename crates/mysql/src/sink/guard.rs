@@ -26,7 +26,7 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use sync_worker_core::change::{Change, Op};
 use sync_worker_core::error::ErrorClass;
-use sync_worker_core::guard::{ALTERED, DIFFERS_STILL, Image, Verdict, judge};
+use sync_worker_core::guard::{ALTERED, DIFFERS_STILL, Image, Seen, Verdict, judge, keep_some};
 use sync_worker_core::logical::{Normalizer, Unfit};
 use sync_worker_core::name::TableName;
 use sync_worker_core::row::{Key, Row, RowBuilder};
@@ -136,7 +136,7 @@ pub struct Judged {
     pub as_wanted: Vec<(TableName, Key)>,
     /// All writes whose row is.
     pub equal: Vec<usize>,
-    pub differing: Vec<(usize, Image)>,
+    pub differing: Vec<(usize, Seen)>,
     pub refused: Vec<Refused>,
 }
 
@@ -177,19 +177,19 @@ pub async fn altered(sink: &mut MysqlSink, batch: &WriteBatch, written: &HashSet
         return Ok(looked_for);
     }
     let found = look(sink, batch, meets_triggers).await?;
-    let is_other = |place: &usize| found[*place] != Image::of(batch.writes[*place].change.after.as_ref());
+    let is_other = |place: &usize| found[*place].image != Image::of(batch.writes[*place].change.after.as_ref());
     Ok(looked_for.into_iter().filter(is_other).collect())
 }
 
-/// Locks the rows of some writes and returns what each finds.
+/// Locks the rows of some writes and returns what each finds, with the row where it may not be written over.
 async fn look(
     sink: &mut MysqlSink,
     batch: &WriteBatch,
     is_looked_for: impl Fn(usize, &TargetTable) -> bool,
-) -> Result<Vec<Image>, Error> {
+) -> Result<Vec<Seen>, Error> {
     let MysqlSink { client, targets, largest, .. } = sink;
     let longest = BYTES.min(*largest / 2);
-    let mut found = vec![Image::Absent; batch.writes.len()];
+    let mut found = vec![Seen { image: Image::Absent, row: None }; batch.writes.len()];
     let mut tables: Vec<(SchemaId, Vec<usize>)> = Vec::new();
     for (place, write) in batch.writes.iter().enumerate() {
         let id = write.change.schema.id;
@@ -236,7 +236,9 @@ async fn look(
                 if let Some(&place) = places.get(&Image::of(Some(&key))) {
                     let normal = decoder.normal(&look.rows, &row)?;
                     // A row that no version can be is an image of its own.
-                    found[place] = Image::of(Some(normal.as_ref().unwrap_or(&row)));
+                    let image = Image::of(Some(normal.as_ref().unwrap_or(&row)));
+                    let over = batch.writes[place].over.as_deref().unwrap_or_default();
+                    found[place] = Seen { image, row: normal.filter(|_| !over.contains(&image)) };
                 }
             }
             sql.clear();
@@ -263,7 +265,7 @@ async fn rows(client: &mut Client, sql: &[u8]) -> Result<Vec<DriverRow>, Error> 
     liveness.watch("a look at a batch's rows", work).await
 }
 
-fn judge_all(whole: &WriteBatch, found: &[Image], altered: &HashSet<usize>) -> Result<Judged, Damaged> {
+fn judge_all(whole: &WriteBatch, found: &[Seen], altered: &HashSet<usize>) -> Result<Judged, Damaged> {
     let batch = WriteBatch {
         expected: whole.expected.clone(),
         marker: whole.marker.clone(),
@@ -273,10 +275,10 @@ fn judge_all(whole: &WriteBatch, found: &[Image], altered: &HashSet<usize>) -> R
     };
     let (places, as_wanted, differing, refused) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
     let mut judged = Judged { batch, places, as_wanted, equal: Vec::new(), differing, refused };
-    for (place, (write, &found)) in whole.writes.iter().zip(found).enumerate() {
+    for (place, (write, found)) in whole.writes.iter().zip(found).enumerate() {
         let over = write.over.as_ref().ok_or(Damaged("a write without its images among guarded ones"))?;
         let change = &write.change;
-        match judge(found, change.after.as_ref(), over) {
+        match judge(found.image, change.after.as_ref(), over) {
             Verdict::AsWanted => {
                 judged.equal.push(place);
                 if write.parked {
@@ -289,7 +291,7 @@ fn judge_all(whole: &WriteBatch, found: &[Image], altered: &HashSet<usize>) -> R
                 judged.refused.push(Refused { write: place, class, reason });
             }
             Verdict::Write => {
-                let change = plain(change, found);
+                let change = plain(change, found.image);
                 judged.batch.writes.push(Write { change, over: None, ..write.clone() });
                 judged.places.push(place);
             }
@@ -297,9 +299,10 @@ fn judge_all(whole: &WriteBatch, found: &[Image], altered: &HashSet<usize>) -> R
                 let reason = DIFFERS_STILL.to_owned();
                 judged.refused.push(Refused { write: place, class: ErrorClass::Dependency, reason });
             }
-            Verdict::Differs => judged.differing.push((place, found)),
+            Verdict::Differs => judged.differing.push((place, found.clone())),
         }
     }
+    keep_some(judged.differing.iter_mut().map(|(_, seen)| seen));
     Ok(judged)
 }
 
@@ -350,15 +353,15 @@ mod tests {
             (Some(2), Some(2), false),
             (Some(2), Some(9), false),
         ]) {
-            let image = Image::of(there.map(|value| row(key, Some(value))).as_ref());
+            let there = Seen::of(there.map(|value| row(key, Some(value))));
             let (op, before, after) = match wanted {
                 Some(value) => (Op::Update, Some(row(key, Some(1))), Some(row(key, Some(value)))),
                 None => (Op::Delete, Some(row(key, None)), None),
             };
             let change = Change { schema: schema.clone(), op, before, after };
-            let over = Some(if expected { vec![image] } else { Vec::new() });
+            let over = Some(if expected { vec![there.image] } else { Vec::new() });
             writes.push(Write { change, offset: Offset(0), parked: true, over });
-            found.push(image);
+            found.push(there);
         }
         for retry in [false, true] {
             let batch = WriteBatch {
@@ -371,7 +374,7 @@ mod tests {
             let judged = judge_all(&batch, &found, &HashSet::new()).unwrap();
             let ops: String = judged.batch.writes.iter().map(|write| write.change.op.code()).collect();
             assert_eq!((ops.as_str(), judged.places, judged.as_wanted.len()), ("cud", vec![0, 1, 2], 1));
-            assert_eq!(judged.differing, if retry { Vec::new() } else { vec![(4, found[4])] });
+            assert_eq!(judged.differing, if retry { Vec::new() } else { vec![(4, found[4].clone())] });
             assert_eq!(judged.refused.len(), usize::from(retry));
         }
     }

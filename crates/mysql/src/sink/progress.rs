@@ -8,7 +8,7 @@ use mysql_async::Row as DriverRow;
 use mysql_async::prelude::Queryable;
 use sync_worker_core::database::Scope;
 use sync_worker_core::echo::WRITTEN;
-use sync_worker_core::guard::Image;
+use sync_worker_core::guard::Seen;
 use sync_worker_core::name::{DatabaseName, TableName};
 use sync_worker_core::record::Offset;
 use sync_worker_core::row::Key;
@@ -139,7 +139,7 @@ impl ProgressRows {
     }
 
     /// `seen`: what was there instead of a row that the version may be written over; None where it was refused.
-    pub fn park(&self, table: &TableName, key: &Key, offset: Offset, reason: &str, seen: Option<Image>) -> Vec<u8> {
+    pub fn park(&self, table: &TableName, key: &Key, offset: Offset, reason: &str, seen: Option<&Seen>) -> Vec<u8> {
         let head = format!("REPLACE INTO sync_worker.parked VALUES ({},{},", self.values, literal(table.as_str()));
         let mut sql = head.into_bytes();
         binary(&mut sql, &key.digest());
@@ -177,6 +177,6 @@ fn parked_key(row: DriverRow) -> Result<ParkedKey, Error> {
         key: Key::from_bytes(key.into()),
         offset: Offset(offset),
         reason,
-        seen: seen.map(|bytes| Image::from_bytes(&bytes)).transpose()?,
+        seen: seen.map(|bytes| Seen::from_bytes(&bytes)).transpose()?.map(|seen| seen.image),
     })
 }

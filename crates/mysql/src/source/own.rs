@@ -8,6 +8,7 @@ use bytes::Bytes;
 use sync_worker_core::change::{Change, Op};
 use sync_worker_core::database::Scope;
 use sync_worker_core::echo::{Echo, ParkedEcho, UnparkedEcho, WRITTEN};
+use sync_worker_core::guard::Seen;
 use sync_worker_core::name::{DatabaseName, InstallationId, PipelineName, TableName};
 use sync_worker_core::record::Offset;
 use sync_worker_core::row::{Key, Row};
@@ -97,10 +98,10 @@ impl Ours {
 
 fn park(echo: &mut Echo, row: &OwnRow<'_>) -> Result<usize, Error> {
     let offset = row.number("offset")?.ok_or(Damaged("a parked row without an offset"))?;
-    let differs = row.value("seen")? != Value::Null;
+    let seen = row.seen()?;
     let key = row.key()?;
-    let size = key.as_bytes().len() + size_of::<ParkedEcho>();
-    echo.parked.push(ParkedEcho { table: row.table()?, key, offset: Offset(offset), differs });
+    let size = key.as_bytes().len() + seen.as_ref().map_or(0, Seen::size) + size_of::<ParkedEcho>();
+    echo.parked.push(ParkedEcho { table: row.table()?, key, offset: Offset(offset), seen });
     Ok(size)
 }
 
@@ -164,6 +165,14 @@ impl<'a> OwnRow<'a> {
             _ => Err(self.foreign("key")),
         }
     }
+
+    fn seen(&self) -> Result<Option<Seen>, Error> {
+        match self.value("seen")? {
+            Value::Null => Ok(None),
+            Value::Bytes(bytes) => Ok(Some(Seen::from_bytes(bytes)?)),
+            _ => Err(self.foreign("seen")),
+        }
+    }
 }
 
 #[cfg(test)]
@@ -218,7 +227,7 @@ mod tests {
         let echo = told(&parts);
         assert_eq!(echo, told(&[change(Op::Update, Some(&refused), Some(&differs))]));
         assert_eq!((echo.parked.len(), echo.unparked.len()), (1, 1));
-        assert!(echo.parked[0].differs && !echo.unparked[0].written);
+        assert!(echo.parked[0].seen.is_some() && !echo.unparked[0].written);
         let written = row("p", WRITTEN, Value::Null);
         let parts = [change(Op::Update, Some(&refused), Some(&written)), change(Op::Delete, Some(&written), None)];
         let echo = told(&parts);

@@ -6,7 +6,7 @@ use mysql_async::{Conn, Opts};
 use std::time::Duration;
 use sync_worker_core::database::Database;
 use sync_worker_core::error::ErrorClass;
-use sync_worker_core::guard::Image;
+use sync_worker_core::guard::{Image, Seen};
 use sync_worker_core::record::Offset;
 use sync_worker_core::sink::{Sink, WriteBatch};
 use sync_worker_core::types::ColumnType;
@@ -19,6 +19,10 @@ const STILL: &str = "the row there is none that this version may be written over
 
 fn image(cells: &[Cell<'_>]) -> Image {
     Image::of(Some(&row(cells)))
+}
+
+fn seen(cells: &[Cell<'_>]) -> Seen {
+    Seen::of(Some(row(cells)))
 }
 
 fn over(write: Write, images: &[Image]) -> Write {
@@ -59,7 +63,7 @@ async fn only_expected_rows_are_written_over() {
     ]);
     let applied = f.try_apply(&batch).await.unwrap();
     assert_eq!((applied.rows, applied.missing, applied.row_by_row), (4, 0, false), "{applied:?}");
-    assert_eq!(applied.differing, [(1, image(&version(2, 2, "2"))), (7, Image::Absent)]);
+    assert_eq!(applied.differing, [(1, seen(&version(2, 2, "2.000"))), (7, Seen::of(None))]);
     assert!(applied.refused.is_empty() && f.parked.0.lock().unwrap().is_empty(), "what differs waits for no retry");
     assert_eq!(f.parked_rows().await, ["t|1|differs", "t|7|differs"]);
     let rows = ["1|10|1.500|7", "2|2|2.000|7", "4|4|4.500|7", "5|5|5.000|7", "7|7|7.000|7"];
@@ -114,7 +118,7 @@ async fn a_refused_write_is_named_by_its_place_in_the_whole_batch() {
     let applied = f.try_apply(&batch).await.unwrap();
     assert_eq!(refused(&applied), [(3, ErrorClass::Dependency)]);
     assert_eq!(f.parked.refused(), [(3, ErrorClass::Dependency)]);
-    assert_eq!(applied.differing, [(1, image(&version(2, 2)))]);
+    assert_eq!(applied.differing, [(1, seen(&version(2, 2)))]);
     assert_eq!(applied.rows, 2);
     let parked = f.parked_rows().await;
     assert_eq!((parked.len(), parked[0].as_str()), (2, "t|1|differs"));
@@ -160,7 +164,7 @@ async fn a_row_that_comes_up_after_the_look_is_looked_at_again() {
     application.query_drop(format!("INSERT INTO {}.t VALUES (2, 8)", f.database)).await.unwrap();
     f.run("ROLLBACK").await;
     let applied = applying.await.unwrap().unwrap();
-    assert_eq!(applied.differing, [(1, image(&[int(2), int(8)]))]);
+    assert_eq!(applied.differing, [(1, seen(&[int(2), int(8)]))]);
     assert_eq!((applied.rows, applied.refused.len()), (1, 0));
     assert_eq!(f.parked_rows().await, ["t|1|differs"]);
     assert_eq!(f.rows("t").await, ["1|5", "2|8"]);

@@ -8,7 +8,7 @@ use sync_worker_core::change::{Change, Op};
 use sync_worker_core::database::{Database, Scope};
 use sync_worker_core::echo::Echo;
 use sync_worker_core::error::ErrorClass;
-use sync_worker_core::guard::Image;
+use sync_worker_core::guard::{Image, Seen};
 use sync_worker_core::record::Offset;
 use sync_worker_core::row::{Row, RowBuilder};
 use sync_worker_core::schema::Schema;
@@ -107,8 +107,9 @@ async fn our_own_transactions_come_as_echoes() -> Result<()> {
     assert_eq!((seen.offset, came[0].changes.len(), came[0].complete), (batch.marker.offset, 1, true));
     assert!(seen.unparked.is_empty());
     let key = schema.key_of(&person(1, ""))?;
-    let parked = seen.parked.iter().map(|one| (one.table.as_str(), &one.key, one.offset, one.differs));
-    assert_eq!(parked.collect::<Vec<_>>(), [("person", &key, version.offset, true)]);
+    let parked = seen.parked.iter().map(|one| (one.table.as_str(), &one.key, one.offset, one.seen.clone()));
+    let there = Seen::of(Some(person(1, "a")));
+    assert_eq!(parked.collect::<Vec<_>>(), [("person", &key, version.offset, Some(there))]);
 
     // Left alone again: the parked row is replaced.
     let batch = writer.batch(vec![Write { parked: true, ..write(&schema, 1, "y", Some(&[Image::Absent])) }]);

@@ -34,7 +34,7 @@ use sync_worker_core::change::{Change, Op};
 use sync_worker_core::collapse::{Step, collapse};
 use sync_worker_core::convert::Refusal;
 use sync_worker_core::error::{ErrorClass, Result};
-use sync_worker_core::guard::{ALTERED, DIFFERS, DIFFERS_STILL, Image, Verdict, judge};
+use sync_worker_core::guard::{ALTERED, DIFFERS, DIFFERS_STILL, Image, Seen, Verdict, judge, keep_some};
 use sync_worker_core::logical::Normalizer;
 use sync_worker_core::row::{Row, RowBuilder};
 use sync_worker_core::schema::{Column, Schema, SchemaId};
@@ -90,9 +90,8 @@ impl Look {
         Ok(Self { statement, columns: printed, normalizer })
     }
 
-    /// The image of a row as the server prints it: the columns behind its place. One that has no logical form is like no
-    /// other.
-    fn image(&self, row: &tokio_postgres::Row, room: &mut Room) -> Result<Image, Error> {
+    /// A row as the server prints it: the columns behind its place. One that has no logical form is like no other.
+    fn seen(&self, row: &tokio_postgres::Row, room: &mut Room) -> Result<Seen, Error> {
         let strange = || strange(row, self.columns.len());
         room.builder.abandon();
         for (at, column) in self.columns.iter().enumerate() {
@@ -114,14 +113,14 @@ impl Look {
         }
         let printed = room.builder.finish();
         match self.normalizer.row(&printed, &mut room.builder, &mut room.text) {
-            Ok(logical) => Ok(Image::of(Some(&logical))),
+            Ok(logical) => Ok(Seen::of(Some(logical))),
             Err(_) => strange(),
         }
     }
 }
 
-/// The image of a row that has no logical form.
-fn strange(row: &tokio_postgres::Row, columns: usize) -> Result<Image, Error> {
+/// A row that has no logical form.
+fn strange(row: &tokio_postgres::Row, columns: usize) -> Result<Seen, Error> {
     let mut digest = xxhash_rust::xxh3::Xxh3::new();
     for at in 1..=columns {
         let text: Option<Text<'_>> = taken(row.try_get(at))?;
@@ -130,7 +129,7 @@ fn strange(row: &tokio_postgres::Row, columns: usize) -> Result<Image, Error> {
         digest.update(&text.map_or(0, <[u8]>::len).to_be_bytes());
         digest.update(text.unwrap_or_default());
     }
-    Ok(Image::Row(digest.digest128().to_be_bytes()))
+    Ok(Seen { image: Image::Row(digest.digest128().to_be_bytes()), row: None })
 }
 
 /// A value as it is printed; whether it is UTF-8 shows where it is read.
@@ -179,6 +178,8 @@ fn field(rest: &mut &[u8], text: &mut Vec<u8>) -> Option<bool> {
     }
 }
 
+const NOTHING: Seen = Seen { image: Image::Absent, row: None };
+
 /// For each table the keys that are looked for, and the writes that they are of.
 type Asked = Vec<(SchemaId, (Vec<Array>, Vec<usize>))>;
 
@@ -213,7 +214,7 @@ struct Passed {
     there: Vec<Option<Row>>,
     /// The transaction has begun and the marker has moved.
     begun: bool,
-    differing: Vec<(usize, Image)>,
+    differing: Vec<(usize, Seen)>,
     equal: Vec<usize>,
     /// With indexes of the batch that was asked for.
     refused: Vec<Refused>,
@@ -415,7 +416,7 @@ impl Session {
         let asked = self.keys(batch, written, &mut Vec::new())?;
         let found = self.found(Pipeline::new(&self.client), batch, &asked).await?;
         let written = asked.iter().flat_map(|(_, (_, writes))| writes);
-        let is_other = |write: &&usize| found[**write] != Image::of(batch.writes[**write].change.after.as_ref());
+        let is_other = |write: &&usize| found[**write].image != Image::of(batch.writes[**write].change.after.as_ref());
         Ok(written.filter(is_other).copied().collect())
     }
 
@@ -478,7 +479,7 @@ impl Session {
         let wanted = (0..batch.writes.len()).filter(|index| matches!(met[*index], There::Unknown));
         let asked = self.keys(batch, wanted, &mut refused)?;
         let begun = how.row_by_row || !asked.is_empty();
-        let mut found = vec![Image::Absent; batch.writes.len()];
+        let mut found = vec![NOTHING; batch.writes.len()];
         if begun {
             found = self.found(self.begun(batch).await?, batch, &asked).await?;
         }
@@ -486,7 +487,7 @@ impl Session {
         // lock: what we would do to such a row, its member would take for having been done before it.
         let unseen = |place: &usize| {
             let over = batch.writes[*place].over.as_deref().unwrap_or_default();
-            found[*place] == Image::Absent
+            found[*place].image == Image::Absent
                 && (batch.writes[*place].change.after.is_none() || !over.contains(&Image::Absent))
         };
         if asked.iter().any(|(_, (_, writes))| writes.iter().any(unseen)) {
@@ -504,8 +505,9 @@ impl Session {
                 There::Nothing => (Verdict::Write, false),
                 There::Row(_) => (Verdict::Write, true),
                 There::Unknown => {
+                    let image = found[index].image;
                     let over = write.over.as_deref().unwrap_or_default();
-                    (judge(found[index], write.change.after.as_ref(), over), found[index] != Image::Absent)
+                    (judge(image, write.change.after.as_ref(), over), image != Image::Absent)
                 }
             };
             match verdict {
@@ -533,19 +535,21 @@ impl Session {
                     let (class, reason) = (ErrorClass::Dependency, DIFFERS_STILL.to_owned());
                     passed.refused.push(Refused { write: index, class, reason });
                 }
-                Verdict::Differs => passed.differing.push((index, found[index])),
+                Verdict::Differs => passed.differing.push((index, found[index].clone())),
             }
         }
+        keep_some(passed.differing.iter_mut().map(|(_, seen)| seen));
         Ok(passed)
     }
 
-    /// Reads and locks rows, behind what is in the pipeline already: for each write what is there.
+    /// Reads and locks rows, behind what is in the pipeline already: for each write what is there, and the row where it may
+    /// not be written over.
     async fn found<'a>(
         &'a self,
         mut pipeline: Pipeline<'a>,
         batch: &WriteBatch,
         asked: &'a Asked,
-    ) -> Result<Vec<Image>, Attempt> {
+    ) -> Result<Vec<Seen>, Attempt> {
         let first = pipeline.len();
         for (schema, (arrays, _)) in asked {
             let look = self.looks.get(schema).ok_or(Damaged("a row without a schema"))?;
@@ -555,15 +559,19 @@ impl Session {
         if let Some((_, failure)) = first_failure(&mut replies) {
             return Err(failure.into());
         }
-        let (mut found, mut room) = (vec![Image::Absent; batch.writes.len()], Room::default());
+        let (mut found, mut room) = (vec![NOTHING; batch.writes.len()], Room::default());
         for ((schema, (_, writes)), reply) in asked.iter().zip(replies.into_iter().skip(first)) {
             let look = self.looks.get(schema).ok_or(Damaged("a row without a schema"))?;
             let Ok(Reply::Rows(rows)) = reply else { continue };
             for row in rows {
                 let place: i64 = taken(row.try_get(0))?;
                 let place = usize::try_from(place - 1).ok().and_then(|place| writes.get(place));
-                let place = place.and_then(|write| found.get_mut(*write));
-                *place.ok_or(Error::Protocol("a row that was not asked for"))? = look.image(&row, &mut room)?;
+                let &write = place.ok_or(Error::Protocol("a row that was not asked for"))?;
+                let mut seen = look.seen(&row, &mut room)?;
+                if batch.writes[write].over.as_deref().is_some_and(|over| over.contains(&seen.image)) {
+                    seen.row = None;
+                }
+                found[write] = seen;
             }
         }
         Ok(found)
@@ -585,7 +593,7 @@ impl Session {
             if let Some(refused) = refused.next_if(|refused| refused.write == index) {
                 parked.push(table, &key()?, write.offset, &refused.reason, None).map_err(too_large)?;
             } else if let Some((_, seen)) = differing.next_if(|(differing, _)| *differing == index) {
-                parked.push(table, &key()?, write.offset, DIFFERS, Some(*seen)).map_err(too_large)?;
+                parked.push(table, &key()?, write.offset, DIFFERS, Some(seen)).map_err(too_large)?;
             } else if write.parked {
                 gone.push_key(table, &key()?).map_err(too_large)?;
             }

@@ -8,7 +8,7 @@ use crate::own::Owner;
 use bytes::Bytes;
 use sync_worker_core::convert::Refusal;
 use sync_worker_core::echo::WRITTEN;
-use sync_worker_core::guard::Image;
+use sync_worker_core::guard::{Image, Seen};
 use sync_worker_core::name::TableName;
 use sync_worker_core::record::Offset;
 use sync_worker_core::row::Key;
@@ -67,14 +67,14 @@ impl ParkedRows {
         key: &Key,
         offset: Offset,
         reason: &str,
-        seen: Option<Image>,
+        seen: Option<&Seen>,
     ) -> Result<(), Refusal> {
         self.push_key(table, key)?;
         self.keys.push(Value::Bytes(key.as_bytes()))?;
         self.offsets.push(Value::Int(signed(offset.0)))?;
         self.reasons.push(Value::Text(reason))?;
         match seen {
-            Some(image) => self.seen.push(Value::Bytes(&image.to_bytes())),
+            Some(seen) => self.seen.push(Value::Bytes(&seen.to_bytes())),
             None => self.seen.push(Value::Null),
         }
     }
@@ -140,7 +140,7 @@ pub async fn take_over(client: &mut Client, owner: &Owner, log: &str) -> Result<
             offset: Offset(unsigned(row.try_get(2)?)),
             reason: row.try_get(3)?,
             // What can't be read was no image of a row that anything may be written over.
-            seen: seen.map(|seen| Image::from_bytes(&seen).unwrap_or(Image::Row([0; 16]))),
+            seen: seen.map(|seen| Seen::from_bytes(&seen).map_or(Image::UNKNOWN, |seen| seen.image)),
         })
     });
     Ok(Progress { marker, parked: parked.collect::<Result<_, tokio_postgres::Error>>()? })

@@ -1,11 +1,13 @@
 //! Our own transactions in a member's stream, known by the marker that they carry (invariant 4).
 
+use crate::codec::unhex;
 use crate::error::Error;
 use crate::own::{Owner, PARKED, PROGRESS, SCHEMA};
 use crate::source::pgoutput::{Field, Old, Relation, Tuple};
 use crate::source::relation::malformed;
 use bytes::Bytes;
 use sync_worker_core::echo::{Echo, ParkedEcho, UnparkedEcho, WRITTEN};
+use sync_worker_core::guard::Seen;
 use sync_worker_core::name::TableName;
 use sync_worker_core::record::Offset;
 use sync_worker_core::row::Key;
@@ -83,7 +85,9 @@ impl OwnTable {
             kept += key.as_bytes().len();
             let offset =
                 columns[4].map(offset).transpose()?.ok_or(Error::Protocol("a parked row without an offset"))?;
-            echo.parked.push(ParkedEcho { table, key, offset, differs: columns[8].is_some() });
+            let seen = columns[8].map(|text| Ok::<_, Error>(Seen::from_bytes(&bytea(text)?)?)).transpose()?;
+            kept += seen.as_ref().map_or(0, Seen::size);
+            echo.parked.push(ParkedEcho { table, key, offset, seen });
         }
         Ok(kept)
     }
@@ -120,12 +124,13 @@ fn offset(text: &[u8]) -> Result<Offset, Error> {
 fn name(columns: &Columns<'_>) -> Result<(TableName, Key), Error> {
     let strange = || Error::Protocol("a strange parked row");
     let table = columns[5].and_then(|text| std::str::from_utf8(text).ok()).ok_or_else(strange)?;
-    let key = columns[6].and_then(|text| text.strip_prefix(b"\\x")).ok_or_else(strange)?;
-    let digit = |byte: u8| char::from(byte).to_digit(16).and_then(|digit| u8::try_from(digit).ok());
-    let bytes = key.chunks(2).map(|pair| match pair {
-        [high, low] => Some(digit(*high)? << 4 | digit(*low)?),
-        _ => None,
-    });
-    let bytes: Option<Vec<u8>> = bytes.collect();
-    Ok((TableName::new(table), Key::from_bytes(Bytes::from(bytes.ok_or_else(strange)?))))
+    let key = bytea(columns[6].ok_or_else(strange)?)?;
+    Ok((TableName::new(table), Key::from_bytes(Bytes::from(key))))
+}
+
+fn bytea(text: &[u8]) -> Result<Vec<u8>, Error> {
+    let mut bytes = Vec::with_capacity(text.len() / 2);
+    let digits = text.strip_prefix(b"\\x");
+    digits.and_then(|digits| unhex(digits, &mut bytes)).ok_or(Error::Protocol("a strange parked row"))?;
+    Ok(bytes)
 }

@@ -4,7 +4,7 @@ use crate::fixture::*;
 use std::sync::Arc;
 use std::time::Duration;
 use sync_worker_core::change::{Change, Op};
-use sync_worker_core::guard::Image;
+use sync_worker_core::guard::{Image, Seen};
 use sync_worker_core::row::Row;
 use sync_worker_core::schema::Schema;
 use sync_worker_core::sink::{Applied, Write};
@@ -109,7 +109,7 @@ fn a_row_that_somebody_has_changed_is_left_alone_and_the_next_ones_are_looked_at
         let applied = apply(&mut applier, changes).await;
         assert_eq!(
             applied.differing,
-            [(1, Image::of(Some(&version(2, "fresh")))), (3, Image::of(Some(&version(4, "other"))))]
+            [(1, Seen::of(Some(version(2, "fresh")))), (3, Seen::of(Some(version(4, "other"))))]
         );
         assert_eq!((applied.rows, applied.equal), (2, vec![4, 5]));
         assert_eq!(target.table("t").await, ["(1,A)", "(2,fresh)", "(4,other)", "(5,e)"]);
@@ -162,7 +162,7 @@ fn a_row_that_is_being_changed_is_waited_for() {
             let write = tokio::spawn(async move { apply(&mut applier, vec![change]).await });
             somebody_waits(&target, &write).await;
             target.sql("COMMIT").await;
-            assert_eq!(write.await.unwrap().differing, [(0, Image::of(Some(&version(k, now))))]);
+            assert_eq!(write.await.unwrap().differing, [(0, Seen::of(Some(version(k, now))))]);
         }
         assert_eq!(target.table("t").await, ["(1,fresh)", "(2,fresher)"]);
     });

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use sync_worker_core::change::{Change, Op};
 use sync_worker_core::database::Database;
 use sync_worker_core::echo::Echo;
-use sync_worker_core::guard::Image;
+use sync_worker_core::guard::{Image, Seen};
 use sync_worker_core::logical::key_only;
 use sync_worker_core::position::Position;
 use sync_worker_core::record::Offset;
@@ -96,7 +96,8 @@ fn shown(echo: &Echo) -> String {
         Some(Ok(Cell::Present(Value::Int(id)))) => id.to_string(),
         other => panic!("{other:?}"),
     };
-    let parked = echo.parked.iter().map(|one| format!("{}@{} differs {}", key(&one.key), one.offset, one.differs));
+    let parked =
+        echo.parked.iter().map(|one| format!("{}@{} differs {}", key(&one.key), one.offset, one.seen.is_some()));
     let unparked = echo.unparked.iter().map(|one| format!("{} written {}", key(&one.key), one.written));
     format!(
         "{:?} [{}] [{}]",
@@ -123,11 +124,13 @@ async fn only_expected_rows_are_written_over_and_what_is_written_is_an_echo() ->
     ];
     let applied = member.apply(writes, 9, false).await?;
     assert_eq!((applied.rows, applied.refused.len()), (3, 0));
-    assert_eq!(applied.differing, [(1, member.image(2, "fresh", "2"))]);
+    assert_eq!(applied.differing, [(1, Seen::of(Some(member.row(2, "fresh", "2.00"))))]);
     assert_eq!(member.rows().await?, "1b1.00 2fresh2.00 3c3.00 5e5.00");
     let parts = member.parts().await?;
     let [part] = &parts[..] else { panic!("{parts:?}") };
-    assert_eq!(shown(part.echo.as_ref().unwrap()), "Some(9) [2@6 differs true] []");
+    let echo = part.echo.as_ref().unwrap();
+    assert_eq!(shown(echo), "Some(9) [2@6 differs true] []");
+    assert_eq!(echo.parked[0].seen.as_ref(), Some(&applied.differing[0].1), "it says what was there");
     assert_eq!(
         part.changes.iter().map(|change| change.op.code()).collect::<String>().len(),
         3,

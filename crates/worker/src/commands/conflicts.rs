@@ -203,8 +203,8 @@ fn line(conflict: &Conflict) -> String {
     }
     let column = conflict.column.as_ref().map(|column| format!(" column {column}")).unwrap_or_default();
     let over = match (&conflict.loser, &conflict.at) {
-        (Some(loser), _) => format!(" over {}", who(loser)),
-        (None, Some(at)) => format!(" over what {at} held"),
+        (_, Some(at)) => format!(" over what {at} held"),
+        (Some(loser), None) => format!(" over {}", who(loser)),
         (None, None) => String::new(),
     };
     format!("{id} {table} {key}{column} {kind}: {} by {strategy}{over}{state}", who(winner))
