@@ -44,7 +44,7 @@ pub const BY_CHANGE: &str = "change";
 /// The commit time of a row that was copied and says nothing about its last change.
 pub const NO_TIME: i64 = i64::MIN;
 
-/// One entry of the ledger. (pipeline, partition, offset, table, key, column, kind) names it: what was recorded before is
+/// One entry of the ledger. (pipeline, partition, offset, table, key, column, kind, at) names it: what was recorded before is
 /// not recorded again.
 #[derive(Clone, Debug)]
 pub struct Conflict {

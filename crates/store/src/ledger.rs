@@ -273,7 +273,8 @@ fn record(session: &Session, id: i64, conflict: &Conflict) -> Result<bool, Fault
         "INSERT INTO conflict ({COLUMNS})
          VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20, ?21, NULL,
                  NULL, ?22, ?23, ?24)
-         ON CONFLICT (pipeline, bus_partition, bus_offset, table_name, row_key, column_name, kind) DO NOTHING"
+         ON CONFLICT (pipeline, bus_partition, bus_offset, table_name, row_key, column_name, kind, ifnull(member, ''))
+         DO NOTHING"
     ))?;
     let inserted = statement.execute(params![
         stored.id,

@@ -9,11 +9,12 @@ use std::path::Path;
 use sync_worker_core::name::InstallationId;
 
 /// Format `n` is reached by the first `n` of these.
-const MIGRATIONS: [&str; 4] = [
+const MIGRATIONS: [&str; 5] = [
     include_str!("../../../migrations/store/0001.sql"),
     include_str!("../../../migrations/store/0002.sql"),
     include_str!("../../../migrations/store/0003.sql"),
     include_str!("../../../migrations/store/0004.sql"),
+    include_str!("../../../migrations/store/0005.sql"),
 ];
 
 /// No row is in a schema of these.

@@ -279,16 +279,16 @@ async fn ledger<F: Fixture>(fixture: F) -> F {
     });
     let shop = DatabaseName::new("shop");
     let refused = Conflict { kind: UNFIT.to_owned(), at: Some(shop.clone()), ..conflict(1, 20) };
-    assert_eq!(store.record([&kinds[..], &[refused]].concat()).await.unwrap(), 4);
+    let by_both = [Conflict { at: Some(DatabaseName::new("crm")), ..refused.clone() }, refused];
+    assert_eq!(store.record([&kinds[..], &by_both].concat()).await.unwrap(), 5);
     assert_eq!(close(store, Settled::FlipFlops, "a person", 79).await, 1);
     assert_eq!(close(store, Settled::Key(key(1)), "a person", 79).await, 1);
     assert_eq!(close(store, Settled::Unfit(key(2)), "a person", 79).await, 0);
     assert_eq!(close(store, Settled::Unfit(key(1)), "a person", 79).await, 1);
-    assert_eq!(
-        close(store, Settled::Refused { keys: vec![key(1)], at: DatabaseName::new("crm") }, "worker", 79).await,
-        0
-    );
-    assert_eq!(close(store, Settled::Refused { keys: vec![key(2), key(1)], at: shop }, "worker", 79).await, 1);
+    for at in [DatabaseName::new("crm"), shop] {
+        let of_one = Settled::Refused { keys: vec![key(2), key(1)], at };
+        assert_eq!(close(store, of_one, "worker", 79).await, 1);
+    }
     let open = store.conflicts(&pipeline, &Wanted { open_only: true, ..all.clone() }).await.unwrap();
     assert_eq!(ids(&open), [newest[2]]);
     // Of a merged row, one column by itself; the other one stands over what came of that.

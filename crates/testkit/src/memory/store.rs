@@ -268,6 +268,7 @@ fn is_same(one: &Conflict, other: &Conflict) -> bool {
         && one.key == other.key
         && one.column == other.column
         && one.kind == other.kind
+        && one.at == other.at
 }
 
 #[async_trait]
