@@ -15,7 +15,7 @@ use sync_worker_core::rules::{OnDelete, Strategy};
 use sync_worker_core::schema::Schema;
 use sync_worker_core::value::Damaged;
 use sync_worker_engine::envelope;
-use sync_worker_engine::pipeline::Choice;
+use sync_worker_engine::pipeline::{Choice, Over};
 use sync_worker_engine::what_if::{Instead, Would};
 
 const LISTED: usize = 100;
@@ -37,8 +37,16 @@ pub async fn show(
     State(worker): State<Worker>,
     Query(which): Query<ConflictId>,
 ) -> Result<Json<Option<Conflict>>, Problem> {
-    let found = worker.pipeline(&which.pipeline)?.conflict(which.id).await?;
-    Ok(Json(found.as_ref().map(conflict).transpose()?))
+    let pipeline = worker.pipeline(&which.pipeline)?;
+    let Some(found) = pipeline.conflict(which.id).await? else { return Ok(Json(None)) };
+    let mut shown = conflict(&found)?;
+    // A member that can't be asked takes nothing from what is on record.
+    if let Ok(now) = pipeline.row_now(&found.conflict).await {
+        let row = now.row.as_ref().map(|row| envelope::row(&found.conflict.schema, row)).transpose();
+        let row = row.map_err(|damaged| Problem::failed(damaged.to_string()))?;
+        shown.now = Some(wire::Now { at: now.at.to_string(), row });
+    }
+    Ok(Json(Some(shown)))
 }
 
 pub async fn decide(State(worker): State<Worker>, Json(asked): Json<Decide>) -> Result<Json<Count>, Problem> {
@@ -46,8 +54,10 @@ pub async fn decide(State(worker): State<Worker>, Json(asked): Json<Decide>) -> 
         wire::Choice::Winner => Choice::Winner,
         wire::Choice::Loser => Choice::Loser,
         wire::Choice::Row(row) => Choice::Row(row),
+        wire::Choice::Keep => Choice::Keep,
     };
-    worker.pipeline(&asked.pipeline)?.decide(asked.id, choice).await?;
+    let over = if asked.now { Over::Now } else { Over::Entry };
+    worker.pipeline(&asked.pipeline)?.decide(asked.id, choice, over).await?;
     Ok(Json(Count { count: 1 }))
 }
 
@@ -124,6 +134,7 @@ fn conflict(recorded: &Recorded) -> Result<Conflict, Problem> {
             .map(|row| envelope::row(&conflict.schema, row))
             .transpose()
             .map_err(damaged)?,
+        now: None,
         at: conflict.at.as_ref().map(ToString::to_string),
         offset: conflict.offset.0,
         time: envelope::instant(conflict.time),

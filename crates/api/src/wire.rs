@@ -85,6 +85,9 @@ pub struct Conflict {
     /// The merged row, where a column of it was contested.
     #[serde(default)]
     pub stands: Option<serde_json::Value>,
+    /// The row as it stands now, where one entry is shown and a member could be asked.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub now: Option<Now>,
     /// The member that held a drifted row.
     pub at: Option<String>,
     pub offset: u64,
@@ -94,6 +97,13 @@ pub struct Conflict {
     pub open: bool,
     pub decided_by: Option<String>,
     pub decided_at: Option<String>,
+}
+
+/// The row under a key at a member; None where there is none.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Now {
+    pub at: String,
+    pub row: Option<serde_json::Value>,
 }
 
 /// Other rules for the whole ledger of a pipeline. At least one is given; what is not given is as configured.
@@ -156,6 +166,9 @@ pub struct Decide {
     pub pipeline: String,
     pub id: i64,
     pub choice: Choice,
+    /// Over the row as it stands now rather than as the entry left it.
+    #[serde(default)]
+    pub now: bool,
 }
 
 /// What a person wants to stand there.
@@ -164,6 +177,8 @@ pub struct Decide {
 pub enum Choice {
     Winner,
     Loser,
+    /// Whatever stands there: nothing is written.
+    Keep,
     /// Each column by its name.
     Row(serde_json::Map<String, serde_json::Value>),
 }

@@ -6,17 +6,22 @@ use crate::pipeline::{Pipeline, Refusal};
 use serde_json::{Map, Value as Json};
 use std::time::Duration;
 use sync_worker_core::change::{Change, Op};
+use sync_worker_core::error::Error;
 use sync_worker_core::guard::Image;
-use sync_worker_core::ledger::{BY_PERSON, Conflict, Recorded, Settled, UNFIT};
-use sync_worker_core::logical::key_only;
+use sync_worker_core::ledger::{BY_PERSON, Conflict, FLIP_FLOP, Recorded, Settled, UNFIT};
+use sync_worker_core::logical::{Normalizer, Unfit, key_only};
 use sync_worker_core::name::{DatabaseName, TableName};
 use sync_worker_core::record::{Body, Decision, Offset, Record};
 use sync_worker_core::row::{Row, RowBuilder};
+use sync_worker_core::schema::{Column, Schema};
 use sync_worker_core::types::ColumnType;
 use sync_worker_core::value::{Cell, Damaged, Value};
 
 /// How long an applier may take to come to the decision; it has a backlog of its own.
 const PATIENCE: Duration = Duration::from_secs(30);
+
+/// How long a member may take to show a row.
+const LOOK: Duration = Duration::from_secs(5);
 
 /// What a person chooses.
 #[derive(Clone, Debug)]
@@ -25,6 +30,17 @@ pub enum Choice {
     Loser,
     /// The row that stands with these columns.
     Row(Map<String, Json>),
+    /// Whatever stands there: nothing is written.
+    Keep,
+}
+
+/// Which row a choice is made over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Over {
+    /// The one that the entry has left.
+    Entry,
+    /// The one that stands there now.
+    Now,
 }
 
 /// What an applier did about a decision: the record's offset, and whether the state that the person saw still stood.
@@ -32,8 +48,8 @@ pub type Decided = (Offset, bool);
 
 impl Pipeline {
     /// Takes the choice to every member, and closes the key's open entries; those of a merged row that are about the same
-    /// columns. Refused where the row has changed since.
-    pub async fn decide(&self, id: i64, choice: Choice) -> Result<(), Refusal> {
+    /// columns. Refused where the row that it is made over has changed.
+    pub async fn decide(&self, id: i64, choice: Choice, over: Over) -> Result<(), Refusal> {
         let failed = |text: String| Refusal::Failed(text);
         let found = self.conflict(id).await?.ok_or_else(|| failed(format!("there is no conflict {id}")))?;
         let Recorded { conflict, .. } = found;
@@ -41,7 +57,20 @@ impl Pipeline {
             return self.close_unfit(&conflict, &choice).await;
         }
         let together = self.decided_with(&conflict);
-        let row = row_of(&conflict, &choice, &together).map_err(failed)?;
+        if let Choice::Keep = choice {
+            if conflict.kind == FLIP_FLOP {
+                let text = "the key stands still until a version is written: choose one, or let its table go on with `sync-worker resume`";
+                return Err(failed(text.to_owned()));
+            }
+            let stands = conflict.stands.clone();
+            return self.close(&conflict.table, &settled(&conflict, &choice, together, stands.as_ref())).await;
+        }
+        let now = match over {
+            Over::Entry => None,
+            Over::Now => Some(self.row_now(&conflict).await?),
+        };
+        let held = now.as_ref().map_or_else(|| stands(&conflict), |now| now.row.as_ref());
+        let row = row_of(&conflict, &choice, &together, held, over).map_err(failed)?;
         if let Some(row) = &row {
             let same = conflict.schema.key_of(row).is_ok_and(|key| key == conflict.key);
             if !same {
@@ -57,7 +86,7 @@ impl Pipeline {
                 Change { schema, op: Op::Delete, before: Some(key), after: None }
             }
         };
-        let seen = Image::of(stands(&conflict));
+        let seen = Image::of(held);
         let mut decided = self.decided.subscribe();
         let record = Record::of_nobody(now_micros(), Body::Decision(Decision { change, seen }));
         let receipt = self.bus.publish(PARTITION, vec![record]).await.map_err(|error| failed(error.to_string()))?;
@@ -74,7 +103,8 @@ impl Pipeline {
         match tokio::time::timeout(PATIENCE, outcome).await {
             Ok(Some(true)) => self.close(&conflict.table, &settled).await,
             Ok(Some(false)) => Err(failed(format!(
-                "the row has changed since conflict {id}: look at it again (sync-worker conflicts list) and decide on the newest entry"
+                "the row has changed since: `sync-worker conflicts show {id}` has it as it is now; decide over that with --now, \
+                 on a newer entry of the key if there is one, or close this one with --keep"
             ))),
             Ok(None) | Err(_) => Err(failed(format!(
                 "no applier has come to the decision within {} s; it is on the log and takes effect if the row is still as it was",
@@ -95,7 +125,7 @@ impl Pipeline {
     async fn close_unfit(&self, conflict: &Conflict, choice: &Choice) -> Result<(), Refusal> {
         let at = conflict.at.as_ref().map_or("its member", DatabaseName::as_str);
         match choice {
-            Choice::Winner => {
+            Choice::Winner | Choice::Keep => {
                 let key = conflict.key.clone();
                 let settled = match conflict.at.clone().filter(|_| conflict.is_refusal()) {
                     Some(at) => Settled::Refused { keys: vec![key], at },
@@ -113,6 +143,36 @@ impl Pipeline {
         }
     }
 
+    /// The row of an entry's key as it stands now, at the first member whose table has the logical columns as they are.
+    pub async fn row_now(&self, conflict: &Conflict) -> Result<Now, Refusal> {
+        let failed = |text: String| Refusal::Failed(text);
+        for (name, (database, scope)) in &self.members {
+            let look = async {
+                let mut reader = database.reader(scope).await?;
+                let schema = reader.schema(&conflict.table).await?;
+                if !holds_as_it_is(&schema, &conflict.schema) {
+                    return Ok::<_, Error>(None);
+                }
+                let chunk = reader.read_keys(&conflict.table, std::slice::from_ref(&conflict.key)).await?;
+                Ok(Some((chunk.schema, chunk.rows.into_iter().next())))
+            };
+            let looked =
+                tokio::time::timeout(LOOK, look).await.map_err(|_| failed(format!("{name} gives no answer")))?;
+            let Some((schema, row)) = looked.map_err(|error| failed(format!("{name}: {error}")))? else { continue };
+            let strange = |why: String| failed(format!("{name} holds a row that is none of the pipeline's: {why}"));
+            let normalizer = Normalizer::new(&schema, conflict.schema.clone());
+            let normalizer = normalizer.map_err(|(column, refusal)| strange(format!("column {column}: {refusal}")))?;
+            let (mut builder, mut text) = (RowBuilder::default(), String::new());
+            let row = row.map(|row| normalizer.row(&row, &mut builder, &mut text)).transpose();
+            let row = row.map_err(|unfit| match unfit {
+                Unfit::Refused(column, refusal) => strange(format!("column {column}: {refusal}")),
+                Unfit::Damaged(damaged) => strange(damaged.to_string()),
+            })?;
+            return Ok(Now { at: name.clone(), row });
+        }
+        Err(failed(format!("no member's table {} has the columns that the entry has", conflict.table)))
+    }
+
     /// A person has settled these entries.
     pub(crate) async fn close(&self, table: &TableName, settled: &Settled) -> Result<(), Refusal> {
         let closed = self.ledger.close(&self.plan.name, table, settled, BY_PERSON, now_micros()).await;
@@ -120,23 +180,49 @@ impl Pipeline {
     }
 }
 
+/// The row under a key at a member.
+#[derive(Debug)]
+pub struct Now {
+    pub at: DatabaseName,
+    pub row: Option<Row>,
+}
+
+/// Whether the rows of a table are those of the logical one: the same key, and all its columns in the same types.
+fn holds_as_it_is(table: &Schema, logical: &Schema) -> bool {
+    let names = |schema: &Schema| schema.key.iter().map(|at| schema.columns[*at].name.clone()).collect::<Vec<_>>();
+    let holds = |column: &Column| table.column(&column.name).is_some_and(|at| table.columns[at].kind == column.kind);
+    names(table) == names(logical) && logical.columns.iter().all(holds)
+}
+
 /// The row that the entry has left.
 fn stands(conflict: &Conflict) -> Option<&Row> {
     conflict.stands.as_ref().or(conflict.winner.row.as_ref())
 }
 
-/// None for a delete. Of an entry about columns the rest of the row stays: it may be neither side's.
-fn row_of(conflict: &Conflict, choice: &Choice, together: &[String]) -> Result<Option<Row>, String> {
-    match choice {
-        Choice::Winner => Ok(stands(conflict).cloned()),
-        Choice::Loser => {
-            let loser = conflict.loser.as_ref().ok_or("this entry has no loser: the row was at one member only")?;
-            match (&conflict.stands, &loser.row) {
-                (Some(held), Some(row)) => replaced(conflict, held, row, together).map(Some).map_err(|d| d.to_string()),
-                (None, _) | (_, None) => Ok(loser.row.clone()),
-            }
+/// None for a delete. Of an entry about columns the rest of the row stays as it is `held`: it may be neither side's.
+fn row_of(
+    conflict: &Conflict,
+    choice: &Choice,
+    together: &[String],
+    held: Option<&Row>,
+    over: Over,
+) -> Result<Option<Row>, String> {
+    let side = match choice {
+        Choice::Row(columns) => return edited(conflict, held, columns).map(Some),
+        Choice::Keep => return Ok(held.cloned()),
+        Choice::Winner if over == Over::Entry => return Ok(held.cloned()),
+        Choice::Winner => &conflict.winner,
+        Choice::Loser => conflict
+            .loser
+            .as_ref()
+            .ok_or("nothing is known of a row that lost: there is none that could stand there")?,
+    };
+    match (&conflict.stands, held, &side.row) {
+        (Some(_), Some(held), Some(row)) => {
+            replaced(conflict, held, row, together).map(Some).map_err(|damaged| damaged.to_string())
         }
-        Choice::Row(columns) => edited(conflict, columns).map(Some),
+        (Some(_), None, _) => Err("the row has gone: write one with --row, or close the entry with --keep".to_owned()),
+        (None, ..) | (.., None) => Ok(side.row.clone()),
     }
 }
 
@@ -163,11 +249,12 @@ fn settled(conflict: &Conflict, choice: &Choice, mut columns: Vec<String>, row: 
     }
 }
 
-fn edited(conflict: &Conflict, columns: &Map<String, Json>) -> Result<Row, String> {
+/// `held` with other columns; where there is none, the row that lost.
+fn edited(conflict: &Conflict, held: Option<&Row>, columns: &Map<String, Json>) -> Result<Row, String> {
     if let Some(name) = columns.keys().find(|name| conflict.schema.column(name).is_none()) {
         return Err(format!("table {} has no column {name}", conflict.table));
     }
-    let held = stands(conflict).or(conflict.loser.as_ref().and_then(|loser| loser.row.as_ref()));
+    let held = held.or(conflict.loser.as_ref().and_then(|loser| loser.row.as_ref()));
     let held = held.map(|row| row.cells().collect::<Result<Vec<_>, _>>()).transpose();
     let held = held.map_err(|damaged| damaged.to_string())?.unwrap_or_default();
     let mut builder = RowBuilder::default();

@@ -6,8 +6,8 @@ use crate::breaker::Breaker;
 use crate::capture::{self, Capture, PARTITION};
 use crate::clock::now_micros;
 use crate::clocks;
-pub use crate::decide::Choice;
 use crate::decide::Decided;
+pub use crate::decide::{Choice, Over};
 use crate::letters;
 use crate::metrics::Metrics;
 use crate::pace::{Offsets, Pace, Progress};
@@ -177,6 +177,8 @@ pub struct Pipeline {
     pub(crate) ledger: Arc<dyn Ledger>,
     /// What became of people's decisions.
     pub(crate) decided: broadcast::Sender<Decided>,
+    /// Who takes part, and in what.
+    pub(crate) members: BTreeMap<DatabaseName, (Arc<dyn Database>, Scope)>,
     captures: BTreeMap<DatabaseName, mpsc::Sender<capture::Command>>,
     appliers: BTreeMap<DatabaseName, mpsc::Sender<letters::Command>>,
     /// With merged seeds, the tables whose rows have all been copied.
@@ -277,8 +279,13 @@ impl Pipeline {
             supervise(tasks, task.status.clone(), after(begun.clone(), task.run()));
             appliers.insert(target.clone(), sender);
         }
+        let taking_part = |name: &DatabaseName| {
+            let scope = plan.scope(name, &parts.installation, parts.spill.clone());
+            Some((name.clone(), (parts.members.get(name)?.database.clone(), scope)))
+        };
+        let members = std::iter::once(&plan.from).chain(&plan.to).filter_map(taking_part).collect();
         let (ledger, bus, queue) = (parts.ledger, parts.bus, parts.queue);
-        Ok(Self { plan, bus, queue, ledger, decided, captures, appliers, seeded })
+        Ok(Self { plan, bus, queue, ledger, decided, members, captures, appliers, seeded })
     }
 
     /// Reads keys at the source, or at a member that is named, and puts them on the bus as they are. Returns once they are

@@ -136,7 +136,7 @@ pub enum ConflictAction {
         #[arg(long, value_name = "PIPELINE")]
         pipeline: Option<String>,
     },
-    /// Write a version to all members, unless the row has changed since.
+    /// Write a version to all members, unless the row has changed since; or leave the row and close the entry.
     Decide {
         /// As `conflicts list` shows it.
         #[arg(value_name = "ID")]
@@ -145,6 +145,9 @@ pub enum ConflictAction {
         pipeline: Option<String>,
         #[command(flatten)]
         choice: Choice,
+        /// Over the row as it is now, which `conflicts show` has, rather than as the entry left it.
+        #[arg(long, conflicts_with = "keep")]
+        now: bool,
     },
     /// Tell which outcomes on record would be others by other rules; changes nothing.
     WhatIf {
@@ -169,6 +172,9 @@ pub struct Choice {
     /// The one that lost.
     #[arg(long)]
     pub loser: bool,
+    /// Whatever stands there now: closes the entry and writes nothing.
+    #[arg(long)]
+    pub keep: bool,
     /// Another one: an object with all columns, as `conflicts show --json` shows a row.
     #[arg(long, value_name = "JSON", value_parser = object)]
     pub row: Option<Map<String, Value>>,
@@ -239,10 +245,9 @@ mod tests {
         };
         let letter = |action| Command::DeadLetters { action };
         let conflict = |action| Command::Conflicts { action };
-        let decide = |winner, loser, row: Option<&str>| {
-            let choice = Choice { winner, loser, row: row.map(|row| object(row).unwrap()) };
-            conflict(Some(ConflictAction::Decide { id: 7, pipeline: None, choice }))
-        };
+        let decide =
+            |choice: Choice, now| conflict(Some(ConflictAction::Decide { id: 7, pipeline: None, choice, now }));
+        let choice = || Choice { winner: false, loser: false, keep: false, row: None };
         let listed = |pipeline: Option<&str>, table: Option<&str>, open, limit| {
             let (pipeline, table) = (pipeline.map(str::to_owned), table.map(str::to_owned));
             conflict(Some(ConflictAction::List { pipeline, table, open, limit }))
@@ -284,9 +289,13 @@ mod tests {
                 "conflicts show 7 --pipeline p",
                 conflict(Some(ConflictAction::Show { id: 7, pipeline: Some("p".into()) })),
             ),
-            ("conflicts decide 7 --winner", decide(true, false, None)),
-            ("conflicts decide 7 --loser", decide(false, true, None)),
-            ("conflicts decide 7 --row {\"id\":1}", decide(false, false, Some("{\"id\":1}"))),
+            ("conflicts decide 7 --winner", decide(Choice { winner: true, ..choice() }, false)),
+            ("conflicts decide 7 --loser --now", decide(Choice { loser: true, ..choice() }, true)),
+            ("conflicts decide 7 --keep", decide(Choice { keep: true, ..choice() }, false)),
+            (
+                "conflicts decide 7 --row {\"id\":1}",
+                decide(Choice { row: Some(object("{\"id\":1}").unwrap()), ..choice() }, false),
+            ),
             ("conflicts what-if --strategy first_write", what_if(None, Some("first_write"), None, &[])),
             (
                 "conflicts what-if --table t --on-delete update_wins --priority crm=10 --priority shop=-5",
@@ -316,6 +325,7 @@ mod tests {
             "sync-worker conflicts show",
             "sync-worker conflicts decide 7",
             "sync-worker conflicts decide 7 --winner --loser",
+            "sync-worker conflicts decide 7 --keep --now",
             "sync-worker conflicts decide 7 --row [1]",
             "sync-worker conflicts what-if",
             "sync-worker conflicts what-if --table t",

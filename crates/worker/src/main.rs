@@ -125,8 +125,8 @@ async fn command(cli: Cli, config: Configuration) -> anyhow::Result<Outcome> {
             Some(ConflictAction::Show { id, pipeline }) => {
                 conflicts::show(&config, id, pipeline.as_deref(), json).await
             }
-            Some(ConflictAction::Decide { id, pipeline, choice }) => {
-                conflicts::decide(&config, id, pipeline.as_deref(), choice.into(), json).await
+            Some(ConflictAction::Decide { id, pipeline, choice, now }) => {
+                conflicts::decide(&config, id, pipeline.as_deref(), (choice.into(), now), json).await
             }
             Some(ConflictAction::WhatIf { pipeline, table, rules }) => {
                 conflicts::what_if(&config, pipeline.as_deref(), table, rules, json).await

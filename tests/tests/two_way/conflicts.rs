@@ -150,45 +150,63 @@ fn outcome(
     }
 }
 
-/// What `manual` leaves open a person decides: every member gets the choice, once, and not over a newer row.
+/// What `manual` leaves open a person decides: every member gets the choice, once, and not over a newer row unless that is
+/// what is asked for.
 async fn a_person_decides_what_waits(kinds: &[Kind]) -> anyhow::Result<()> {
     let mut pair = TwoWay::new(kinds, "decide", "seed = \"a\"\nstrategy = \"manual\"\n").await?;
     let mut at_a = pair.members[0].accounts().await?;
     let mut at_b = pair.members[1].accounts().await?;
-    at_a.insert_all(&[1, 2, 3].map(|id| Account { id, ..Account::default() })).await?;
+    at_a.insert_all(&[1, 2, 3, 4].map(|id| Account { id, ..Account::default() })).await?;
     pair.start().await?;
     pair.settle().await?;
     pair.worker.pause(true).await?;
-    for id in 1..=3 {
+    for id in 1..=4 {
         at_a.change(id, &Change::by("a")).await?.context("the seeded row")?;
         at_b.change(id, &Change::by("b")).await?.context("the copied row")?;
     }
     pair.worker.pause(false).await?;
     pair.equal().await?;
     let open = pair.conflicts().await?;
-    ensure!(open.len() == 3 && open.iter().all(|conflict| conflict["open"] == true), "{open:#?}");
+    ensure!(open.len() == 4 && open.iter().all(|conflict| conflict["open"] == true), "{open:#?}");
     // It ends with 1 while somebody has to decide.
     let listed = pair.worker.expect(1, &["conflicts", "list", "--open", "--json"]).await?;
-    ensure!(listed.matches("\"open\": true").count() == 3, "{listed}");
+    ensure!(listed.matches("\"open\": true").count() == 4, "{listed}");
     let of = |id: i64| {
         let found = open.iter().find(|conflict| conflict["key"]["id"] == id).context("an entry for each key")?;
         anyhow::Ok((found["id"].to_string(), found["loser"]["row"]["writer"].as_str().unwrap_or_default()))
     };
-    let ((first, loser), (second, _), (third, _)) = (of(1)?, of(2)?, of(3)?);
+    let ((first, loser), (second, _), (third, third_loser), (fourth, _)) = (of(1)?, of(2)?, of(3)?, of(4)?);
     pair.worker.expect(0, &["conflicts", "decide", &first, "--loser"]).await?;
     pair.worker.expect(0, &["conflicts", "decide", &second, "--row", r#"{"writer": "somebody", "a": 5}"#]).await?;
     // Somebody has written since: the person has seen another row.
-    at_b.change(3, &Change::by("newer")).await?;
+    for id in 3..=4 {
+        at_b.change(id, &Change::by("newer")).await?;
+    }
     pair.settle().await?;
     let refused = pair.worker.expect(1, &["conflicts", "decide", &third, "--loser"]).await?;
     ensure!(refused.contains("has changed since"), "{refused}");
+    let shown = pair.worker.expect(0, &["conflicts", "show", &third, "--json"]).await?;
+    let shown: serde_json::Value = serde_json::from_str(&shown)?;
+    ensure!(shown["conflict"]["now"]["row"]["writer"] == "newer", "{shown:#}");
     pair.equal().await?;
     let rows: Vec<String> = at_a.all().await?.iter().map(|row| format!("{} {}", row.writer, row.a)).collect();
-    ensure!(rows == [format!("{loser} 0"), "somebody 5".to_owned(), "newer 0".to_owned()], "{rows:?}");
+    let expected = [&format!("{loser} 0"), "somebody 5", "newer 0", "newer 0"];
+    ensure!(rows == expected, "{rows:?}");
     let left = pair.conflicts().await?;
-    let open: Vec<_> =
-        left.iter().filter(|conflict| conflict["open"] == true).map(|one| one["key"]["id"].clone()).collect();
-    ensure!(open == [3], "{open:?} are open");
+    let open = |left: &[serde_json::Value]| {
+        let open = left.iter().filter(|conflict| conflict["open"] == true);
+        let mut keys: Vec<_> = open.filter_map(|one| one["key"]["id"].as_i64()).collect();
+        keys.sort_unstable();
+        keys
+    };
+    ensure!(open(&left) == [3, 4], "{:?} are open", open(&left));
+    pair.worker.expect(0, &["conflicts", "decide", &third, "--loser", "--now"]).await?;
+    pair.worker.expect(0, &["conflicts", "decide", &fourth, "--keep"]).await?;
+    pair.equal().await?;
+    let rows: Vec<String> = at_b.all().await?.into_iter().map(|row| row.writer).collect();
+    ensure!(rows == [loser, "somebody", third_loser, "newer"], "{rows:?}");
+    let left = pair.conflicts().await?;
+    ensure!(open(&left).is_empty(), "{:?} are open", open(&left));
     pair.finish().await
 }
 

@@ -180,6 +180,17 @@ async fn a_person_decides_about_columns_and_the_rest_stays(kinds: &[Kind]) -> an
     let mut open: Vec<_> = open.map(|one| (one["key"]["id"].clone(), one["column"].clone())).collect();
     open.sort_by_key(|(_, column)| column.to_string());
     ensure!(open == [(2.into(), "a".into()), (2.into(), "b".into())], "{open:?} are open");
+    // Somebody counts on: over the row as it is now the group is still a choice, and the rest stays.
+    at_a.change(2, &Change::adding(5)).await?;
+    pair.settle().await?;
+    let group = entry(&mut pair, 2, "a").await?;
+    let (id, lost) = (group["id"].to_string(), group["loser"]["row"]["a"].as_i64().context("the loser's a")? as i32);
+    pair.worker.expect(1, &["conflicts", "decide", &id, "--loser"]).await?;
+    pair.worker.expect(0, &["conflicts", "decide", &id, "--loser", "--now"]).await?;
+    pair.equal().await?;
+    let found = row(&mut at_b, 2).await?;
+    ensure!((found.a, found.b, found.counter, &found.writer[..]) == (lost, lost, 115, "somebody"), "{found:?}");
+    ensure!(pair.conflicts().await?.iter().all(|one| one["open"] == false), "all is decided");
     pair.finish().await
 }
 

@@ -59,14 +59,22 @@ pub async fn show(config: &Configuration, id: i64, pipeline: Option<&str>, json:
     say!("at offset {}, {}", conflict.offset, conflict.time);
     let lines = side_by_side(&conflict);
     let width = |at: usize| lines.iter().map(|line| line[at].chars().count()).max().unwrap_or(0);
-    let (first, second, third) = (width(0), width(1), width(2));
-    for [column, winner, loser, stands] in &lines {
-        say!("{}", format!("{column:first$}  {winner:second$}  {loser:third$}  {stands}").trim_end());
+    let (first, second, third, fourth) = (width(0), width(1), width(2), width(3));
+    for [column, winner, loser, stands, now] in &lines {
+        let line = format!("{column:first$}  {winner:second$}  {loser:third$}  {stands:fourth$}  {now}");
+        say!("{}", line.trim_end());
     }
+    let left = conflict.stands.as_ref().or(conflict.winner.row.as_ref());
+    let changed = conflict.now.as_ref().is_some_and(|now| now.row.as_ref() != left);
     if conflict.open && conflict.kind == UNFIT {
         say!("`sync-worker conflicts decide {id} --winner` closes it");
+    } else if conflict.open && changed {
+        say!(
+            "the row has changed since: `sync-worker conflicts decide {id}` with --now and one of --winner, --loser or \
+              --row decides over the row as it is now, and --keep leaves it so"
+        );
     } else if conflict.open {
-        say!("`sync-worker conflicts decide {id}` with --winner, --loser or --row decides about it");
+        say!("`sync-worker conflicts decide {id}` with --winner, --loser, --row or --keep decides about it");
     }
     Ok(Outcome::Done)
 }
@@ -75,16 +83,17 @@ pub async fn decide(
     config: &Configuration,
     id: i64,
     pipeline: Option<&str>,
-    choice: Choice,
+    (choice, now): (Choice, bool),
     json: bool,
 ) -> anyhow::Result<Outcome> {
     let client = Client::new(config.http)?;
     let (pipeline, conflict) = find(&client, config, id, pipeline).await?;
-    let asked = Decide { pipeline: pipeline.to_owned(), id, choice };
+    let closes = conflict.kind == UNFIT || matches!(choice, Choice::Keep);
+    let asked = Decide { pipeline: pipeline.to_owned(), id, choice, now };
     let done: Count = client.post("/sync/conflicts/decide", &asked).await?;
     match json {
         true => say!("{}", serde_json::to_string(&done)?),
-        false if conflict.kind == UNFIT => say!("closed"),
+        false if closes => say!("closed"),
         false => say!("decided; every member gets it"),
     }
     Ok(Outcome::Done)
@@ -149,6 +158,7 @@ impl From<cli::Choice> for Choice {
         match choice.row {
             Some(row) => Choice::Row(row),
             None if choice.loser => Choice::Loser,
+            None if choice.keep => Choice::Keep,
             None => Choice::Winner,
         }
     }
@@ -230,8 +240,8 @@ fn who(version: &Version) -> &str {
     }
 }
 
-/// Column, winner, loser, and the row that was merged of both.
-fn side_by_side(conflict: &Conflict) -> Vec<[String; 4]> {
+/// Column, winner, loser, the row that was merged of both, and the row as it is now.
+fn side_by_side(conflict: &Conflict) -> Vec<[String; 5]> {
     let (loser, stands) = (conflict.loser.as_ref(), conflict.stands.as_ref());
     let title = |version: &Version, what: &str| match is_refusal(conflict) {
         true => "refused".to_owned(),
@@ -245,13 +255,15 @@ fn side_by_side(conflict: &Conflict) -> Vec<[String; 4]> {
             title(&conflict.winner, "winner"),
             loses,
             stands.map(|_| "stands".to_owned()).unwrap_or_default(),
+            conflict.now.as_ref().map(|now| format!("now, at {}", now.at)).unwrap_or_default(),
         ],
-        ["committed".to_owned(), conflict.winner.commit_time.clone(), committed, String::new()],
+        ["committed".to_owned(), conflict.winner.commit_time.clone(), committed, String::new(), String::new()],
     ];
     let columns = conflict.columns.iter().map(|column| {
         let loses = loser.map(|loser| cell(loser.row.as_ref(), column)).unwrap_or_default();
         let stands = stands.map(|row| cell(Some(row), column)).unwrap_or_default();
-        [column.clone(), cell(conflict.winner.row.as_ref(), column), loses, stands]
+        let now = conflict.now.as_ref().map(|now| cell(now.row.as_ref(), column)).unwrap_or_default();
+        [column.clone(), cell(conflict.winner.row.as_ref(), column), loses, stands, now]
     });
     lines.extend(columns);
     lines
@@ -267,6 +279,7 @@ fn cell(row: Option<&serde_json::Value>, column: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use sync_worker_api::wire::Now;
 
     fn version(by: Option<&str>, row: serde_json::Value) -> Version {
         let row = Some(row).filter(|row| !row.is_null());
@@ -285,6 +298,7 @@ mod tests {
             winner: version(Some("crm"), json!(null)),
             loser: Some(version(Some("shop"), json!({ "id": 1, "name": "Ann" }))),
             stands: None,
+            now: None,
             at: None,
             offset: 4711,
             time: "2024-02-29T00:00:01.000000Z".to_owned(),
@@ -321,7 +335,7 @@ mod tests {
         let at = Some("shop".to_owned());
         let refused = Conflict { kind: UNFIT.to_owned(), loser: None, at, ..conflict() };
         assert_eq!(line(&refused), "7 customer {\"id\":1} constraint: shop refuses the version of offset 4711, open");
-        assert_eq!(side_by_side(&refused)[0], ["", "refused", "", ""]);
+        assert_eq!(side_by_side(&refused)[0], ["", "refused", "", "", ""]);
     }
 
     #[test]
@@ -339,10 +353,14 @@ mod tests {
     #[test]
     fn versions_stand_side_by_side() {
         let lines = side_by_side(&conflict());
-        assert_eq!(lines[0], ["", "crm (winner)", "shop (loser)", ""]);
-        assert_eq!(lines[2..], [["id", "deleted", "1", ""], ["name", "deleted", "\"Ann\"", ""]]);
+        assert_eq!(lines[0], ["", "crm (winner)", "shop (loser)", "", ""]);
+        assert_eq!(lines[2..], [["id", "deleted", "1", "", ""], ["name", "deleted", "\"Ann\"", "", ""]]);
         let merged = Conflict { stands: Some(json!({ "id": 1, "name": "Bob" })), ..conflict() };
         let lines = side_by_side(&merged);
         assert_eq!((&lines[0][3][..], &lines[3][3][..]), ("stands", "\"Bob\""));
+        let now = |row| Some(Now { at: "crm".to_owned(), row });
+        let lines = side_by_side(&Conflict { now: now(Some(json!({ "id": 1, "name": "Eve" }))), ..conflict() });
+        assert_eq!((&lines[0][4][..], &lines[3][4][..]), ("now, at crm", "\"Eve\""));
+        assert_eq!(side_by_side(&Conflict { now: now(None), ..conflict() })[3][4], "deleted");
     }
 }
