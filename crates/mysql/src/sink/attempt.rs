@@ -19,7 +19,7 @@ use std::sync::Arc;
 use sync_worker_core::change::Op;
 use sync_worker_core::collapse::{Effect, Refusals, Step, TableSet, Version, collapse};
 use sync_worker_core::error::ErrorClass;
-use sync_worker_core::guard::DIFFERS;
+use sync_worker_core::guard::{DIFFERS, Seen};
 use sync_worker_core::name::TableName;
 use sync_worker_core::row::{Key, Row};
 use sync_worker_core::schema::Schema;
@@ -498,7 +498,13 @@ impl<'a> Attempt<'a> {
         for (write, reason, seen) in refused.chain(differing) {
             let write = &self.whole().writes[write];
             let key = write.change.key()?.ok_or(Damaged("a parked write without a key"))?;
-            script.push(What::Control, None, 0, &rows.park(write.change.table(), &key, write.offset, reason, seen));
+            let park = |seen| rows.park(write.change.table(), &key, write.offset, reason, seen);
+            let mut sql = park(seen);
+            if let Some(seen) = seen.filter(|_| !script.fits(sql.len())) {
+                // What stands there is for the ledger only.
+                sql = park(Some(&Seen { row: None, ..seen.clone() }));
+            }
+            script.push(What::Control, None, 0, &sql);
         }
         let outcome = self.send(script).await;
         match self.judge(outcome)? {
