@@ -1,6 +1,6 @@
 //! Two-way: a version is written over nothing but a document that it may be written over.
 
-use crate::fixture::{Fixture, INT, TEXT, U, gone, image, int, retry_of, schema, text, try_apply, version};
+use crate::fixture::{Fixture, INT, TEXT, U, gone, image, int, retry_of, schema, seen, text, try_apply, version};
 use anyhow::Result;
 use bson::{doc, oid::ObjectId};
 use sync_worker_core::document::mapping::OtherFields;

@@ -1,6 +1,6 @@
 //! Keys that are fields of the documents, whose `_id` is somebody else's.
 
-use crate::fixture::{Fixture, INT, TEXT, U, apply, gone, image, int, text, try_apply, version, write};
+use crate::fixture::{Fixture, INT, TEXT, U, apply, gone, image, int, seen, text, try_apply, version, write};
 use anyhow::Result;
 use bson::{Bson, Document, doc, oid::ObjectId};
 use std::collections::HashSet;
