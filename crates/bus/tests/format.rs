@@ -241,7 +241,7 @@ proptest! {
     #[test]
     fn every_marker_round_trips(
         offset: Option<u32>,
-        parked: Vec<(String, Vec<u8>, u64, Option<(Option<[u8; 16]>, Vec<u8>)>)>,
+        parked in prop::collection::vec(any::<(String, Vec<u8>, u64, Option<(Option<[u8; 16]>, Vec<u8>)>)>(), 0..8),
         unparked: Vec<(String, Vec<u8>, bool)>,
     ) {
         let name = |table: &str, key: Vec<u8>| (TableName::new(table), Key::from_bytes(key.into()));
