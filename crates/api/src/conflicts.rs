@@ -9,13 +9,14 @@ use crate::wire::{
 use axum::Json;
 use axum::extract::{Query, State};
 use std::collections::BTreeMap;
+use sync_worker_core::guard::Image;
 use sync_worker_core::ledger::{Contender, NO_TIME, Recorded, Wanted};
 use sync_worker_core::name::{DatabaseName, TableName};
 use sync_worker_core::rules::{OnDelete, Strategy};
 use sync_worker_core::schema::Schema;
 use sync_worker_core::value::Damaged;
 use sync_worker_engine::envelope;
-use sync_worker_engine::pipeline::{Choice, Over};
+use sync_worker_engine::pipeline::{Choice, Over, stands};
 use sync_worker_engine::what_if::{Instead, Would};
 
 const LISTED: usize = 100;
@@ -40,24 +41,37 @@ pub async fn show(
     let pipeline = worker.pipeline(&which.pipeline)?;
     let Some(found) = pipeline.conflict(which.id).await? else { return Ok(Json(None)) };
     let mut shown = conflict(&found)?;
-    // A member that can't be asked takes nothing from what is on record.
-    if let Ok(now) = pipeline.row_now(&found.conflict).await {
-        let row = now.row.as_ref().map(|row| envelope::row(&found.conflict.schema, row)).transpose();
-        let row = row.map_err(|damaged| Problem::failed(damaged.to_string()))?;
-        shown.now = Some(wire::Now { at: now.at.to_string(), row });
+    match pipeline.row_now(&found.conflict).await {
+        Ok(now) => {
+            let row = now.row.as_ref().map(|row| envelope::row(&found.conflict.schema, row)).transpose();
+            let row = row.map_err(|damaged| Problem::failed(damaged.to_string()))?;
+            let (at, image) = (now.at.to_string(), now.image());
+            let changed = image != Image::of(stands(&found.conflict));
+            shown.now = Some(wire::Now { at, row, image: image.to_string(), changed });
+        }
+        // Nobody who can be asked takes nothing from what is on record.
+        Err(error) => shown.now_unknown = Some(error.to_string()),
     }
     Ok(Json(Some(shown)))
 }
 
 pub async fn decide(State(worker): State<Worker>, Json(asked): Json<Decide>) -> Result<Json<Count>, Problem> {
+    let pipeline = worker.pipeline(&asked.pipeline)?;
     let choice = match asked.choice {
         wire::Choice::Winner => Choice::Winner,
         wire::Choice::Loser => Choice::Loser,
         wire::Choice::Row(row) => Choice::Row(row),
-        wire::Choice::Keep => Choice::Keep,
+        wire::Choice::Keep => {
+            pipeline.keep(asked.id).await?;
+            return Ok(Json(Count { count: 1 }));
+        }
     };
-    let over = if asked.now { Over::Now } else { Over::Entry };
-    worker.pipeline(&asked.pipeline)?.decide(asked.id, choice, over).await?;
+    let strange = |_| Problem::bad_request("now takes the image of a row, as `conflicts show` has it");
+    let over = match asked.now.as_deref().map(str::parse).transpose().map_err(strange)? {
+        Some(image) => Over::Now(image),
+        None => Over::Entry,
+    };
+    pipeline.decide(asked.id, choice, over).await?;
     Ok(Json(Count { count: 1 }))
 }
 
@@ -135,6 +149,7 @@ fn conflict(recorded: &Recorded) -> Result<Conflict, Problem> {
             .transpose()
             .map_err(damaged)?,
         now: None,
+        now_unknown: None,
         at: conflict.at.as_ref().map(ToString::to_string),
         offset: conflict.offset.0,
         time: envelope::instant(conflict.time),

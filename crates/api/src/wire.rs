@@ -88,6 +88,9 @@ pub struct Conflict {
     /// The row as it stands now, where one entry is shown and a member could be asked.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub now: Option<Now>,
+    /// Why it is not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub now_unknown: Option<String>,
     /// The member that held a drifted row.
     pub at: Option<String>,
     pub offset: u64,
@@ -104,6 +107,10 @@ pub struct Conflict {
 pub struct Now {
     pub at: String,
     pub row: Option<serde_json::Value>,
+    /// Names the row for a decision over it.
+    pub image: String,
+    /// It is not the row that the entry left.
+    pub changed: bool,
 }
 
 /// Other rules for the whole ledger of a pipeline. At least one is given; what is not given is as configured.
@@ -166,9 +173,9 @@ pub struct Decide {
     pub pipeline: String,
     pub id: i64,
     pub choice: Choice,
-    /// Over the row as it stands now rather than as the entry left it.
+    /// Over the row with this [image](Now::image), which stands there now, rather than over the one that the entry left.
     #[serde(default)]
-    pub now: bool,
+    pub now: Option<String>,
 }
 
 /// What a person wants to stand there.

@@ -7,6 +7,7 @@ use crate::partition::Pending;
 use crate::schemas::Schemas;
 use bytes::{BufMut, BytesMut};
 use std::sync::Arc;
+use sync_worker_core::guard::Seen;
 use sync_worker_core::record::{Body, Decision, Record};
 use sync_worker_core::schema::{Schema, SchemaId};
 
@@ -45,7 +46,10 @@ fn estimate(record: &Record) -> usize {
         Body::Change(change) | Body::Decision(Decision { change, .. }) => OVERHEAD + change.size(),
         Body::Schema(schema) => OVERHEAD + 48 * schema.columns.len(),
         Body::Commit | Body::Resume(_) | Body::Seeded(_) => OVERHEAD,
-        Body::Marker(echo) => OVERHEAD + 48 * (echo.parked.len() + echo.unparked.len()),
+        Body::Marker(echo) => {
+            let seen = echo.parked.iter().filter_map(|one| one.seen.as_ref()).map(Seen::size);
+            OVERHEAD + 48 * (echo.parked.len() + echo.unparked.len()) + seen.sum::<usize>()
+        }
         Body::Configuration(two_way) => {
             OVERHEAD + two_way.tables.iter().map(|table| OVERHEAD + 48 * table.schema.columns.len()).sum::<usize>()
         }

@@ -4,8 +4,11 @@ use crate::decimal::Digits;
 use crate::json;
 use crate::record::Offset;
 use crate::row::Row;
+use crate::sink::Write;
 use crate::value::{Cell, Damaged, Value, is_plain};
 use bytes::Bytes;
+use std::fmt;
+use std::str::FromStr;
 use xxhash_rust::xxh3::xxh3_128;
 
 /// The reason in a parked row whose version was not written because the row there is another one.
@@ -16,6 +19,9 @@ pub const DIFFERS_STILL: &str = "the row there is none that this version may be 
 
 /// The reason of a refusal: a row must be at all members as it is, or it would be another version that nobody has written.
 pub const ALTERED: &str = "a trigger of the target makes another row of it";
+
+/// The image of no row, in words.
+const NO_ROW: &str = "none";
 
 /// Bytes of a row's digest.
 const IMAGE: usize = 16;
@@ -73,8 +79,21 @@ pub struct Seen {
 }
 
 impl Seen {
+    pub const NOTHING: Self = Seen { image: Image::Absent, row: None };
+
+    /// Something of which nothing else is known.
+    pub const UNKNOWN: Self = Seen { image: Image::UNKNOWN, row: None };
+
     pub fn of(row: Option<Row>) -> Self {
         Self { image: Image::of(row.as_ref()), row }
+    }
+
+    /// What a write has met: the row, in memory of its own, only where it makes a difference.
+    pub fn by(write: &Write, image: Image, row: Option<&Row>) -> Self {
+        let over = write.over.as_deref().unwrap_or_default();
+        // The quick look first: most rows are what was expected.
+        let differs = !over.contains(&image) && judge(image, write.change.after.as_ref(), over) == Verdict::Differs;
+        Self { image, row: row.filter(|_| differs).map(Row::detached) }
     }
 
     /// As it stands in `sync_worker.parked`: the image, then the row.
@@ -87,6 +106,7 @@ impl Seen {
     pub fn from_bytes(bytes: &[u8]) -> Result<Self, Damaged> {
         let (image, row) = bytes.split_at(bytes.len().min(IMAGE));
         let row = (!row.is_empty()).then(|| Row::from_bytes(Bytes::copy_from_slice(row)));
+        row.iter().flat_map(Row::cells).try_for_each(|cell| cell.map(drop))?;
         Ok(Self { image: Image::from_bytes(image)?, row })
     }
 
@@ -104,6 +124,32 @@ pub fn keep_some<'a>(all: impl Iterator<Item = &'a mut Seen>) {
             Some(rest) => left = rest,
             None => seen.row = None,
         }
+    }
+}
+
+/// As people are shown it and give it back.
+impl fmt::Display for Image {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Image::Absent => f.write_str(NO_ROW),
+            Image::Row(digest) => digest.iter().try_for_each(|byte| write!(f, "{byte:02x}")),
+        }
+    }
+}
+
+impl FromStr for Image {
+    type Err = Damaged;
+
+    fn from_str(text: &str) -> Result<Self, Damaged> {
+        const STRANGE: Damaged = Damaged("no image of a row");
+        if text == NO_ROW {
+            return Ok(Image::Absent);
+        }
+        if text.len() != 2 * IMAGE || !text.bytes().all(|digit| digit.is_ascii_hexdigit()) {
+            return Err(STRANGE);
+        }
+        let number = u128::from_str_radix(text, 16).map_err(|_| STRANGE)?;
+        Ok(Image::Row(number.to_be_bytes()))
     }
 }
 
@@ -237,11 +283,17 @@ mod tests {
 
     #[test]
     fn what_was_seen_comes_back_as_far_as_it_is_kept() {
-        let row = |bytes| Row::from_bytes(vec![b'x'; bytes].into());
-        for seen in [Seen::of(None), Seen::of(Some(row(9))), Seen { image: Image::Row([7; 16]), row: None }] {
+        let mut builder = RowBuilder::default();
+        builder.push(Cell::Present(Value::Text("x")));
+        let whole = Seen::of(Some(builder.finish()));
+        for seen in [Seen::NOTHING, whole.clone(), Seen { image: Image::Row([7; 16]), row: None }] {
             assert_eq!(Seen::from_bytes(&seen.to_bytes()).unwrap(), seen);
+            assert_eq!(seen.image.to_string().parse(), Ok(seen.image));
         }
-        assert!(Seen::from_bytes(&[7; 9]).is_err());
+        let bytes = whole.to_bytes();
+        assert!(Seen::from_bytes(&[7; 9]).is_err() && Seen::from_bytes(&bytes[..bytes.len() - 1]).is_err());
+        assert!(["", "nothing", &"0".repeat(31), &"g".repeat(32)].iter().all(|text| text.parse::<Image>().is_err()));
+        let row = |bytes| Row::from_bytes(vec![b'x'; bytes].into());
         let mut all = [MOST_SEEN / 2, MOST_SEEN, MOST_SEEN / 2, 1].map(|bytes| Seen::of(Some(row(bytes))));
         keep_some(all.iter_mut());
         assert_eq!(all.map(|seen| seen.row.is_some()), [true, false, true, false]);

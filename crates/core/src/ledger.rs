@@ -80,6 +80,13 @@ pub struct Conflict {
 }
 
 impl Conflict {
+    /// Bytes of its rows.
+    pub fn size(&self) -> usize {
+        let loser = self.loser.as_ref().and_then(|loser| loser.row.as_ref());
+        let rows = [self.winner.row.as_ref(), loser, self.stands.as_ref()];
+        rows.into_iter().flatten().map(|row| row.as_bytes().len()).sum()
+    }
+
     /// Whether it is about a version that its member refuses.
     pub fn is_refusal(&self) -> bool {
         self.kind == UNFIT && self.column.is_none()
@@ -121,6 +128,8 @@ pub enum Settled {
     Refused { keys: Vec<Key>, at: DatabaseName },
     /// Every [`FLIP_FLOP`] of the table.
     FlipFlops,
+    /// The one with this number.
+    Entry(i64),
 }
 
 #[async_trait]

@@ -236,7 +236,9 @@ impl Assembler {
         self.ready.is_some()
             || self.complete >= self.limits.batch_rows.min(self.pace)
             || self.complete_bytes >= self.limits.batch_bytes
-            || self.stage.as_ref().is_some_and(|stage| stage.conflicts() >= self.limits.batch_rows)
+            || self.stage.as_ref().is_some_and(|stage| {
+                stage.conflicts() >= self.limits.batch_rows || stage.conflict_bytes() >= self.limits.batch_bytes
+            })
             || self.open_is_over_limit()
     }
 

@@ -6,9 +6,10 @@ use crate::pipeline::{Pipeline, Refusal};
 use serde_json::{Map, Value as Json};
 use std::time::Duration;
 use sync_worker_core::change::{Change, Op};
-use sync_worker_core::error::Error;
+use sync_worker_core::convert::Refusal as Refused;
+use sync_worker_core::database::{Database, Scope};
 use sync_worker_core::guard::Image;
-use sync_worker_core::ledger::{BY_PERSON, Conflict, FLIP_FLOP, Recorded, Settled, UNFIT};
+use sync_worker_core::ledger::{BY_PERSON, Conflict, FLIP_FLOP, Settled, UNFIT};
 use sync_worker_core::logical::{Normalizer, Unfit, key_only};
 use sync_worker_core::name::{DatabaseName, TableName};
 use sync_worker_core::record::{Body, Decision, Offset, Record};
@@ -30,8 +31,6 @@ pub enum Choice {
     Loser,
     /// The row that stands with these columns.
     Row(Map<String, Json>),
-    /// Whatever stands there: nothing is written.
-    Keep,
 }
 
 /// Which row a choice is made over.
@@ -39,8 +38,8 @@ pub enum Choice {
 pub enum Over {
     /// The one that the entry has left.
     Entry,
-    /// The one that stands there now.
-    Now,
+    /// The one that stands there now, as the person has seen it.
+    Now(Image),
 }
 
 /// What an applier did about a decision: the record's offset, and whether the state that the person saw still stood.
@@ -51,26 +50,22 @@ impl Pipeline {
     /// columns. Refused where the row that it is made over has changed.
     pub async fn decide(&self, id: i64, choice: Choice, over: Over) -> Result<(), Refusal> {
         let failed = |text: String| Refusal::Failed(text);
-        let found = self.conflict(id).await?.ok_or_else(|| failed(format!("there is no conflict {id}")))?;
-        let Recorded { conflict, .. } = found;
+        let conflict = self.known(id).await?;
         if conflict.kind == UNFIT {
-            return self.close_unfit(&conflict, &choice).await;
+            return self.close_unfit(&conflict, &choice, over).await;
         }
         let together = self.decided_with(&conflict);
-        if let Choice::Keep = choice {
-            if conflict.kind == FLIP_FLOP {
-                let text = "the key stands still until a version is written: choose one, or let its table go on with `sync-worker resume`";
-                return Err(failed(text.to_owned()));
+        let held = match over {
+            Over::Entry => stands(&conflict).cloned(),
+            Over::Now(seen) => {
+                let now = self.row_now(&conflict).await?;
+                if now.image() != seen {
+                    return Err(failed(outdated(id, &conflict)));
+                }
+                now.row
             }
-            let stands = conflict.stands.clone();
-            return self.close(&conflict.table, &settled(&conflict, &choice, together, stands.as_ref())).await;
-        }
-        let now = match over {
-            Over::Entry => None,
-            Over::Now => Some(self.row_now(&conflict).await?),
         };
-        let held = now.as_ref().map_or_else(|| stands(&conflict), |now| now.row.as_ref());
-        let row = row_of(&conflict, &choice, &together, held, over).map_err(failed)?;
+        let row = row_of(&conflict, &choice, &together, held.as_ref(), over).map_err(failed)?;
         if let Some(row) = &row {
             let same = conflict.schema.key_of(row).is_ok_and(|key| key == conflict.key);
             if !same {
@@ -86,7 +81,7 @@ impl Pipeline {
                 Change { schema, op: Op::Delete, before: Some(key), after: None }
             }
         };
-        let seen = Image::of(held);
+        let seen = Image::of(held.as_ref());
         let mut decided = self.decided.subscribe();
         let record = Record::of_nobody(now_micros(), Body::Decision(Decision { change, seen }));
         let receipt = self.bus.publish(PARTITION, vec![record]).await.map_err(|error| failed(error.to_string()))?;
@@ -102,10 +97,7 @@ impl Pipeline {
         };
         match tokio::time::timeout(PATIENCE, outcome).await {
             Ok(Some(true)) => self.close(&conflict.table, &settled).await,
-            Ok(Some(false)) => Err(failed(format!(
-                "the row has changed since: `sync-worker conflicts show {id}` has it as it is now; decide over that with --now, \
-                 on a newer entry of the key if there is one, or close this one with --keep"
-            ))),
+            Ok(Some(false)) => Err(failed(outdated(id, &conflict))),
             Ok(None) | Err(_) => Err(failed(format!(
                 "no applier has come to the decision within {} s; it is on the log and takes effect if the row is still as it was",
                 PATIENCE.as_secs()
@@ -121,11 +113,31 @@ impl Pipeline {
         merge.map_or_else(|| vec![column.clone()], |merge| merge.decided_with(column))
     }
 
+    /// Closes the one entry and writes nothing: whatever stands there stays.
+    pub async fn keep(&self, id: i64) -> Result<(), Refusal> {
+        let conflict = self.known(id).await?;
+        if conflict.kind == FLIP_FLOP {
+            let text = "the key stands still until a version is written: choose --winner, --loser or --row, or let its \
+                        table go on (sync-worker resume)";
+            return Err(Refusal::Failed(text.to_owned()));
+        }
+        self.close(&conflict.table, &Settled::Entry(id)).await
+    }
+
+    async fn known(&self, id: i64) -> Result<Conflict, Refusal> {
+        let found = self.conflict(id).await?.map(|recorded| recorded.conflict);
+        found.ok_or_else(|| Refusal::Failed(format!("there is no conflict {id}")))
+    }
+
     /// Nothing can be written about such an entry: it is closed where the row may stay as it is.
-    async fn close_unfit(&self, conflict: &Conflict, choice: &Choice) -> Result<(), Refusal> {
+    async fn close_unfit(&self, conflict: &Conflict, choice: &Choice, over: Over) -> Result<(), Refusal> {
+        if over != Over::Entry {
+            let text = "nothing can be written about this entry: close it with --winner, without --now";
+            return Err(Refusal::Failed(text.to_owned()));
+        }
         let at = conflict.at.as_ref().map_or("its member", DatabaseName::as_str);
         match choice {
-            Choice::Winner | Choice::Keep => {
+            Choice::Winner => {
                 let key = conflict.key.clone();
                 let settled = match conflict.at.clone().filter(|_| conflict.is_refusal()) {
                     Some(at) => Settled::Refused { keys: vec![key], at },
@@ -143,34 +155,19 @@ impl Pipeline {
         }
     }
 
-    /// The row of an entry's key as it stands now, at the first member whose table has the logical columns as they are.
+    /// The row of an entry's key as it stands now, at the first member that can be asked and whose table has the logical
+    /// columns as they are.
     pub async fn row_now(&self, conflict: &Conflict) -> Result<Now, Refusal> {
-        let failed = |text: String| Refusal::Failed(text);
+        let mut problem = format!("no member's table {} has the columns that the entry has", conflict.table);
         for (name, (database, scope)) in &self.members {
-            let look = async {
-                let mut reader = database.reader(scope).await?;
-                let schema = reader.schema(&conflict.table).await?;
-                if !holds_as_it_is(&schema, &conflict.schema) {
-                    return Ok::<_, Error>(None);
-                }
-                let chunk = reader.read_keys(&conflict.table, std::slice::from_ref(&conflict.key)).await?;
-                Ok(Some((chunk.schema, chunk.rows.into_iter().next())))
-            };
-            let looked =
-                tokio::time::timeout(LOOK, look).await.map_err(|_| failed(format!("{name} gives no answer")))?;
-            let Some((schema, row)) = looked.map_err(|error| failed(format!("{name}: {error}")))? else { continue };
-            let strange = |why: String| failed(format!("{name} holds a row that is none of the pipeline's: {why}"));
-            let normalizer = Normalizer::new(&schema, conflict.schema.clone());
-            let normalizer = normalizer.map_err(|(column, refusal)| strange(format!("column {column}: {refusal}")))?;
-            let (mut builder, mut text) = (RowBuilder::default(), String::new());
-            let row = row.map(|row| normalizer.row(&row, &mut builder, &mut text)).transpose();
-            let row = row.map_err(|unfit| match unfit {
-                Unfit::Refused(column, refusal) => strange(format!("column {column}: {refusal}")),
-                Unfit::Damaged(damaged) => strange(damaged.to_string()),
-            })?;
-            return Ok(Now { at: name.clone(), row });
+            let looked = tokio::time::timeout(LOOK, look(database.as_ref(), scope, conflict)).await;
+            match looked.unwrap_or_else(|_| Err("it gives no answer".to_owned())) {
+                Ok(Some(row)) => return Ok(Now { at: name.clone(), row }),
+                Ok(None) => {}
+                Err(error) => problem = format!("{name} can't be asked: {error}"),
+            }
         }
-        Err(failed(format!("no member's table {} has the columns that the entry has", conflict.table)))
+        Err(Refusal::Failed(problem))
     }
 
     /// A person has settled these entries.
@@ -187,6 +184,43 @@ pub struct Now {
     pub row: Option<Row>,
 }
 
+impl Now {
+    pub fn image(&self) -> Image {
+        Image::of(self.row.as_ref())
+    }
+}
+
+/// The row of an entry's key at a member, in the logical columns; None where the member's table has others.
+async fn look(database: &dyn Database, scope: &Scope, conflict: &Conflict) -> Result<Option<Option<Row>>, String> {
+    let mut reader = database.reader(scope).await.map_err(|error| error.to_string())?;
+    let schema = reader.schema(&conflict.table).await.map_err(|error| error.to_string())?;
+    if !holds_as_it_is(&schema, &conflict.schema) {
+        return Ok(None);
+    }
+    let key = std::slice::from_ref(&conflict.key);
+    let chunk = reader.read_keys(&conflict.table, key).await.map_err(|error| error.to_string())?;
+    let Some(row) = chunk.rows.first() else { return Ok(Some(None)) };
+    let strange = |column: String, refusal: Refused| format!("column {column}: {refusal}");
+    let normalizer = Normalizer::new(&chunk.schema, conflict.schema.clone());
+    let normalizer = normalizer.map_err(|(column, refusal)| strange(column, refusal))?;
+    match normalizer.row(row, &mut RowBuilder::default(), &mut String::new()) {
+        Ok(row) => Ok(Some(Some(row))),
+        Err(Unfit::Refused(column, refusal)) => Err(strange(column, refusal)),
+        Err(Unfit::Damaged(damaged)) => Err(damaged.to_string()),
+    }
+}
+
+/// Why a decision is refused.
+fn outdated(id: i64, conflict: &Conflict) -> String {
+    let instead = match conflict.kind == FLIP_FLOP {
+        true => "decide on the newest entry of the key",
+        false => {
+            "decide over that with --now, on a newer entry of the key if there is one, or close this one with --keep"
+        }
+    };
+    format!("the row has changed since: `sync-worker conflicts show {id}` has it as it is now; {instead}")
+}
+
 /// Whether the rows of a table are those of the logical one: the same key, and all its columns in the same types.
 fn holds_as_it_is(table: &Schema, logical: &Schema) -> bool {
     let names = |schema: &Schema| schema.key.iter().map(|at| schema.columns[*at].name.clone()).collect::<Vec<_>>();
@@ -195,7 +229,7 @@ fn holds_as_it_is(table: &Schema, logical: &Schema) -> bool {
 }
 
 /// The row that the entry has left.
-fn stands(conflict: &Conflict) -> Option<&Row> {
+pub fn stands(conflict: &Conflict) -> Option<&Row> {
     conflict.stands.as_ref().or(conflict.winner.row.as_ref())
 }
 
@@ -208,14 +242,14 @@ fn row_of(
     over: Over,
 ) -> Result<Option<Row>, String> {
     let side = match choice {
-        Choice::Row(columns) => return edited(conflict, held, columns).map(Some),
-        Choice::Keep => return Ok(held.cloned()),
+        Choice::Row(columns) => {
+            // Over nothing that stands there now, all columns are to be given.
+            let lost = conflict.loser.as_ref().and_then(|loser| loser.row.as_ref()).filter(|_| over == Over::Entry);
+            return edited(conflict, held.or(lost), columns).map(Some);
+        }
         Choice::Winner if over == Over::Entry => return Ok(held.cloned()),
         Choice::Winner => &conflict.winner,
-        Choice::Loser => conflict
-            .loser
-            .as_ref()
-            .ok_or("nothing is known of a row that lost: there is none that could stand there")?,
+        Choice::Loser => conflict.loser.as_ref().ok_or("this entry has no row that lost")?,
     };
     match (&conflict.stands, held, &side.row) {
         (Some(_), Some(held), Some(row)) => {
@@ -249,12 +283,11 @@ fn settled(conflict: &Conflict, choice: &Choice, mut columns: Vec<String>, row: 
     }
 }
 
-/// `held` with other columns; where there is none, the row that lost.
+/// `held` with other columns.
 fn edited(conflict: &Conflict, held: Option<&Row>, columns: &Map<String, Json>) -> Result<Row, String> {
     if let Some(name) = columns.keys().find(|name| conflict.schema.column(name).is_none()) {
         return Err(format!("table {} has no column {name}", conflict.table));
     }
-    let held = held.or(conflict.loser.as_ref().and_then(|loser| loser.row.as_ref()));
     let held = held.map(|row| row.cells().collect::<Result<Vec<_>, _>>()).transpose();
     let held = held.map_err(|damaged| damaged.to_string())?.unwrap_or_default();
     let mut builder = RowBuilder::default();

@@ -7,7 +7,7 @@ use crate::capture::{self, Capture, PARTITION};
 use crate::clock::now_micros;
 use crate::clocks;
 use crate::decide::Decided;
-pub use crate::decide::{Choice, Over};
+pub use crate::decide::{Choice, Over, stands};
 use crate::letters;
 use crate::metrics::Metrics;
 use crate::pace::{Offsets, Pace, Progress};

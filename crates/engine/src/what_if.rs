@@ -408,7 +408,8 @@ mod tests {
             Conflict { offset: Offset(offset), ..conflict }
         };
         let newest = 2 * PAGE as u64;
-        let drift = Conflict { loser: None, incumbent_won: None, kind: "drift".to_owned(), ..conflict(newest + 1) };
+        let (at, kind) = (Some("crm".into()), "drift".to_owned());
+        let drift = Conflict { at, incumbent_won: None, kind, ..conflict(newest + 1) };
         let elsewhere = Conflict { table: "address".into(), ..conflict(newest + 2) };
         let conflicts = (0..=newest).map(conflict).chain([drift, elsewhere]);
         store.record(conflicts.collect()).await.unwrap();

@@ -103,6 +103,9 @@ impl Ledger for SqliteStore {
                     });
                     closed.sum()
                 }
+                Settled::Entry(id) => {
+                    close(session, "open = 1 AND id = ?3", params![of_pipeline, of_table, id], None, &by, time)
+                }
                 Settled::FlipFlops => {
                     let of = params![of_pipeline, of_table, FLIP_FLOP];
                     close(session, "open = 1 AND kind = ?3", of, None, &by, time)

@@ -145,9 +145,9 @@ pub enum ConflictAction {
         pipeline: Option<String>,
         #[command(flatten)]
         choice: Choice,
-        /// Over the row as it is now, which `conflicts show` has, rather than as the entry left it.
-        #[arg(long, conflicts_with = "keep")]
-        now: bool,
+        /// Over the row as it is now, by the name that `conflicts show` gives it, rather than as the entry left it.
+        #[arg(long, value_name = "IMAGE", conflicts_with = "keep")]
+        now: Option<String>,
     },
     /// Tell which outcomes on record would be others by other rules; changes nothing.
     WhatIf {
@@ -245,8 +245,9 @@ mod tests {
         };
         let letter = |action| Command::DeadLetters { action };
         let conflict = |action| Command::Conflicts { action };
-        let decide =
-            |choice: Choice, now| conflict(Some(ConflictAction::Decide { id: 7, pipeline: None, choice, now }));
+        let decide = |choice: Choice, now: Option<&str>| {
+            conflict(Some(ConflictAction::Decide { id: 7, pipeline: None, choice, now: now.map(str::to_owned) }))
+        };
         let choice = || Choice { winner: false, loser: false, keep: false, row: None };
         let listed = |pipeline: Option<&str>, table: Option<&str>, open, limit| {
             let (pipeline, table) = (pipeline.map(str::to_owned), table.map(str::to_owned));
@@ -289,12 +290,12 @@ mod tests {
                 "conflicts show 7 --pipeline p",
                 conflict(Some(ConflictAction::Show { id: 7, pipeline: Some("p".into()) })),
             ),
-            ("conflicts decide 7 --winner", decide(Choice { winner: true, ..choice() }, false)),
-            ("conflicts decide 7 --loser --now", decide(Choice { loser: true, ..choice() }, true)),
-            ("conflicts decide 7 --keep", decide(Choice { keep: true, ..choice() }, false)),
+            ("conflicts decide 7 --winner", decide(Choice { winner: true, ..choice() }, None)),
+            ("conflicts decide 7 --loser --now 3f", decide(Choice { loser: true, ..choice() }, Some("3f"))),
+            ("conflicts decide 7 --keep", decide(Choice { keep: true, ..choice() }, None)),
             (
                 "conflicts decide 7 --row {\"id\":1}",
-                decide(Choice { row: Some(object("{\"id\":1}").unwrap()), ..choice() }, false),
+                decide(Choice { row: Some(object("{\"id\":1}").unwrap()), ..choice() }, None),
             ),
             ("conflicts what-if --strategy first_write", what_if(None, Some("first_write"), None, &[])),
             (
@@ -325,7 +326,7 @@ mod tests {
             "sync-worker conflicts show",
             "sync-worker conflicts decide 7",
             "sync-worker conflicts decide 7 --winner --loser",
-            "sync-worker conflicts decide 7 --keep --now",
+            "sync-worker conflicts decide 7 --keep --now 3f",
             "sync-worker conflicts decide 7 --row [1]",
             "sync-worker conflicts what-if",
             "sync-worker conflicts what-if --table t",

@@ -126,7 +126,7 @@ async fn command(cli: Cli, config: Configuration) -> anyhow::Result<Outcome> {
                 conflicts::show(&config, id, pipeline.as_deref(), json).await
             }
             Some(ConflictAction::Decide { id, pipeline, choice, now }) => {
-                conflicts::decide(&config, id, pipeline.as_deref(), (choice.into(), now), json).await
+                conflicts::decide(&config, id, pipeline.as_deref(), choice.into(), now, json).await
             }
             Some(ConflictAction::WhatIf { pipeline, table, rules }) => {
                 conflicts::what_if(&config, pipeline.as_deref(), table, rules, json).await

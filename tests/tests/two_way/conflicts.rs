@@ -193,20 +193,24 @@ async fn a_person_decides_what_waits(kinds: &[Kind]) -> anyhow::Result<()> {
     let expected = [&format!("{loser} 0"), "somebody 5", "newer 0", "newer 0"];
     ensure!(rows == expected, "{rows:?}");
     let left = pair.conflicts().await?;
-    let open = |left: &[serde_json::Value]| {
+    let keys_of_open = |left: &[serde_json::Value]| {
         let open = left.iter().filter(|conflict| conflict["open"] == true);
         let mut keys: Vec<_> = open.filter_map(|one| one["key"]["id"].as_i64()).collect();
         keys.sort_unstable();
         keys
     };
-    ensure!(open(&left) == [3, 4], "{:?} are open", open(&left));
-    pair.worker.expect(0, &["conflicts", "decide", &third, "--loser", "--now"]).await?;
+    ensure!(keys_of_open(&left) == [3, 4], "{:?} are open", keys_of_open(&left));
+    let image = shown["conflict"]["now"]["image"].as_str().context("the row's image")?;
+    // Another row than the one that stands there is none that the person has seen.
+    let refused = pair.worker.expect(1, &["conflicts", "decide", &third, "--loser", "--now", "none"]).await?;
+    ensure!(refused.contains("has changed since"), "{refused}");
+    pair.worker.expect(0, &["conflicts", "decide", &third, "--loser", "--now", image]).await?;
     pair.worker.expect(0, &["conflicts", "decide", &fourth, "--keep"]).await?;
     pair.equal().await?;
     let rows: Vec<String> = at_b.all().await?.into_iter().map(|row| row.writer).collect();
     ensure!(rows == [loser, "somebody", third_loser, "newer"], "{rows:?}");
     let left = pair.conflicts().await?;
-    ensure!(open(&left).is_empty(), "{:?} are open", open(&left));
+    ensure!(keys_of_open(&left).is_empty(), "{:?} are open", keys_of_open(&left));
     pair.finish().await
 }
 

@@ -186,7 +186,10 @@ async fn a_person_decides_about_columns_and_the_rest_stays(kinds: &[Kind]) -> an
     let group = entry(&mut pair, 2, "a").await?;
     let (id, lost) = (group["id"].to_string(), group["loser"]["row"]["a"].as_i64().context("the loser's a")? as i32);
     pair.worker.expect(1, &["conflicts", "decide", &id, "--loser"]).await?;
-    pair.worker.expect(0, &["conflicts", "decide", &id, "--loser", "--now"]).await?;
+    let shown = pair.worker.expect(0, &["conflicts", "show", &id, "--json"]).await?;
+    let shown: serde_json::Value = serde_json::from_str(&shown)?;
+    let image = shown["conflict"]["now"]["image"].as_str().context("the row's image")?;
+    pair.worker.expect(0, &["conflicts", "decide", &id, "--loser", "--now", image]).await?;
     pair.equal().await?;
     let found = row(&mut at_b, 2).await?;
     ensure!((found.a, found.b, found.counter, &found.writer[..]) == (lost, lost, 115, "somebody"), "{found:?}");

@@ -67,6 +67,8 @@ pub struct Stage {
     done: Option<Offset>,
     tasks: Vec<Task>,
     conflicts: Vec<Conflict>,
+    /// Bytes of their rows.
+    conflict_bytes: usize,
     decided: Vec<Decided>,
     /// The last record up to which the target's own stream has shown it to be written to.
     pub echoed: Option<Offset>,
@@ -95,6 +97,7 @@ impl Stage {
             done,
             tasks: Vec::new(),
             conflicts: Vec::new(),
+            conflict_bytes: 0,
             decided: Vec::new(),
             echoed: None,
             unfit: Vec::new(),
@@ -140,7 +143,12 @@ impl Stage {
         std::mem::take(&mut self.tasks)
     }
 
+    pub fn conflict_bytes(&self) -> usize {
+        self.conflict_bytes
+    }
+
     pub fn take_conflicts(&mut self) -> Vec<Conflict> {
+        self.conflict_bytes = 0;
         std::mem::take(&mut self.conflicts)
     }
 
@@ -467,7 +475,9 @@ impl Stage {
         for conflict in out.conflicts.drain(..) {
             let Some(rules) = configured.table(&conflict.winner.key.table) else { continue };
             let name = |member| configured.name(member);
-            self.conflicts.push(entry::of(&self.pipeline, self.partition, rules, name, conflict, commit_time));
+            let entry = entry::of(&self.pipeline, self.partition, rules, name, conflict, commit_time);
+            self.conflict_bytes += entry.size();
+            self.conflicts.push(entry);
         }
         self.out = out;
         Ok(())

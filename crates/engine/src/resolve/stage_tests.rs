@@ -114,6 +114,10 @@ impl Bus {
 fn a_row_that_differs_without_an_event_is_written_over_unless_its_table_stood_still() {
     for pauses in [false, true] {
         let mut bus = Bus::new();
+        // Whatever the rules: none was asked.
+        let mut rules = bus.rules.clone();
+        (rules.tables[0].strategy, rules.tables[0].on_delete) = (Strategy::Manual, OnDelete::DeleteWins);
+        bus.take(Record::of_nobody(0, Body::Configuration(Arc::new(rules))));
         let sent = bus.change("a", Op::Create, None, Some(row(1, 5)));
         assert_eq!(bus.tasks(), [Some(5)]);
         if pauses {

@@ -201,7 +201,7 @@ fn parked_key(row: &RawDocumentBuf) -> Result<ParkedKey, Error> {
         offset: Offset(row.get_i64("offset").map_err(|_| UNREADABLE)?.cast_unsigned()),
         reason: row.get_str("reason").map_err(|_| UNREADABLE)?.to_owned(),
         seen: match row.get("seen").map_err(|_| UNREADABLE)? {
-            Some(RawBsonRef::Binary(seen)) => Some(Seen::from_bytes(seen.bytes)?.image),
+            Some(RawBsonRef::Binary(seen)) => Some(Seen::from_bytes(seen.bytes).unwrap_or(Seen::UNKNOWN).image),
             _ => None,
         },
     })

@@ -66,8 +66,13 @@ impl Ours {
         let parked = |row: Document<'_>| {
             let offset = number(row, "offset")?.ok_or_else(strange)?;
             let seen = match row.get("seen")? {
-                Some(seen) if seen.kind == kind::BINARY => Some(Seen::from_bytes(id::binary(seen)?.1)?),
-                _ => None,
+                None => None,
+                Some(seen) if seen.kind == kind::NULL => None,
+                // People may have written to the collection: what can't be read differs all the same.
+                Some(seen) => {
+                    let bytes = id::binary(seen).ok().filter(|_| seen.kind == kind::BINARY);
+                    Some(bytes.and_then(|(_, bytes)| Seen::from_bytes(bytes).ok()).unwrap_or(Seen::UNKNOWN))
+                }
             };
             Ok::<_, Error>(Some(ParkedEcho { table: table.clone(), key: key(row)?, offset, seen }))
         };

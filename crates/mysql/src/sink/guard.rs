@@ -189,7 +189,7 @@ async fn look(
 ) -> Result<Vec<Seen>, Error> {
     let MysqlSink { client, targets, largest, .. } = sink;
     let longest = BYTES.min(*largest / 2);
-    let mut found = vec![Seen { image: Image::Absent, row: None }; batch.writes.len()];
+    let mut found = vec![Seen::NOTHING; batch.writes.len()];
     let mut tables: Vec<(SchemaId, Vec<usize>)> = Vec::new();
     for (place, write) in batch.writes.iter().enumerate() {
         let id = write.change.schema.id;
@@ -237,8 +237,7 @@ async fn look(
                     let normal = decoder.normal(&look.rows, &row)?;
                     // A row that no version can be is an image of its own.
                     let image = Image::of(Some(normal.as_ref().unwrap_or(&row)));
-                    let over = batch.writes[place].over.as_deref().unwrap_or_default();
-                    found[place] = Seen { image, row: normal.filter(|_| !over.contains(&image)) };
+                    found[place] = Seen::by(&batch.writes[place], image, normal.as_ref());
                 }
             }
             sql.clear();

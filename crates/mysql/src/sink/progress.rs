@@ -8,7 +8,7 @@ use mysql_async::Row as DriverRow;
 use mysql_async::prelude::Queryable;
 use sync_worker_core::database::Scope;
 use sync_worker_core::echo::WRITTEN;
-use sync_worker_core::guard::Seen;
+use sync_worker_core::guard::{Image, Seen};
 use sync_worker_core::name::{DatabaseName, TableName};
 use sync_worker_core::record::Offset;
 use sync_worker_core::row::Key;
@@ -90,7 +90,7 @@ impl ProgressRows {
             liveness.watch("a look at the marker", conn.query_first(query)).await?;
         let (offset, log, digest, epoch, writes) = row.ok_or(Error::Protocol("the marker is not there"))?;
         let query = format!(
-            "SELECT table_name,`key`,`offset`,reason,seen FROM sync_worker.parked WHERE {} ORDER BY `offset`",
+            "SELECT table_name,`key`,`offset`,reason,LEFT(seen,16) FROM sync_worker.parked WHERE {} ORDER BY `offset`",
             self.mine
         );
         let rows: Vec<DriverRow> = liveness.watch("a look at the parked rows", conn.query(query)).await?;
@@ -177,6 +177,6 @@ fn parked_key(row: DriverRow) -> Result<ParkedKey, Error> {
         key: Key::from_bytes(key.into()),
         offset: Offset(offset),
         reason,
-        seen: seen.map(|bytes| Seen::from_bytes(&bytes)).transpose()?.map(|seen| seen.image),
+        seen: seen.map(|bytes| Image::from_bytes(&bytes).unwrap_or(Image::UNKNOWN)),
     })
 }

@@ -169,7 +169,8 @@ impl<'a> OwnRow<'a> {
     fn seen(&self) -> Result<Option<Seen>, Error> {
         match self.value("seen")? {
             Value::Null => Ok(None),
-            Value::Bytes(bytes) => Ok(Some(Seen::from_bytes(bytes)?)),
+            // People may have written to the table: what can't be read differs all the same.
+            Value::Bytes(bytes) => Ok(Some(Seen::from_bytes(bytes).unwrap_or(Seen::UNKNOWN))),
             _ => Err(self.foreign("seen")),
         }
     }

@@ -178,8 +178,6 @@ fn field(rest: &mut &[u8], text: &mut Vec<u8>) -> Option<bool> {
     }
 }
 
-const NOTHING: Seen = Seen { image: Image::Absent, row: None };
-
 /// For each table the keys that are looked for, and the writes that they are of.
 type Asked = Vec<(SchemaId, (Vec<Array>, Vec<usize>))>;
 
@@ -479,7 +477,7 @@ impl Session {
         let wanted = (0..batch.writes.len()).filter(|index| matches!(met[*index], There::Unknown));
         let asked = self.keys(batch, wanted, &mut refused)?;
         let begun = how.row_by_row || !asked.is_empty();
-        let mut found = vec![NOTHING; batch.writes.len()];
+        let mut found = vec![Seen::NOTHING; batch.writes.len()];
         if begun {
             found = self.found(self.begun(batch).await?, batch, &asked).await?;
         }
@@ -559,7 +557,7 @@ impl Session {
         if let Some((_, failure)) = first_failure(&mut replies) {
             return Err(failure.into());
         }
-        let (mut found, mut room) = (vec![NOTHING; batch.writes.len()], Room::default());
+        let (mut found, mut room) = (vec![Seen::NOTHING; batch.writes.len()], Room::default());
         for ((schema, (_, writes)), reply) in asked.iter().zip(replies.into_iter().skip(first)) {
             let look = self.looks.get(schema).ok_or(Damaged("a row without a schema"))?;
             let Ok(Reply::Rows(rows)) = reply else { continue };
@@ -567,11 +565,8 @@ impl Session {
                 let place: i64 = taken(row.try_get(0))?;
                 let place = usize::try_from(place - 1).ok().and_then(|place| writes.get(place));
                 let &write = place.ok_or(Error::Protocol("a row that was not asked for"))?;
-                let mut seen = look.seen(&row, &mut room)?;
-                if batch.writes[write].over.as_deref().is_some_and(|over| over.contains(&seen.image)) {
-                    seen.row = None;
-                }
-                found[write] = seen;
+                let Seen { image, row } = look.seen(&row, &mut room)?;
+                found[write] = Seen::by(&batch.writes[write], image, row.as_ref());
             }
         }
         Ok(found)

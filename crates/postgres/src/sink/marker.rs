@@ -128,8 +128,9 @@ pub async fn take_over(client: &mut Client, owner: &Owner, log: &str) -> Result<
         epoch: unsigned(row.try_get(3)?),
         writes: unsigned(row.try_get(4)?),
     };
-    let sql =
-        format!("SELECT table_name, key, \"offset\", reason, seen FROM sync_worker.parked WHERE {rows} ORDER BY 3");
+    let sql = format!(
+        "SELECT table_name, key, \"offset\", reason, substring(seen FOR 16) FROM sync_worker.parked WHERE {rows} ORDER BY 3"
+    );
     let parked = transaction.query(&sql, &[]).await?;
     transaction.commit().await?;
     let parked = parked.iter().map(|row| {
@@ -140,7 +141,7 @@ pub async fn take_over(client: &mut Client, owner: &Owner, log: &str) -> Result<
             offset: Offset(unsigned(row.try_get(2)?)),
             reason: row.try_get(3)?,
             // What can't be read was no image of a row that anything may be written over.
-            seen: seen.map(|seen| Seen::from_bytes(&seen).map_or(Image::UNKNOWN, |seen| seen.image)),
+            seen: seen.map(|seen| Image::from_bytes(&seen).unwrap_or(Image::UNKNOWN)),
         })
     });
     Ok(Progress { marker, parked: parked.collect::<Result<_, tokio_postgres::Error>>()? })

@@ -85,7 +85,9 @@ impl OwnTable {
             kept += key.as_bytes().len();
             let offset =
                 columns[4].map(offset).transpose()?.ok_or(Error::Protocol("a parked row without an offset"))?;
-            let seen = columns[8].map(|text| Ok::<_, Error>(Seen::from_bytes(&bytea(text)?)?)).transpose()?;
+            // People may have written to the table: what can't be read differs all the same.
+            let seen = |text| bytea(text).ok().and_then(|bytes| Seen::from_bytes(&bytes).ok());
+            let seen = columns[8].map(|text| seen(text).unwrap_or(Seen::UNKNOWN));
             kept += seen.as_ref().map_or(0, Seen::size);
             echo.parked.push(ParkedEcho { table, key, offset, seen });
         }

@@ -291,6 +291,14 @@ async fn ledger<F: Fixture>(fixture: F) -> F {
     }
     let open = store.conflicts(&pipeline, &Wanted { open_only: true, ..all.clone() }).await.unwrap();
     assert_eq!(ids(&open), [newest[2]]);
+    // By itself, whatever else is open about its key.
+    let alone = [conflict(5, 40), Conflict { kind: FLIP_FLOP.to_owned(), ..conflict(5, 41) }];
+    assert_eq!(store.record(alone.to_vec()).await.unwrap(), 2);
+    let of_key = store.conflicts(&pipeline, &Wanted { limit: 2, ..all.clone() }).await.unwrap();
+    for closed in [1, 0] {
+        assert_eq!(close(store, Settled::Entry(of_key[1].id), "a person", 79).await, closed);
+    }
+    assert_eq!(close(store, Settled::Key(key(5)), "a person", 79).await, 1, "the other one");
     // Of a merged row, one column by itself; the other one stands over what came of that.
     let of_column = |column: &str| Conflict {
         column: Some(column.to_owned()),

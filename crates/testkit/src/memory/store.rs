@@ -223,7 +223,8 @@ impl Ledger for MemoryStore {
         by: &str,
         time: i64,
     ) -> Result<usize> {
-        let settles = |conflict: &Conflict| match settled {
+        let settles = |id: i64, conflict: &Conflict| match settled {
+            Settled::Entry(one) => id == *one,
             Settled::Key(key) => conflict.key == *key && conflict.kind != UNFIT,
             Settled::Columns { key, columns, .. } => {
                 let is_of = match (&conflict.stands, &conflict.column) {
@@ -242,7 +243,11 @@ impl Ledger for MemoryStore {
             let mut closed = 0;
             for one in &mut state.conflicts {
                 let conflict = &mut one.conflict;
-                if conflict.open && conflict.pipeline == *pipeline && conflict.table == *table && settles(conflict) {
+                if conflict.open
+                    && conflict.pipeline == *pipeline
+                    && conflict.table == *table
+                    && settles(one.id, conflict)
+                {
                     conflict.open = false;
                     one.decided = Some((by.to_owned(), time));
                     closed += 1;

@@ -9,7 +9,7 @@ use serde_json::json;
 use sync_worker_api::wire::{
     Changed, Choice, Conflict, ConflictId, ConflictList, Conflicts, Count, Decide, Replayed, Version, WhatIf,
 };
-use sync_worker_core::ledger::UNFIT;
+use sync_worker_core::ledger::{FLIP_FLOP, UNFIT};
 
 /// As many as the worker lists.
 const MOST_LISTED: usize = 10_000;
@@ -64,17 +64,11 @@ pub async fn show(config: &Configuration, id: i64, pipeline: Option<&str>, json:
         let line = format!("{column:first$}  {winner:second$}  {loser:third$}  {stands:fourth$}  {now}");
         say!("{}", line.trim_end());
     }
-    let left = conflict.stands.as_ref().or(conflict.winner.row.as_ref());
-    let changed = conflict.now.as_ref().is_some_and(|now| now.row.as_ref() != left);
-    if conflict.open && conflict.kind == UNFIT {
-        say!("`sync-worker conflicts decide {id} --winner` closes it");
-    } else if conflict.open && changed {
-        say!(
-            "the row has changed since: `sync-worker conflicts decide {id}` with --now and one of --winner, --loser or \
-              --row decides over the row as it is now, and --keep leaves it so"
-        );
-    } else if conflict.open {
-        say!("`sync-worker conflicts decide {id}` with --winner, --loser, --row or --keep decides about it");
+    if let Some(why) = &conflict.now_unknown {
+        say!("as it is now it can't be shown: {why}");
+    }
+    if conflict.open {
+        say!("{}", advice(&conflict));
     }
     Ok(Outcome::Done)
 }
@@ -83,7 +77,8 @@ pub async fn decide(
     config: &Configuration,
     id: i64,
     pipeline: Option<&str>,
-    (choice, now): (Choice, bool),
+    choice: Choice,
+    now: Option<String>,
     json: bool,
 ) -> anyhow::Result<Outcome> {
     let client = Client::new(config.http)?;
@@ -232,6 +227,22 @@ fn would_be(changed: &Changed) -> String {
     format!("{}, would {would}", line(conflict))
 }
 
+/// What may be done about an open entry.
+fn advice(conflict: &Conflict) -> String {
+    let decide = format!("`sync-worker conflicts decide {}`", conflict.id);
+    let changed = conflict.now.as_ref().filter(|now| now.changed);
+    match (&conflict.kind[..], changed) {
+        (UNFIT, _) => format!("{decide} with --winner closes it"),
+        (FLIP_FLOP, _) => format!("{decide} with --winner, --loser or --row decides about it"),
+        (_, Some(now)) => format!(
+            "the row has changed since: {decide} with --now {} and one of --winner, --loser or --row decides over the row \
+             as it is now, and --keep leaves it so",
+            now.image
+        ),
+        (_, None) => format!("{decide} with --winner, --loser, --row or --keep decides about it"),
+    }
+}
+
 fn who(version: &Version) -> &str {
     match &version.by {
         _ if version.merged => "a merged row",
@@ -299,6 +310,7 @@ mod tests {
             loser: Some(version(Some("shop"), json!({ "id": 1, "name": "Ann" }))),
             stands: None,
             now: None,
+            now_unknown: None,
             at: None,
             offset: 4711,
             time: "2024-02-29T00:00:01.000000Z".to_owned(),
@@ -358,9 +370,16 @@ mod tests {
         let merged = Conflict { stands: Some(json!({ "id": 1, "name": "Bob" })), ..conflict() };
         let lines = side_by_side(&merged);
         assert_eq!((&lines[0][3][..], &lines[3][3][..]), ("stands", "\"Bob\""));
-        let now = |row| Some(Now { at: "crm".to_owned(), row });
+        let now = |row| Some(Now { at: "crm".to_owned(), row, image: "3f".to_owned(), changed: true });
         let lines = side_by_side(&Conflict { now: now(Some(json!({ "id": 1, "name": "Eve" }))), ..conflict() });
         assert_eq!((&lines[0][4][..], &lines[3][4][..]), ("now, at crm", "\"Eve\""));
-        assert_eq!(side_by_side(&Conflict { now: now(None), ..conflict() })[3][4], "deleted");
+        let gone = Conflict { now: now(None), ..conflict() };
+        assert_eq!(side_by_side(&gone)[3][4], "deleted");
+        assert!(advice(&gone).contains("--now 3f"), "{}", advice(&gone));
+        let stopped = Conflict { kind: FLIP_FLOP.to_owned(), ..gone };
+        assert!(
+            !advice(&stopped).contains("--now") && !advice(&stopped).contains("--keep"),
+            "a version must be written"
+        );
     }
 }
