@@ -288,7 +288,7 @@ mod tests {
         let whole = Seen::of(Some(builder.finish()));
         for seen in [Seen::NOTHING, whole.clone(), Seen { image: Image::Row([7; 16]), row: None }] {
             assert_eq!(Seen::from_bytes(&seen.to_bytes()).unwrap(), seen);
-            assert_eq!(seen.image.to_string().parse(), Ok(seen.image));
+            assert_eq!(seen.image.to_string().parse::<Image>().unwrap(), seen.image);
         }
         let bytes = whole.to_bytes();
         assert!(Seen::from_bytes(&[7; 9]).is_err() && Seen::from_bytes(&bytes[..bytes.len() - 1]).is_err());
