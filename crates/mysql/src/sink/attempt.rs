@@ -22,7 +22,7 @@ use sync_worker_core::error::ErrorClass;
 use sync_worker_core::guard::{DIFFERS, Seen};
 use sync_worker_core::name::TableName;
 use sync_worker_core::row::{Key, Row};
-use sync_worker_core::schema::Schema;
+use sync_worker_core::schema::{Schema, SchemaId};
 use sync_worker_core::sink::{Applied, Parking, Refused, WriteBatch};
 use sync_worker_core::value::Damaged;
 
@@ -168,6 +168,7 @@ impl<'a> Attempt<'a> {
     async fn write_set(&mut self, range: Range<usize>) -> Result<Result<(), Reason>, Error> {
         let single = range.len() == 1;
         let steps = collapse(&self.batch.writes, range, &self.refusals)?;
+        self.count_uses(&steps)?;
         loop {
             let mut script = self.open_script();
             let mut unwritten = Vec::new();
@@ -204,6 +205,21 @@ impl<'a> Attempt<'a> {
         }
     }
 
+    /// Once for each table and not for each set of it: what a script was made again with must hold for all of the script.
+    fn count_uses(&mut self, steps: &[Step]) -> Result<(), Error> {
+        let sets = steps.iter().flat_map(|step| match step {
+            Step::Set(sets) => &sets[..],
+            Step::Alone(_) => &[],
+        });
+        let tables: HashSet<SchemaId> = sets.map(|set| set.schema.id).collect();
+        for id in tables {
+            let target = self.sink.targets.get_mut(&id).ok_or(Damaged("a table was not looked at"))?;
+            target.fill = target.fill.saturating_sub(1);
+            target.overlap = target.overlap.saturating_sub(1);
+        }
+        Ok(())
+    }
+
     /// After an update that did not find all its rows, or an insert of rows that are there: whether the statements that
     /// do both are worth a try.
     fn try_otherwise(&mut self, statement: Option<Statement>) -> bool {
@@ -211,15 +227,20 @@ impl<'a> Attempt<'a> {
             return false;
         }
         let Some(Statement { what, table: Some(table), .. }) = statement else { return false };
-        let Some(id) = self.schema_of(&table).map(|schema| schema.id) else { return false };
-        let Some(target) = self.sink.targets.get_mut(&id) else { return false };
-        let (uses, most) = match what {
-            What::Update => (&mut target.fill, FILL_USES),
-            What::InsertFirst => (&mut target.overlap, OVERLAP_USES),
-            _ => return false,
-        };
-        let fresh = *uses == 0;
-        *uses = most;
+        // It may be of any of the schemas that the table has in the batch.
+        let schemas = self.batch.writes.iter().map(|write| &write.change.schema);
+        let ids: HashSet<SchemaId> = schemas.filter(|schema| schema.table == table).map(|schema| schema.id).collect();
+        let mut fresh = false;
+        for id in ids {
+            let Some(target) = self.sink.targets.get_mut(&id) else { continue };
+            let (uses, most) = match what {
+                What::Update => (&mut target.fill, FILL_USES),
+                What::InsertFirst => (&mut target.overlap, OVERLAP_USES),
+                _ => return false,
+            };
+            fresh |= *uses == 0;
+            *uses = most;
+        }
         fresh
     }
 
@@ -241,11 +262,6 @@ impl<'a> Attempt<'a> {
         let guarded = self.is_guarded();
         let mut never_there = 0;
         let mut tables = Vec::with_capacity(sets.len());
-        for set in sets {
-            let target = self.sink.targets.get_mut(&set.schema.id).ok_or(Damaged("a table was not looked at"))?;
-            target.fill = target.fill.saturating_sub(1);
-            target.overlap = target.overlap.saturating_sub(1);
-        }
         for set in sets {
             let target = self.target(&set.schema)?;
             tables.push((set, target, by_effect(&set.versions, target.deletes_act && !guarded)));
@@ -279,8 +295,10 @@ impl<'a> Attempt<'a> {
         let change = &self.batch.writes[write].change;
         let target = self.target(&change.schema)?;
         if change.op == Op::Truncate {
-            // TRUNCATE would end the transaction.
-            script.push(What::Clear, Some(change.table()), 0, format!("DELETE FROM {}", target.quoted).as_bytes());
+            for target in self.emptied(write)? {
+                // TRUNCATE would end the transaction.
+                script.push(What::Clear, Some(change.table()), 0, format!("DELETE FROM {}", target.quoted).as_bytes());
+            }
             return Ok(None);
         }
         let (Some(old), Some(row)) = (change.old_key()?, &change.after) else {
@@ -297,6 +315,21 @@ impl<'a> Attempt<'a> {
             Rendered::Refused(reason) => return careful(&reason),
         }
         Ok(None)
+    }
+
+    /// The tables to empty for a truncate: before its own those below it that are truncated right before or after it. Of one
+    /// statement that names several the source tells each, parents first.
+    fn emptied(&self, write: usize) -> Result<Vec<&TargetTable>, Error> {
+        let writes = &self.batch.writes;
+        let truncates = |write: &&Write| write.change.op == Op::Truncate;
+        let before = writes[..write].iter().rev().take_while(truncates);
+        let around = before.chain(writes[write + 1..].iter().take_while(truncates));
+        let own = self.target(&writes[write].change.schema)?;
+        let mut tables = around.map(|write| self.target(&write.change.schema)).collect::<Result<Vec<_>, _>>()?;
+        tables.retain(|table| table.level > own.level);
+        tables.sort_by_key(|table| std::cmp::Reverse(table.level));
+        tables.push(own);
+        Ok(tables)
     }
 
     pub(super) fn target(&self, schema: &Schema) -> Result<&TargetTable, Error> {

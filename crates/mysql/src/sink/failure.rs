@@ -11,8 +11,8 @@ pub enum Failure {
     Whole(Error),
 }
 
-/// Unique indexes and foreign keys: what another change may put right.
-const DEPENDENCY: &[u16] = &[1022, 1062, 1169, 1216, 1217, 1451, 1452, 1586, 1761, 1762];
+/// Unique indexes and foreign keys, also those that cascade over too many rows at once: what another change may put right.
+const DEPENDENCY: &[u16] = &[1022, 1062, 1169, 1216, 1217, 1451, 1452, 1586, 1761, 1762, 6575];
 
 /// NULL, range, length, format, character set, JSON, CHECK, a trigger's SIGNAL, partitions, comparisons of collations,
 /// the size of a row, indexes over expressions, foreign keys that cascade too deep.

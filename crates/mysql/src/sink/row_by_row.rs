@@ -3,10 +3,12 @@
 
 use crate::error::Error;
 use crate::sink::attempt::{Attempt, Reason};
+use crate::sink::encode::quoted;
 use crate::sink::failure::DUPLICATE;
 use crate::sink::script::What;
 use crate::sink::statement::{delete_of_row, insert_of_row, update_of_row};
 use crate::sink::target::{Rendered, TargetTable};
+use mysql_async::prelude::Queryable;
 use std::sync::Arc;
 use sync_worker_core::change::Op;
 use sync_worker_core::collapse::{Effect, Step, Version, collapse};
@@ -144,6 +146,14 @@ impl Attempt<'_> {
             self.refuse(schema, &Version { effect: Effect::Update, ..version }, reason);
             return Ok(());
         }
+        // The rows that refer to it would go with it, and nobody sends those again.
+        if let Some(stays) = reason.take() {
+            if self.takes_others_along(schema).await? {
+                self.refuse(schema, &version, stays);
+                return Ok(());
+            }
+            reason = Some(stays);
+        }
         if let Err(stays) = self.delete(schema, &old).await? {
             self.refuse(schema, &version, stays);
             return Ok(());
@@ -157,6 +167,24 @@ impl Attempt<'_> {
             }
         }
         Ok(())
+    }
+
+    /// Whether a foreign key of any table acts on a delete here.
+    async fn takes_others_along(&mut self, schema: &Schema) -> Result<bool, Error> {
+        let target = self.target(schema)?;
+        if target.deletes_act {
+            return Ok(true);
+        }
+        let mut sql =
+            b"SELECT COUNT(*) FROM information_schema.REFERENTIAL_CONSTRAINTS WHERE UNIQUE_CONSTRAINT_SCHEMA=".to_vec();
+        quoted(&mut sql, target.name.database.as_bytes());
+        sql.extend_from_slice(b" AND REFERENCED_TABLE_NAME=");
+        quoted(&mut sql, target.name.table.as_bytes());
+        sql.extend_from_slice(b" AND DELETE_RULE NOT IN ('RESTRICT','NO ACTION')");
+        let sql = String::from_utf8(sql).map_err(|_| Damaged("a name that is no text"))?;
+        let crate::client::Client { conn, liveness, .. } = &mut self.sink.client;
+        let asked = conn.query_first::<u64, _>(sql);
+        Ok(liveness.watch("a look at the foreign keys", asked).await?.is_some_and(|keys| keys > 0))
     }
 
     /// What waited under the old key is a part of the moved row.

@@ -1,7 +1,11 @@
 //! Changed keys, truncates, unique values that wander, parents and children.
 
 use crate::fixture::*;
+use std::time::Duration;
 use sync_worker_core::error::ErrorClass;
+
+/// For what would take a moment.
+const LIMIT: Duration = Duration::from_secs(60);
 
 const UNIQUE: &str = "CREATE TABLE t (k BIGINT PRIMARY KEY, a BIGINT, UNIQUE (a))";
 
@@ -26,6 +30,70 @@ async fn a_refused_change_of_a_key_leaves_no_row_behind() {
     assert!(applied.refused.is_empty());
     assert_eq!(f.rows("t").await, ["1|7", "2|5"]);
     assert!(f.parked_rows().await.is_empty());
+    f.close().await;
+}
+
+/// It would take the rows that refer to it along, and nobody would send those again.
+#[tokio::test]
+async fn a_refused_change_of_a_key_that_others_go_with_leaves_its_row() {
+    let ddl = [
+        "CREATE TABLE parent (id BIGINT PRIMARY KEY, code BIGINT UNIQUE, u BIGINT UNIQUE)",
+        "CREATE TABLE child (id BIGINT PRIMARY KEY, p BIGINT, FOREIGN KEY (p) REFERENCES parent (code) ON DELETE CASCADE)",
+    ];
+    let Some(mut f) = Fixture::new("keycascade", &ddl).await else { return };
+    let parent = schema("parent", &[("id", INT), ("code", INT), ("u", INT)]);
+    let child = schema("child", &[("id", INT), ("p", INT)]);
+    f.apply_as_sets(vec![
+        create(&parent, &[int(1), int(1), int(1)]),
+        create(&child, &[int(1), int(1)]),
+        create(&child, &[int(2), int(1)]),
+    ])
+    .await;
+    f.run("INSERT INTO parent VALUES (999, 999, 77)").await;
+    let moved = change(&parent, &[int(1), int(1), int(1)], &[int(50), int(1), int(77)]);
+    let applied = f.apply(vec![moved.clone(), create(&child, &[int(3), int(1)])]).await;
+    assert_eq!(refused(&applied), [(0, ErrorClass::Dependency)]);
+    assert_eq!(f.rows("child").await, ["1|1", "2|1", "3|1"]);
+    f.run("DELETE FROM parent WHERE id = 999").await;
+    assert!(f.retry(moved, 1).await.refused.is_empty());
+    assert_eq!(f.rows("parent").await, ["50|1|77"]);
+    assert_eq!(f.rows("child").await, ["1|1", "2|1", "3|1"]);
+    assert!(f.parked_rows().await.is_empty());
+    f.close().await;
+}
+
+/// Each changed key begins another set, and what a missing row asks for holds for all of them.
+#[tokio::test]
+async fn a_missing_row_is_made_up_for_behind_a_hundred_sets() {
+    let Some(mut f) = Fixture::new("manysets", &[UNIQUE]).await else { return };
+    let t = schema("t", &[("k", INT), ("a", INT)]);
+    f.apply_as_sets((1..=102).map(|k| create(&t, &[int(k), int(k)])).collect()).await;
+    f.run("DELETE FROM t WHERE k = 102").await;
+    let mut writes = Vec::new();
+    for k in 1..=100 {
+        writes.push(change(&t, &[int(k), int(k)], &[int(k + 1_000), int(k)]));
+        writes.push(update(&t, &[int(101), int(2_000 + k)]));
+    }
+    writes.push(update(&t, &[int(102), int(7)]));
+    let applied = tokio::time::timeout(LIMIT, f.apply(writes)).await.expect("it comes to an end");
+    assert!(applied.refused.is_empty(), "{applied:?}");
+    let rows = f.rows("t").await;
+    assert_eq!((rows.len(), &rows[0][..], &rows[1][..]), (102, "101|2100", "102|7"));
+    f.close().await;
+}
+
+/// As a source tells a statement that names several.
+#[tokio::test]
+async fn tables_that_refer_to_each_other_are_truncated_together() {
+    let ddl = [
+        "CREATE TABLE parent (id BIGINT PRIMARY KEY)",
+        "CREATE TABLE child (id BIGINT PRIMARY KEY, p BIGINT, FOREIGN KEY (p) REFERENCES parent (id))",
+    ];
+    let Some(mut f) = Fixture::new("truncates", &ddl).await else { return };
+    let (parent, child) = (schema("parent", &[("id", INT)]), schema("child", &[("id", INT), ("p", INT)]));
+    f.apply_as_sets(vec![create(&parent, &[int(1)]), create(&child, &[int(1), int(1)])]).await;
+    f.apply_as_sets(vec![truncate(&parent), truncate(&child), create(&parent, &[int(2)])]).await;
+    assert_eq!((f.rows("parent").await, f.rows("child").await), (vec!["2".to_owned()], Vec::new()));
     f.close().await;
 }
 

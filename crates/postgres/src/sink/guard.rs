@@ -20,7 +20,7 @@ use super::Attempt;
 use super::encode::Array;
 use super::failure::Failure;
 use super::items::{Builder, Missing, Order};
-use super::marker::ParkedRows;
+use super::marker::{ParkedKeys, ParkedRows};
 use super::pipeline::{Pipeline, Reply, first_failure};
 use super::plan::{NotEncoded, Plan};
 use super::session::{Session, WATCHFUL};
@@ -580,7 +580,7 @@ impl Session {
         applied: &Applied,
     ) -> Result<(), Attempt> {
         let too_large = |refusal: Refusal| Error::Fatal(format!("a key can't be parked: {refusal}"));
-        let (mut gone, mut parked) = (ParkedRows::default(), ParkedRows::default());
+        let (mut gone, mut parked) = (ParkedKeys::default(), ParkedRows::default());
         let (mut refused, mut differing) = (applied.refused.iter().peekable(), applied.differing.iter().peekable());
         for (index, write) in batch.writes.iter().enumerate() {
             let table = write.change.table();
@@ -590,7 +590,7 @@ impl Session {
             } else if let Some((_, seen)) = differing.next_if(|(differing, _)| *differing == index) {
                 parked.push(table, &key()?, write.offset, DIFFERS, Some(seen)).map_err(too_large)?;
             } else if write.parked {
-                gone.push_key(table, &key()?).map_err(too_large)?;
+                gone.push(table, &key()?).map_err(too_large)?;
             }
         }
         let ledger = self.ledger()?;
@@ -598,7 +598,7 @@ impl Session {
             ledger.mark_written(pipeline, &gone).await;
         }
         for (table, key) in &batch.unpark {
-            gone.push_key(table, key).map_err(too_large)?;
+            gone.push(table, key).map_err(too_large)?;
         }
         if !gone.is_empty() {
             ledger.unpark(pipeline, gone).await;

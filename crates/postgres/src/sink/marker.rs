@@ -6,6 +6,7 @@ use super::pipeline::{Parameter, Pipeline};
 use crate::client::{Client, literal};
 use crate::own::Owner;
 use bytes::Bytes;
+use std::collections::BTreeMap;
 use sync_worker_core::convert::Refusal;
 use sync_worker_core::echo::WRITTEN;
 use sync_worker_core::guard::{Image, Seen};
@@ -69,7 +70,8 @@ impl ParkedRows {
         reason: &str,
         seen: Option<&Seen>,
     ) -> Result<(), Refusal> {
-        self.push_key(table, key)?;
+        self.push_table(table)?;
+        self.digests.push(Value::Bytes(&key.digest()))?;
         self.keys.push(Value::Bytes(key.as_bytes()))?;
         self.offsets.push(Value::Int(signed(offset.0)))?;
         self.reasons.push(Value::Text(reason))?;
@@ -79,12 +81,6 @@ impl ParkedRows {
         }
     }
 
-    /// A key alone, for [`Ledger::unpark`].
-    pub fn push_key(&mut self, table: &TableName, key: &Key) -> Result<(), Refusal> {
-        self.push_table(table)?;
-        self.digests.push(Value::Bytes(&key.digest()))
-    }
-
     /// A table alone, for [`Ledger::unpark_tables`].
     pub fn push_table(&mut self, table: &TableName) -> Result<(), Refusal> {
         self.tables.push(Value::Text(table.as_str()))
@@ -92,6 +88,23 @@ impl ParkedRows {
 
     pub fn is_empty(&self) -> bool {
         self.tables.len() == 0
+    }
+}
+
+/// Keys whose parked rows go.
+#[derive(Default)]
+pub struct ParkedKeys {
+    of: BTreeMap<TableName, Array>,
+}
+
+impl ParkedKeys {
+    pub fn push(&mut self, table: &TableName, key: &Key) -> Result<(), Refusal> {
+        let digests = self.of.entry(table.clone()).or_insert_with(|| Array::new(Element::Bytea));
+        digests.push(Value::Bytes(&key.digest()))
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.of.is_empty()
     }
 }
 
@@ -163,14 +176,13 @@ impl Ledger {
              $5::text[], $6::bytea[]) AS u ON CONFLICT (installation, pipeline, database, partition, table_name, key_digest) \
              DO UPDATE SET key = EXCLUDED.key, \"offset\" = EXCLUDED.\"offset\", reason = EXCLUDED.reason, seen = EXCLUDED.seen"
         );
+        // By table, so that the whole key is looked for in the index: of a table that was filled a moment ago the server has no
+        // statistics, and a join would read all of its rows for each key.
         let mark_written = format!(
-            "UPDATE sync_worker.parked AS p SET reason = '{WRITTEN}' FROM unnest($1::text[], $2::bytea[]) AS u(t, d) \
-             WHERE {rows} AND p.table_name = u.t AND p.key_digest = u.d"
+            "UPDATE sync_worker.parked SET reason = '{WRITTEN}' WHERE {rows} AND table_name = $1 AND key_digest = ANY ($2)"
         );
-        let unpark = format!(
-            "DELETE FROM sync_worker.parked AS p USING unnest($1::text[], $2::bytea[]) AS u(t, d) \
-             WHERE {rows} AND p.table_name = u.t AND p.key_digest = u.d"
-        );
+        let unpark =
+            format!("DELETE FROM sync_worker.parked WHERE {rows} AND table_name = $1 AND key_digest = ANY ($2)");
         let unpark_table = format!("DELETE FROM sync_worker.parked WHERE {rows} AND table_name = ANY ($1::text[])");
         let (advance, park, mark_written, unpark, unpark_table) = futures::try_join!(
             client.prepare(&advance),
@@ -206,20 +218,26 @@ impl Ledger {
     }
 
     /// Says that a retry has written the versions of these keys, right before their parked rows go.
-    pub async fn mark_written(&self, pipeline: &mut Pipeline<'_>, rows: &ParkedRows) {
-        let arrays = [rows.tables.clone(), rows.digests.clone()];
-        pipeline.execute_with(&self.mark_written, arrays.into_iter().map(parameter).collect()).await;
+    pub async fn mark_written(&self, pipeline: &mut Pipeline<'_>, keys: &ParkedKeys) {
+        for (table, digests) in &keys.of {
+            pipeline.execute_with(&self.mark_written, of_table(table, digests)).await;
+        }
     }
 
-    pub async fn unpark(&self, pipeline: &mut Pipeline<'_>, rows: ParkedRows) {
-        let arrays = [rows.tables, rows.digests];
-        pipeline.execute_with(&self.unpark, arrays.into_iter().map(parameter).collect()).await;
+    pub async fn unpark(&self, pipeline: &mut Pipeline<'_>, keys: ParkedKeys) {
+        for (table, digests) in &keys.of {
+            pipeline.execute_with(&self.unpark, of_table(table, digests)).await;
+        }
     }
 
     /// A truncated table has no row that could lack anything.
     pub async fn unpark_tables(&self, pipeline: &mut Pipeline<'_>, rows: ParkedRows) {
         pipeline.execute_with(&self.unpark_table, vec![parameter(rows.tables)]).await;
     }
+}
+
+fn of_table(table: &TableName, digests: &Array) -> Vec<Parameter> {
+    vec![Box::new(table.as_str().to_owned()), Box::new(digests.clone())]
 }
 
 fn parameter(array: Array) -> Parameter {

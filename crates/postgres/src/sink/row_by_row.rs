@@ -327,9 +327,11 @@ impl Session {
     }
 
     /// The row of a refused key change has left its old key, whatever becomes of it under the new one. It stays only where
-    /// the target holds columns of it that the change lacks, or refuses its delete as well.
+    /// the target holds columns of it that the change lacks, or refuses its delete as well, or would take rows that refer to
+    /// it along: nobody sends those again.
     async fn vacate(&mut self, schema: &Arc<Schema>, old_key: &Key, version: &Version) -> Result<(), Attempt> {
-        if version.row.as_ref().map(|row| row.is_partial()).transpose()?.unwrap_or(true) {
+        let acts = self.order == Order::ForeignKeys && self.last.contains(&schema.id);
+        if acts || version.row.as_ref().map(|row| row.is_partial()).transpose()?.unwrap_or(true) {
             return Ok(());
         }
         let delete = Version { effect: Effect::Delete, key: old_key.clone(), row: None, ..version.clone() };

@@ -2,7 +2,7 @@
 
 use super::Attempt;
 use super::items::{Builder, Item, Missing, Rows, join_truncates};
-use super::marker::ParkedRows;
+use super::marker::{ParkedKeys, ParkedRows};
 use super::pipeline::{Pipeline, Reply, first_failure};
 use super::plan::Plan;
 use super::session::Session;
@@ -230,7 +230,7 @@ impl Session {
         refused: &[Refused],
     ) -> Result<(), Attempt> {
         let (mut gone, mut truncated, mut parked) =
-            (ParkedRows::default(), ParkedRows::default(), ParkedRows::default());
+            (ParkedKeys::default(), ParkedRows::default(), ParkedRows::default());
         let too_large = |refusal: Refusal| Error::Fatal(format!("a key can't be parked: {refusal}"));
         let is_refused = |write: usize| refused.binary_search_by_key(&write, |refused| refused.write).is_ok();
         for step in steps {
@@ -240,7 +240,7 @@ impl Session {
                         let written =
                             set.versions.iter().filter(|version| version.parked && !is_refused(version.write));
                         for version in written {
-                            gone.push_key(&set.schema.table, &version.key).map_err(too_large)?;
+                            gone.push(&set.schema.table, &version.key).map_err(too_large)?;
                         }
                     }
                 }
@@ -252,13 +252,13 @@ impl Session {
                     // The old key's row has gone whatever waited for it.
                     for key in [change.old_key()?, change.key()?.filter(|_| !is_refused(*index))].into_iter().flatten()
                     {
-                        gone.push_key(change.table(), &key).map_err(too_large)?;
+                        gone.push(change.table(), &key).map_err(too_large)?;
                     }
                 }
             }
         }
         for (table, key) in &batch.unpark {
-            gone.push_key(table, key).map_err(too_large)?;
+            gone.push(table, key).map_err(too_large)?;
         }
         for refused in refused {
             let write = &batch.writes[refused.write];

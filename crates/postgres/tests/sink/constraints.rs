@@ -1,6 +1,7 @@
 //! Unique values, foreign keys, deferred constraints and triggers that a batch can meet.
 
 use crate::fixture::*;
+use sync_worker_core::error::ErrorClass::Dependency;
 use sync_worker_core::value::Cell;
 use sync_worker_core::value::Value::{Int, Text};
 use sync_worker_postgres::config::SessionReplicationRole;
@@ -134,6 +135,26 @@ fn a_delete_acts_on_none_that_has_left_before() {
         assert_eq!(target.table("orders").await, ["(5,2)", "(6,2)"]);
         assert_eq!(target.table("item").await, ["(7,5)"]);
         assert_eq!(target.table("customer").await, ["(2)"]);
+    });
+}
+
+/// It would take the rows that refer to it along, and nobody would send those again.
+#[test]
+fn a_refused_change_of_a_key_that_others_go_with_leaves_its_row() {
+    on_server(async |target| {
+        let target = target.with_role(SessionReplicationRole::Origin);
+        target.sql("CREATE TABLE parent (id int PRIMARY KEY, code int UNIQUE, u int UNIQUE)").await;
+        target.sql("CREATE TABLE child (id int PRIMARY KEY, p int REFERENCES parent (code) ON DELETE CASCADE)").await;
+        target
+            .sql("INSERT INTO parent VALUES (1, 1, 1), (999, 999, 77); INSERT INTO child VALUES (1, 1), (2, 1)")
+            .await;
+        let (parent, child) = (target.schema("parent").await, target.schema("child").await);
+        let mut applier = target.applier(&["parent", "child"]).await;
+        let moved = rekey(&parent, &[Int(1)], &[Int(50), Int(1), Int(77)].map(Cell::Present));
+        let (_, lot) = applier.park(vec![moved, create(&child, &[Int(3), Int(1)])]).await;
+        assert_eq!(lot.refused(), [(0, Dependency)]);
+        assert_eq!(target.table("child").await, ["(1,1)", "(2,1)", "(3,1)"]);
+        assert_eq!(target.table("parent").await, ["(1,1,1)", "(999,999,77)"]);
     });
 }
 

@@ -46,7 +46,7 @@ pub async fn list(config: &Configuration, filter: &Filter, json: bool) -> anyhow
 fn targets(config: &Configuration, filter: &Filter) -> Vec<(String, String)> {
     let wanted = |filter: &Option<String>, name: &str| filter.as_deref().is_none_or(|filter| filter == name);
     let pipelines = config.pipelines.iter().filter(|plan| wanted(&filter.pipeline, plan.name.as_str()));
-    let all = pipelines.flat_map(|plan| plan.to.iter().map(|to| (plan.name.to_string(), to.to_string())));
+    let all = pipelines.flat_map(|plan| plan.targets().map(|target| (plan.name.to_string(), target.to_string())));
     all.filter(|(_, database)| wanted(&filter.database, database)).collect()
 }
 
