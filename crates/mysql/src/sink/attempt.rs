@@ -23,7 +23,7 @@ use sync_worker_core::guard::{DIFFERS, Seen};
 use sync_worker_core::name::TableName;
 use sync_worker_core::row::{Key, Row};
 use sync_worker_core::schema::{Schema, SchemaId};
-use sync_worker_core::sink::{Applied, Parking, Refused, WriteBatch};
+use sync_worker_core::sink::{Applied, Parking, Refused, Write, WriteBatch};
 use sync_worker_core::value::Damaged;
 
 const DOING: &str = "writing a batch";

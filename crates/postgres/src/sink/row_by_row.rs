@@ -5,7 +5,7 @@
 
 use super::Attempt;
 use super::failure::Failure;
-use super::items::{Item, KeyChange, Missing};
+use super::items::{Item, KeyChange, Missing, Order};
 use super::pipeline::{Pipeline, Reply, first_failure};
 use super::refusing::Refusing;
 use super::session::Session;
