@@ -163,7 +163,7 @@ impl<'a> Comparison<'a> {
             more: 0,
             schema: from.clone(),
         };
-        let (forth, back) = (Mapping::new(from.clone(), to.clone())?, Mapping::new(to, from)?);
+        let (forth, back) = (Mapping::new(from.clone(), to.clone())?, Mapping::of_keys(to, from)?);
         Ok(Self { table, here, there, settings, forth, back, report, differing: HashSet::new() })
     }
 

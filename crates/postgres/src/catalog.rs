@@ -125,6 +125,8 @@ pub struct Table {
     pub name: Qualified,
     pub partitioned: bool,
     pub row_security: bool,
+    /// Its changes are in the log.
+    pub logged: bool,
     pub replica_identity: ReplicaIdentity,
     /// A partition whose replica identity is another, so that its changes lack what the table's are taken to have.
     pub odd_partition: Option<Qualified>,
@@ -207,7 +209,7 @@ impl Table {
 pub async fn table(client: &Client, name: &Qualified) -> Result<Option<Table>, Error> {
     let condition = format!("n.nspname = {} AND c.relname = {}", literal(&name.schema), literal(&name.table));
     let sql = format!(
-        "SELECT c.oid, c.relkind, c.relreplident, c.relrowsecurity FROM pg_class c \
+        "SELECT c.oid, c.relkind, c.relreplident, c.relrowsecurity, c.relpersistence FROM pg_class c \
          JOIN pg_namespace n ON n.oid = c.relnamespace WHERE {condition} AND c.relkind IN ('r', 'p')"
     );
     let rows = client.rows("a look at the catalog", &sql).await?;
@@ -235,6 +237,7 @@ pub async fn table(client: &Client, name: &Qualified) -> Result<Option<Table>, E
             None => None,
         },
         row_security: text(row, 3)? == "t",
+        logged: text(row, 4)? == "p",
         columns: columns.iter().map(column).collect::<Result<_, _>>()?,
         unique_indexes: indexes.iter().map(unique_index).collect::<Result<_, _>>()?,
         foreign_keys: foreign_keys.iter().map(foreign_key).collect::<Result<_, _>>()?,

@@ -170,6 +170,10 @@ impl Look<'_> {
             let cure = format!("ALTER TABLE {} REPLICA IDENTITY DEFAULT;", name.quoted());
             self.find(Some(&name), "its replica identity is NOTHING, so updates and deletes can't be published", cure);
         }
+        if role == Role::Source && !table.logged {
+            let cure = format!("ALTER TABLE {} SET LOGGED;", name.quoted());
+            self.find(Some(&name), "it is UNLOGGED, so its changes are nowhere to be read", cure);
+        }
         if let (Role::Source, Some((problem, cure))) = (role, table.odd_identity()) {
             self.find(Some(&name), problem, format!("{cure};"));
         }

@@ -20,9 +20,6 @@ pub(super) struct Mapping {
 
 impl Mapping {
     pub(super) fn new(from: Arc<Schema>, to: Arc<Schema>) -> Result<Self, EngineError> {
-        let refused = |column: &str, reason: &dyn std::fmt::Display| {
-            EngineError::Configuration(format!("table {}, column {column}: {reason}", from.table))
-        };
         let mut columns = Vec::with_capacity(to.columns.len());
         for column in &to.columns {
             let Some(at) = from.column(&column.name) else {
@@ -30,20 +27,26 @@ impl Mapping {
                 continue;
             };
             let conversion = Conversion::new(&from.columns[at].kind, &column.kind);
-            columns.push(Some((at, conversion.map_err(|refusal| refused(&column.name, &refusal))?)));
+            columns.push(Some((at, conversion.map_err(|refusal| refused(&from, &column.name, &refusal))?)));
         }
+        Ok(Self { columns, ..Self::of_keys(from, to)? })
+    }
+
+    /// Of keys alone: not every type that a column may have there has a way back.
+    pub(super) fn of_keys(from: Arc<Schema>, to: Arc<Schema>) -> Result<Self, EngineError> {
         let mut key = Vec::with_capacity(to.key.len());
         for &at in &to.key {
             let name = &to.columns[at].name;
             let column = from.key.iter().position(|&part| from.columns[part].name == *name);
             let Some(part) = column else {
-                return Err(refused(name, &"is in the key at one side only"));
+                return Err(refused(&from, name, &"is in the key at one side only"));
             };
             let kind = &from.columns[from.key[part]].kind;
-            let conversion = Conversion::new(kind, &to.columns[at].kind).map_err(|refusal| refused(name, &refusal))?;
+            let conversion =
+                Conversion::new(kind, &to.columns[at].kind).map_err(|refusal| refused(&from, name, &refusal))?;
             key.push((part, conversion));
         }
-        Ok(Self { from, to, columns, key })
+        Ok(Self { from, to, columns: Vec::new(), key })
     }
 
     /// The key as the other side writes it; None where the other side can't hold it.
@@ -103,5 +106,40 @@ impl Mapping {
             };
             at == *part && portable && conversion.class() <= Class::Widened
         })
+    }
+}
+
+fn refused(from: &Schema, column: &str, reason: &dyn std::fmt::Display) -> EngineError {
+    EngineError::Configuration(format!("table {}, column {column}: {reason}", from.table))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use sync_worker_core::schema::Column;
+    use sync_worker_core::types::TextLimit;
+
+    /// A set becomes a text, and no text becomes a set.
+    #[test]
+    fn rows_are_compared_where_a_column_has_no_way_back() {
+        let table = |engine, kind: ColumnType| {
+            let column = |name: &str, kind: ColumnType| Column {
+                name: name.to_owned(),
+                type_name: kind.to_string(),
+                kind,
+                nullable: false,
+                generated: false,
+            };
+            let id = column("id", ColumnType::Int { bits: 64, unsigned: false });
+            Arc::new(Schema::new("t".into(), engine, vec![id, column("s", kind)], vec![0]))
+        };
+        let here = table(Engine::Mysql, ColumnType::Set);
+        let there = table(Engine::Postgres, ColumnType::Text { limit: TextLimit::None });
+        let mut builder = RowBuilder::default();
+        [Value::Int(1), Value::Text("x,y")].into_iter().for_each(|value| builder.push(Cell::Present(value)));
+        let row = builder.finish();
+        assert!(Mapping::new(here.clone(), there.clone()).unwrap().equal(&row, &row).unwrap());
+        let (back, key) = (Mapping::of_keys(there.clone(), here.clone()).unwrap(), there.key_of(&row).unwrap());
+        assert_eq!(back.key(&key).unwrap(), Some(here.key_of(&row).unwrap()));
     }
 }

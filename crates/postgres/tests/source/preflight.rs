@@ -23,12 +23,13 @@ async fn a_good_source_has_no_findings() -> Result<()> {
 #[tokio::test]
 async fn missing_tables_and_keys_are_named_with_their_cure() -> Result<()> {
     let sql = "CREATE TABLE nokey (id int); CREATE TABLE nothing (id int PRIMARY KEY); \
-               ALTER TABLE nothing REPLICA IDENTITY NOTHING";
-    let fixture = Fixture::new(sql, &["nokey", "nothing", "missing"]).await?;
+               ALTER TABLE nothing REPLICA IDENTITY NOTHING; CREATE UNLOGGED TABLE unlogged (id int PRIMARY KEY)";
+    let fixture = Fixture::new(sql, &["nokey", "nothing", "unlogged", "missing"]).await?;
     let inspection = fixture.postgres.inspect(&fixture.scope, Role::Source).await.unwrap();
     for (table, part, cure) in [
         ("public.nokey", "key", "ADD PRIMARY KEY"),
         ("public.nothing", "NOTHING", "REPLICA IDENTITY DEFAULT"),
+        ("public.unlogged", "UNLOGGED", "SET LOGGED"),
         ("public.missing", "no such table", "create it"),
     ] {
         let finding = inspection.findings.iter().find(|finding| finding.place.contains(table)).expect(table);

@@ -6,21 +6,33 @@ use crate::outcome::Outcome;
 use crate::output::say;
 use crate::wiring;
 use serde_json::json;
+use std::collections::BTreeMap;
 use sync_worker_core::database::Role;
+use sync_worker_core::name::TableName;
 
 /// Ends with problems when something is lacking, so that a script can tell.
 pub async fn schema(config: &Configuration, json: bool) -> anyhow::Result<Outcome> {
     let databases = wiring::databases(config)?;
     let mut lacking = Vec::new();
     for plan in &config.pipelines {
-        let (Some(source), scope) = (databases.get(&plan.from), scope_of(config, plan, &plan.from)) else { continue };
-        let place = |name: &dyn std::fmt::Display, error| anyhow::anyhow!("databases.{name}: {error}");
-        let source = source.inspect(&scope, Role::Source).await.map_err(|error| place(&plan.from, error))?;
-        for target in &plan.to {
+        let mut inspected = BTreeMap::new();
+        // Two-way, every member is a target, too.
+        for name in std::iter::once(&plan.from).chain(&plan.to) {
+            let (Some(database), scope) = (databases.get(name), scope_of(config, plan, name)) else { continue };
+            let role = if *name == plan.from && plan.two_way.is_none() { Role::Source } else { Role::Target };
+            let inspection = database.inspect(&scope, role).await;
+            inspected.insert(name, inspection.map_err(|error| anyhow::anyhow!("databases.{name}: {error}"))?);
+        }
+        let holder = |table: &TableName| {
+            let holders = std::iter::once(&plan.from).chain(plan.to.iter().filter(|_| plan.two_way.is_some()));
+            let tables = holders.filter_map(|name| inspected.get(name)).flat_map(|inspection| &inspection.tables);
+            tables.into_iter().find(|schema| schema.table == *table)
+        };
+        for target in plan.targets() {
             let (Some(database), scope) = (databases.get(target), scope_of(config, plan, target)) else { continue };
-            let inspection = database.inspect(&scope, Role::Target).await.map_err(|error| place(target, error))?;
+            let Some(inspection) = inspected.get(target) else { continue };
             for at in &scope.tables {
-                let Some(wanted) = source.tables.iter().find(|schema| schema.table == at.table) else { continue };
+                let Some(wanted) = holder(&at.table) else { continue };
                 let have = inspection.tables.iter().find(|schema| schema.table == at.table);
                 if let Some(ddl) = database.ddl(at, wanted, have.map(|schema| &**schema)) {
                     let (pipeline, database) = (plan.name.as_str(), target.as_str());
