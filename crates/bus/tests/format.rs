@@ -241,7 +241,7 @@ proptest! {
     #[test]
     fn every_marker_round_trips(
         offset: Option<u32>,
-        parked in prop::collection::vec(any::<(String, Vec<u8>, u64, Option<(Option<[u8; 16]>, Vec<u8>)>)>(), 0..8),
+        parked in prop::collection::vec(any::<(String, Vec<u8>, u64, Option<(Option<[u8; 16]>, Option<String>)>)>(), 0..8),
         unparked: Vec<(String, Vec<u8>, bool)>,
     ) {
         let name = |table: &str, key: Vec<u8>| (TableName::new(table), Key::from_bytes(key.into()));
@@ -249,9 +249,10 @@ proptest! {
             offset: offset.map(|offset| Offset(offset.into())),
             parked: parked.into_iter().map(|(table, key, offset, seen)| {
                 let (table, key) = name(&table, key);
-                let seen = seen.map(|(image, row)| match image {
-                    None => Seen { image: Image::Absent, row: None },
-                    Some(image) => Seen { image: Image::Row(image), row: (!row.is_empty()).then(|| Row::from_bytes(row.into())) },
+                let one = |text: String| row(&[Cell::Present(Value::Text(&text))]);
+                let seen = seen.map(|(image, text)| match image {
+                    None => Seen::NOTHING,
+                    Some(image) => Seen { image: Image::Row(image), row: text.map(one) },
                 });
                 ParkedEcho { table, key, offset: Offset(offset), seen }
             }).collect(),

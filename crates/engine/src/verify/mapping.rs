@@ -134,7 +134,7 @@ mod tests {
             Arc::new(Schema::new("t".into(), engine, vec![id, column("s", kind)], vec![0]))
         };
         let here = table(Engine::Mysql, ColumnType::Set);
-        let there = table(Engine::Postgres, ColumnType::Text { limit: TextLimit::None });
+        let there = table(Engine::Postgres, ColumnType::Text { limit: TextLimit::None, padded: false });
         let mut builder = RowBuilder::default();
         [Value::Int(1), Value::Text("x,y")].into_iter().for_each(|value| builder.push(Cell::Present(value)));
         let row = builder.finish();

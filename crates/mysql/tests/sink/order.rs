@@ -74,11 +74,11 @@ async fn a_missing_row_is_made_up_for_behind_a_hundred_sets() {
         writes.push(change(&t, &[int(k), int(k)], &[int(k + 1_000), int(k)]));
         writes.push(update(&t, &[int(101), int(2_000 + k)]));
     }
-    writes.push(update(&t, &[int(102), int(7)]));
+    writes.push(update(&t, &[int(102), int(7_777)]));
     let applied = tokio::time::timeout(LIMIT, f.apply(writes)).await.expect("it comes to an end");
     assert!(applied.refused.is_empty(), "{applied:?}");
     let rows = f.rows("t").await;
-    assert_eq!((rows.len(), &rows[0][..], &rows[1][..]), (102, "101|2100", "102|7"));
+    assert_eq!((rows.len(), &rows[0][..], &rows[1][..]), (102, "101|2100", "102|7777"));
     f.close().await;
 }
 
@@ -86,14 +86,15 @@ async fn a_missing_row_is_made_up_for_behind_a_hundred_sets() {
 #[tokio::test]
 async fn tables_that_refer_to_each_other_are_truncated_together() {
     let ddl = [
-        "CREATE TABLE parent (id BIGINT PRIMARY KEY)",
+        "CREATE TABLE parent (id BIGINT PRIMARY KEY, v BIGINT)",
         "CREATE TABLE child (id BIGINT PRIMARY KEY, p BIGINT, FOREIGN KEY (p) REFERENCES parent (id))",
     ];
     let Some(mut f) = Fixture::new("truncates", &ddl).await else { return };
-    let (parent, child) = (schema("parent", &[("id", INT)]), schema("child", &[("id", INT), ("p", INT)]));
-    f.apply_as_sets(vec![create(&parent, &[int(1)]), create(&child, &[int(1), int(1)])]).await;
-    f.apply_as_sets(vec![truncate(&parent), truncate(&child), create(&parent, &[int(2)])]).await;
-    assert_eq!((f.rows("parent").await, f.rows("child").await), (vec!["2".to_owned()], Vec::new()));
+    let [parent, child] =
+        [("parent", "v"), ("child", "p")].map(|(table, column)| schema(table, &[("id", INT), (column, INT)]));
+    f.apply_as_sets(vec![create(&parent, &[int(1), int(1)]), create(&child, &[int(1), int(1)])]).await;
+    f.apply_as_sets(vec![truncate(&parent), truncate(&child), create(&parent, &[int(2), int(2)])]).await;
+    assert_eq!((f.rows("parent").await, f.rows("child").await), (vec!["2|2".to_owned()], Vec::new()));
     f.close().await;
 }
 
