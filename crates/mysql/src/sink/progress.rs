@@ -163,7 +163,7 @@ pub async fn commit(client: &mut Client) -> Result<(), Error> {
     })
 }
 
-fn literal(text: &str) -> String {
+pub fn literal(text: &str) -> String {
     let mut out = Vec::with_capacity(text.len() + 2);
     quoted(&mut out, text.as_bytes());
     String::from_utf8(out).unwrap_or_default()

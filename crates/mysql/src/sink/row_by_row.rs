@@ -3,8 +3,8 @@
 
 use crate::error::Error;
 use crate::sink::attempt::{Attempt, Reason};
-use crate::sink::encode::quoted;
 use crate::sink::failure::DUPLICATE;
+use crate::sink::progress::literal;
 use crate::sink::script::What;
 use crate::sink::statement::{delete_of_row, insert_of_row, update_of_row};
 use crate::sink::target::{Rendered, TargetTable};
@@ -175,13 +175,11 @@ impl Attempt<'_> {
         if target.deletes_act {
             return Ok(true);
         }
-        let mut sql =
-            b"SELECT COUNT(*) FROM information_schema.REFERENTIAL_CONSTRAINTS WHERE UNIQUE_CONSTRAINT_SCHEMA=".to_vec();
-        quoted(&mut sql, target.name.database.as_bytes());
-        sql.extend_from_slice(b" AND REFERENCED_TABLE_NAME=");
-        quoted(&mut sql, target.name.table.as_bytes());
-        sql.extend_from_slice(b" AND DELETE_RULE NOT IN ('RESTRICT','NO ACTION')");
-        let sql = String::from_utf8(sql).map_err(|_| Damaged("a name that is no text"))?;
+        let (database, table) = (literal(&target.name.database), literal(&target.name.table));
+        let sql = format!(
+            "SELECT COUNT(*) FROM information_schema.REFERENTIAL_CONSTRAINTS WHERE UNIQUE_CONSTRAINT_SCHEMA={database} \
+             AND REFERENCED_TABLE_NAME={table} AND DELETE_RULE NOT IN ('RESTRICT','NO ACTION')"
+        );
         let crate::client::Client { conn, liveness, .. } = &mut self.sink.client;
         let asked = conn.query_first::<u64, _>(sql);
         Ok(liveness.watch("a look at the foreign keys", asked).await?.is_some_and(|keys| keys > 0))

@@ -24,9 +24,8 @@ pub async fn schema(config: &Configuration, json: bool) -> anyhow::Result<Outcom
             inspected.insert(name, inspection.map_err(|error| anyhow::anyhow!("databases.{name}: {error}"))?);
         }
         let holder = |table: &TableName| {
-            let holders = std::iter::once(&plan.from).chain(plan.to.iter().filter(|_| plan.two_way.is_some()));
-            let tables = holders.filter_map(|name| inspected.get(name)).flat_map(|inspection| &inspection.tables);
-            tables.into_iter().find(|schema| schema.table == *table)
+            let inspections = plan.sources().filter_map(|name| inspected.get(name));
+            inspections.flat_map(|inspection| &inspection.tables).find(|schema| schema.table == *table)
         };
         for target in plan.targets() {
             let (Some(database), scope) = (databases.get(target), scope_of(config, plan, target)) else { continue };
