@@ -44,7 +44,13 @@ pub async fn run(settings: &Settings) -> anyhow::Result<()> {
         settings.seconds
     );
     // A tenth of the rows, so that members meet in some of them.
-    let mix = Mix { keys: (settings.rows / 10).max(10), told_apart: true, deletes: true, rate: settings.rate };
+    let mix = Mix {
+        keys: (settings.rows / 10).max(10),
+        told_apart: true,
+        deletes: true,
+        transactions: false,
+        rate: settings.rate,
+    };
     let writers = group.writers(settings.seed, mix);
     let begun = Instant::now();
     watch(&group, begun, settings.seconds.div_ceil(2)).await?;

@@ -1,7 +1,7 @@
 //! A worker's life: it drains on SIGTERM, goes on where it was, says when it can't, and keeps secrets.
 
 use std::time::{Duration, Instant};
-use sync_worker_engine::status::{State, Task};
+use sync_worker_engine::status::{State, Task, TaskStatus};
 use sync_worker_tests::connection::Connection;
 use sync_worker_tests::database::Database;
 use sync_worker_tests::kind::{Direction, Kind};
@@ -17,6 +17,7 @@ each_direction![
     a_dead_target_holds_back_no_other,
     secrets_and_row_values_stay_out_of_logs,
     a_lost_log_is_a_gap,
+    a_table_that_leaves_comes_back_as_a_new_one,
 ];
 
 const LIMIT: Duration = Duration::from_secs(30);
@@ -73,6 +74,55 @@ async fn a_dead_target_holds_back_no_other(direction: Direction) -> anyhow::Resu
     proxy.cut();
     fence(&scenario.source, &second, LIMIT).await?;
     compare::equal(&scenario.source, &second, "item").await?;
+    scenario.finish().await
+}
+
+/// It leaves with a dead letter, and with a change on the log that the target does not have yet.
+async fn a_table_that_leaves_comes_back_as_a_new_one(direction: Direction) -> anyhow::Result<()> {
+    let mut preparation = Preparation::new(direction, "leaves").await?;
+    let columns = "id int PRIMARY KEY, v int NOT NULL";
+    let note = format!("CREATE TABLE note ({columns})");
+    preparation.table("note", &note, &format!("CREATE TABLE note ({columns}, CHECK (v < 100))")).await?;
+    preparation.item(10).await?;
+    preparation.pipeline("retry = { attempts = 1, first_delay = \"20ms\" }");
+    preparation.source.execute("INSERT INTO note VALUES (1, 1), (2, 2), (3, 3)").await?;
+    let mut scenario = preparation.streaming().await?;
+    scenario.source.execute("UPDATE note SET v = 500 WHERE id = 3").await?;
+    let parked = scenario.worker.until("a parked row", LIMIT, |tasks| tasks.iter().any(|task| task.parked == 1));
+    parked.await?;
+    let mut application = scenario.target.connect().await?;
+    application.execute("BEGIN; UPDATE note SET v = v WHERE id = 1").await?;
+    let captured = |tasks: &[TaskStatus]| tasks.iter().find(|task| task.task == Task::Capture).map(|task| task.changes);
+    let before = captured(&scenario.worker.status().await?);
+    scenario.source.execute("UPDATE note SET v = 10 WHERE id = 1").await?;
+    scenario.worker.until("a change on the log", LIMIT, |tasks| captured(tasks) > before).await?;
+    scenario.worker.kill().await?;
+
+    let mut without = scenario.settings.clone();
+    without.pipelines[0].tables.retain(|table| table.name != "note");
+    scenario.worker.configure(&without)?;
+    scenario.worker.start()?;
+    scenario.worker.until_streaming(LIMIT).await?;
+    // Until now the transaction of the one that was killed has waited for it.
+    application.execute("ROLLBACK").await?;
+    let changes =
+        "UPDATE note SET v = 20 WHERE id = 1; DELETE FROM note WHERE id = 2; UPDATE note SET v = 7 WHERE id = 3;
+         INSERT INTO note VALUES (4, 4); UPDATE item SET version = version + 1";
+    scenario.source.execute(changes).await?;
+    scenario.settle().await?;
+    compare::equal(&scenario.source, &scenario.target, "item").await?;
+    scenario.worker.expect(0, &["dead-letters"]).await?;
+    assert_eq!(scenario.target.number("SELECT count(*) FROM note WHERE v = id").await?, 3, "it has been written to");
+
+    scenario.worker.terminate().await?;
+    scenario.worker.configure(&scenario.settings)?;
+    scenario.worker.start()?;
+    scenario.worker.until_streaming(LIMIT).await?;
+    scenario.settle().await?;
+    // The one that was deleted meanwhile.
+    let found = scenario.worker.expect(1, &["verify", "--patience", "0"]).await?;
+    assert!(found.contains("1 keys differ"), "{found}");
+    scenario.worker.expect(0, &["verify", "mirror", "--repair", "--patience", "5"]).await?;
     scenario.finish().await
 }
 

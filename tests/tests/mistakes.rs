@@ -371,6 +371,28 @@ async fn a_missing_privilege_is_told_with_its_statement() -> anyhow::Result<()> 
     Ok(())
 }
 
+/// As a member of a two-way pipeline it is a source, too.
+#[tokio::test]
+async fn a_mysql_source_that_does_not_log_what_foreign_keys_change_is_told() -> anyhow::Result<()> {
+    let servers = Servers::new()?;
+    let server = servers.start(Kind::Mysql, "source", &["innodb-native-foreign-keys=ON"])?;
+    let mut preparation = Preparation::between(
+        Database::create_on(&server, "cascades").await?,
+        Database::create(Kind::Postgres, "cascades").await?,
+    )
+    .await?;
+    preparation.item(3).await?;
+    let family = "CREATE TABLE parent (id bigint PRIMARY KEY) SELECT id FROM item; ALTER TABLE item ADD CONSTRAINT family \
+                  FOREIGN KEY (id) REFERENCES parent (id) ON DELETE CASCADE";
+    preparation.source.execute(family).await?;
+    let mut worker = Worker::new(&preparation.settings)?;
+    worker.quiet();
+    let checked = worker.expect(1, &["check"]).await?;
+    let parts = ["databases.source", "family changes its rows by an action", "DROP FOREIGN KEY `family`"];
+    assert!(problems(&checked).iter().any(|line| parts.iter().all(|part| line.contains(part))), "{checked}");
+    Ok(())
+}
+
 #[tokio::test]
 async fn a_mysql_source_that_keeps_changes_out_of_its_log_is_told() -> anyhow::Result<()> {
     let servers = Servers::new()?;

@@ -213,3 +213,56 @@ async fn order_holds_through_parked_keys_and_a_kill(direction: Direction) -> any
     assert!(verdict.is_good(), "{direction}: {verdict}");
     scenario.finish().await
 }
+
+/// A row that can't be read as a row of any other engine's stops neither its capture nor other rows.
+async fn has_no_form_elsewhere(direction: Direction, column: (&str, &str), values: [&str; 3]) -> anyhow::Result<()> {
+    let [bad, other, good] = values;
+    let mut preparation = Preparation::new(direction, "unreadable").await?;
+    let table = |kind: &str| format!("CREATE TABLE reading (id int PRIMARY KEY, v {kind}, n int)");
+    preparation.table("reading", &table(column.0), &table(column.1)).await?;
+    let rows = format!("INSERT INTO reading VALUES (1, {good}, 1), (2, {bad}, 1), (3, {good}, 1)");
+    preparation.source.execute(&rows).await?;
+    let scenario = preparation.streaming().await?;
+    let mut source = scenario.source.connect().await?;
+    source.execute(&format!("INSERT INTO reading VALUES (4, {other}, 1), (5, {good}, 1)")).await?;
+    source.execute("UPDATE reading SET n = 2").await?;
+    scenario.settle().await?;
+    until_parked(&scenario, 2).await?;
+    assert_eq!(scenario.target.number("SELECT count(*) FROM reading WHERE n = 2").await?, 3);
+    let listed = scenario.worker.expect(1, &["dead-letters"]).await?;
+    assert!(listed.contains("{\"id\":2}") && listed.contains("{\"id\":4}") && listed.contains("column v"), "{listed}");
+    source.execute(&format!("UPDATE reading SET v = {good} WHERE id IN (2, 4)")).await?;
+    scenario.settle().await?;
+    until_parked(&scenario, 0).await?;
+    scenario.finish().await
+}
+
+/// Of a character set with one byte a character.
+#[tokio::test]
+async fn mysql_bytes_that_are_no_character() -> anyhow::Result<()> {
+    let greek = "varchar(20) CHARACTER SET greek";
+    for to in [Kind::Postgres, Kind::Mysql] {
+        let direction = Direction { from: Kind::Mysql, to };
+        let columns = (greek, to.pick("varchar(20)", greek));
+        has_no_form_elsewhere(direction, columns, ["_greek X'61D262'", "_greek X'D2'", "_greek X'E1E23F'"]).await?;
+    }
+    Ok(())
+}
+
+/// The last thirty years of PostgreSQL's timestamps are beyond what microseconds from 1970 on can count.
+#[tokio::test]
+async fn postgres_timestamps_that_others_can_not_count() -> anyhow::Result<()> {
+    let (late, last) = ("'294276-12-31 23:59:59.999999'", "'294247-01-10 04:00:54.775807'");
+    let direction = Direction { from: Kind::Postgres, to: Kind::Mysql };
+    let columns = ("timestamp", "datetime(6)");
+    has_no_form_elsewhere(direction, columns, [late, last, "'2024-02-29 12:00:00.5'"]).await?;
+    // PostgreSQL itself takes them.
+    let direction = Direction { from: Kind::Postgres, to: Kind::Postgres };
+    let mut preparation = Preparation::new(direction, "late").await?;
+    let table = "CREATE TABLE reading (id int PRIMARY KEY, a timestamp, b timestamptz)";
+    preparation.table("reading", table, table).await?;
+    preparation.source.execute(&format!("INSERT INTO reading VALUES (1, {late}, {late}), (2, {last}, {last})")).await?;
+    let scenario = preparation.streaming().await?;
+    scenario.source.execute(&format!("INSERT INTO reading VALUES (3, {late}, {last}), (4, {last}, {late})")).await?;
+    scenario.finish().await
+}

@@ -1,7 +1,8 @@
 //! Snapshots: what is there is copied, in chunks, while others write, over kills, whatever the key is.
 
+use anyhow::ensure;
 use std::time::Duration;
-use sync_worker_engine::status::Task;
+use sync_worker_engine::status::{SnapshotStatus, Task};
 use sync_worker_tests::kind::{Direction, Kind};
 use sync_worker_tests::load::{Load, LoadSettings};
 use sync_worker_tests::scenario::Preparation;
@@ -26,6 +27,85 @@ async fn a_snapshot_then_the_stream(direction: Direction) -> anyhow::Result<()> 
     scenario.until_changes(&load, 2_000).await?;
     load.stop().await?;
     scenario.finish().await
+}
+
+/// Children first, and rows of one table that refer to later ones.
+#[tokio::test]
+async fn rows_that_refer_to_what_is_copied_after_them() -> anyhow::Result<()> {
+    for from in [Kind::Postgres, Kind::Mysql] {
+        let mut preparation = Preparation::new(Direction { from, to: Kind::Mysql }, "referring").await?;
+        let boss = "CREATE TABLE boss (id int PRIMARY KEY, above int, FOREIGN KEY (above) REFERENCES boss (id))";
+        let dept = "CREATE TABLE dept (id int PRIMARY KEY, boss int NOT NULL, FOREIGN KEY (boss) REFERENCES boss (id))";
+        // A child can't be made before its parent, and is copied before it.
+        for database in [&preparation.source, &preparation.target] {
+            database.execute(boss).await?;
+        }
+        preparation.table("dept", dept, dept).await?;
+        preparation.add("boss");
+        for id in (1..=300).rev() {
+            let above = if id == 300 { "NULL".to_owned() } else { (id + 1).to_string() };
+            preparation.source.execute(&format!("INSERT INTO boss VALUES ({id}, {above})")).await?;
+        }
+        preparation.source.execute("INSERT INTO dept SELECT id, id FROM boss").await?;
+        preparation.pipeline("snapshot_chunk_rows = 50\nsnapshot_parallel = 1");
+        let scenario = preparation.streaming().await?;
+        scenario.source.execute("UPDATE dept SET boss = 1 WHERE id > 150").await?;
+        scenario.source.execute("UPDATE boss SET above = NULL WHERE id = 7").await?;
+        scenario.equal().await?;
+        scenario.worker.expect(0, &["dead-letters"]).await?;
+        scenario.finish().await?;
+    }
+    Ok(())
+}
+
+/// The first refusal would be the last, so none may be refused.
+#[tokio::test]
+async fn rows_that_are_written_before_what_they_refer_to_is_copied() -> anyhow::Result<()> {
+    for from in [Kind::Postgres, Kind::Mysql] {
+        let mut preparation = Preparation::new(Direction { from, to: Kind::Mysql }, "early").await?;
+        let parent = "CREATE TABLE parent (id int PRIMARY KEY, above int, FOREIGN KEY (above) REFERENCES parent (id))";
+        let child = "CREATE TABLE child (id int PRIMARY KEY, parent int NOT NULL, note varchar(20), \
+                     FOREIGN KEY (parent) REFERENCES parent (id))";
+        // Copied after its children.
+        for database in [&preparation.source, &preparation.target] {
+            database.execute(parent).await?;
+        }
+        preparation.table("child", child, child).await?;
+        preparation.add("parent");
+        for from in (0..6_000).step_by(1_000) {
+            let rows: Vec<String> = (from + 1..=from + 1_000).map(|id| format!("({id}, NULL)")).collect();
+            preparation.source.execute(&format!("INSERT INTO parent VALUES {}", rows.join(", "))).await?;
+        }
+        let settings =
+            "snapshot_chunk_rows = 20\nsnapshot_parallel = 1\nretry = { attempts = 1, first_delay = \"20ms\" }";
+        preparation.pipeline(settings);
+        let mut scenario = preparation.scenario()?;
+        scenario.worker.start()?;
+        let begun = scenario.worker.until("the snapshot", LIMIT, |tasks| {
+            tasks.iter().any(|task| task.snapshot.as_ref().is_some_and(|copy| !copy.done && copy.rows > 0))
+        });
+        begun.await?;
+        // The last parents are copied last.
+        for id in 1..=50 {
+            let last = 6_000 - id;
+            let rows = format!(
+                "INSERT INTO child VALUES ({id}, {last}, 'first'); UPDATE child SET note = 'second' WHERE id = {id};
+                 UPDATE child SET parent = {last} - 100 WHERE id = {id} AND id % 2 = 0;
+                 INSERT INTO parent VALUES ({}, {last}); DELETE FROM child WHERE id = {id} AND id % 5 = 0;
+                 UPDATE child SET id = id + 1000 WHERE id = {id} AND id % 7 = 0",
+                6_000 + id
+            );
+            scenario.source.execute(&rows).await?;
+        }
+        let tasks = scenario.worker.status().await?;
+        let is_copying = |copy: &SnapshotStatus| !copy.done && copy.rows < 5_800;
+        ensure!(tasks.iter().any(|task| task.snapshot.as_ref().is_some_and(is_copying)), "the copy was through");
+        scenario.worker.until_streaming(LIMIT).await?;
+        scenario.equal().await?;
+        scenario.worker.expect(0, &["dead-letters"]).await?;
+        scenario.finish().await?;
+    }
+    Ok(())
 }
 
 async fn a_snapshot_while_others_write(direction: Direction) -> anyhow::Result<()> {

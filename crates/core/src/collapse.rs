@@ -11,7 +11,7 @@ use crate::row::{Key, KeyMap, Row};
 use crate::schema::{Schema, SchemaId};
 use crate::sink::Write;
 use crate::value::Damaged;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -81,6 +81,28 @@ pub fn stands_alone(change: &Change) -> Result<bool, Damaged> {
         Op::Update => change.old_key()?.is_some(),
         Op::Create | Op::Read | Op::Delete => false,
     })
+}
+
+/// The deletes among these whose key a later one brings again: of their transaction nobody has seen the row gone, and no row that
+/// refers to it went with it. Not those whose key a row from elsewhere gets next, which needs the room. `concerns`: the tables where a
+/// delete would take others along.
+pub fn coming_back(writes: &[Write], concerns: impl Fn(&Schema) -> bool) -> Result<HashSet<usize>, Damaged> {
+    let (mut found, mut later) = (HashSet::new(), HashSet::new());
+    for (index, write) in writes.iter().enumerate().rev() {
+        let change = &write.change;
+        if !concerns(&change.schema) {
+            continue;
+        }
+        let table = change.table();
+        match (change.op, change.key()?) {
+            (Op::Truncate, _) => later.retain(|(other, _)| other != table),
+            (Op::Delete, Some(key)) if later.contains(&(table.clone(), key.clone())) => drop(found.insert(index)),
+            (Op::Update, Some(key)) if change.old_key()?.is_some() => drop(later.remove(&(table.clone(), key))),
+            (Op::Create | Op::Read | Op::Update, Some(key)) => drop(later.insert((table.clone(), key))),
+            (Op::Delete | Op::Create | Op::Read | Op::Update, _) => {}
+        }
+    }
+    Ok(found)
 }
 
 struct Open<'a> {

@@ -1,5 +1,7 @@
 //! Plain decimal numbers as text, compared and measured without arithmetic.
 
+use std::fmt;
+
 /// The digits of a plain decimal number, `-12.340`, without the zeros that say nothing.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Digits<'a> {
@@ -56,6 +58,18 @@ impl<'a> Digits<'a> {
         }
         let magnitude = self.whole.bytes().fold(0i128, |number, digit| number * 10 + i128::from(digit - b'0'));
         Some(if self.negative { -magnitude } else { magnitude })
+    }
+}
+
+/// As an engine writes it.
+impl fmt::Display for Digits<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (sign, whole) =
+            (if self.negative { "-" } else { "" }, if self.whole.is_empty() { "0" } else { self.whole });
+        match self.fraction {
+            "" => write!(f, "{sign}{whole}"),
+            fraction => write!(f, "{sign}{whole}.{fraction}"),
+        }
     }
 }
 

@@ -18,6 +18,7 @@ pub mod document;
 pub mod echo;
 pub mod encoding;
 pub mod error;
+pub mod exchange;
 pub mod guard;
 pub mod json;
 pub mod ledger;

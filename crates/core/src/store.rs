@@ -62,6 +62,10 @@ pub trait Store: Send + Sync {
     /// Inserts or replaces chunks by (table, number), all or none. Durable when it returns.
     async fn save_chunks(&self, capture: &CaptureId, chunks: &[ChunkState]) -> Result<()>;
 
+    /// Forgets the chunks of these tables, all or none: they are copied anew when the capture has them again. Durable when it
+    /// returns.
+    async fn forget_chunks(&self, capture: &CaptureId, tables: &[TableName]) -> Result<()>;
+
     /// Forgets checkpoint and chunks: the next start is a fresh one.
     async fn forget_capture(&self, capture: &CaptureId) -> Result<()>;
 }

@@ -7,6 +7,7 @@
 //! At the tail the records are read before they are durable: their flush and the target's statements take their time side
 //! by side, and the sink waits for the flush before it commits (invariant 2).
 
+mod left;
 mod resume;
 mod seeds;
 mod two_way;
@@ -35,7 +36,7 @@ use sync_worker_core::error::{Error, Result};
 use sync_worker_core::ledger::{BY_PERSON, BY_WORKER, UNFIT};
 use sync_worker_core::record::{Delivered, Offset};
 use sync_worker_core::rules::Strategy;
-use sync_worker_core::sink::{Applied, Marker, Sink, Write, WriteBatch};
+use sync_worker_core::sink::{Applied, Marker, Refused, Sink, Write, WriteBatch};
 use sync_worker_core::store::{Deferred, Name, RetryQueue, TargetId};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
@@ -49,9 +50,13 @@ const READ_BYTES: usize = 256 << 10;
 const READS_READY: usize = 16;
 
 /// A target that gives no answer for this long is taken for gone, however healthy its connection looks; every row of the
-/// batch adds [`PATIENCE_PER_ROW`], so that a slow target is not mistaken for a dead one.
+/// batch adds [`PATIENCE_PER_ROW`], so that a slow target is not mistaken for a dead one. Each time that it was too little, the
+/// next transaction gets twice as long: a source's transaction comes whole, however slow the target's triggers are.
 const PATIENCE: Duration = Duration::from_secs(15);
 const PATIENCE_PER_ROW: Duration = Duration::from_millis(2);
+
+/// A quarter of a day, for a batch without rows.
+const MOST_DOUBLED: u32 = 10;
 
 /// A truncate may have to be a delete of every row, which takes as long as it takes; a sink notices by itself that its
 /// server has gone.
@@ -59,6 +64,10 @@ const PATIENCE_FOR_TRUNCATE: Duration = Duration::from_secs(24 * 3600);
 
 /// Retries taken from the queue at a time.
 const RETRIES_AT_A_TIME: usize = 100;
+
+/// Two-way, retries that are tried together, with others of their tables; fewer where their rows come to more than so many bytes.
+const RETRIES_TOGETHER: usize = 4_000;
+const RETRIED_BYTES: usize = 32 << 20;
 
 pub struct Apply {
     pub id: TargetId,
@@ -167,6 +176,7 @@ impl Apply {
         let mut feeder = JoinSet::new();
         feeder.spawn(read_ahead(subscription, feed));
         let assembler = Assembler::new(self.limits.clone(), sequence, self.metrics.clone(), stage, held.pace);
+        let assembler = assembler.of_tables(self.scope.tables.iter().map(|at| at.table.clone()).collect());
         let mut session = Session {
             sink: Some(sink),
             marker: progress.marker,
@@ -176,16 +186,35 @@ impl Apply {
             records,
             next_retry: None,
             asked: None,
+            together: held.together.unwrap_or(RETRIES_TOGETHER),
+            retrying: false,
+            doubled: held.doubled,
         };
+        if session.resolving.is_none() {
+            session.give_up_left_tables(self).await?;
+        }
         session.schedule_retry().await?;
+        self.behind(session.marker.offset).await?;
+        if let Some(stage) = session.assembler.stage() {
+            self.metrics.under_way.set(i64::try_from(stage.entries()).unwrap_or(i64::MAX));
+        }
         let outcome = session.stream(self, &mut feeder).await;
         // A batch that was too much for the link or the target would be so again.
         held.pace = Some(session.assembler.pace_after(outcome.is_err()));
+        held.doubled = session.doubled;
+        held.together = Some(if session.retrying { (session.together / 2).max(1) } else { session.together });
         outcome
     }
 }
 
 impl Apply {
+    /// How many records stand behind the last that the target has.
+    async fn behind(&self, offset: Option<Offset>) -> Result<u64> {
+        let behind = self.bus.bounds(PARTITION).await?.next.0.saturating_sub(offset.map_or(0, |offset| offset.0 + 1));
+        self.metrics.behind.set(i64::try_from(behind).unwrap_or(i64::MAX));
+        Ok(behind)
+    }
+
     fn count_refusals(&self, new: usize) {
         (0..new).for_each(|_| self.metrics.conflict(UNFIT, Strategy::Manual.as_str(), ""));
     }
@@ -202,6 +231,10 @@ struct Held {
     proved: bool,
     /// How many rows the target takes in good time, as far as the last session has seen.
     pace: Option<usize>,
+    /// Two-way, how many parked versions it takes at a time.
+    together: Option<usize>,
+    /// How often it has been given twice as long.
+    doubled: u32,
 }
 
 async fn read_ahead(mut subscription: Box<dyn Subscription>, feed: mpsc::Sender<Vec<Delivered>>) -> Result<()> {
@@ -252,6 +285,12 @@ struct Session {
     records: mpsc::Receiver<Vec<Delivered>>,
     next_retry: Option<Instant>,
     asked: Option<Asked>,
+    /// Two-way, how many parked versions are tried in one transaction.
+    together: usize,
+    /// Such a transaction is under way, or has failed.
+    retrying: bool,
+    /// How often [`PATIENCE`] was too little.
+    doubled: u32,
 }
 
 impl Session {
@@ -307,7 +346,7 @@ impl Session {
         let marker = Marker { offset: Some(offset), digest, writes: self.marker.writes + 1, ..self.marker.clone() };
         let changes = writes.len();
         let copies: Vec<_> = copied.into_iter().map(|at| (at, writes[at].change.table().clone())).collect();
-        let (applied, took) = self.commit(apply, marker, writes, unpark, false, BY_WORKER).await?;
+        let (applied, took) = self.commit(apply, marker, writes, unpark, None, BY_WORKER).await?;
         self.assembler.took(changes, took);
         self.count_copies(copies, &applied);
 
@@ -337,8 +376,7 @@ impl Session {
         #[allow(clippy::cast_precision_loss)] // a lag is no exact figure
         let lag = |commit_time: i64| (now - commit_time).max(0) as f64 / 1e6;
         commit_times.iter().for_each(|time| metrics.lag.observe(lag(*time)));
-        let behind = apply.bus.bounds(PARTITION).await?.next.0.saturating_sub(offset.0 + 1);
-        metrics.behind.set(i64::try_from(behind).unwrap_or(i64::MAX));
+        let behind = apply.behind(Some(offset)).await?;
         let changes = metrics.applied.get();
         apply.status.update(|status| {
             status.offset = Some(offset.0);
@@ -349,22 +387,23 @@ impl Session {
         Ok(())
     }
 
-    /// One transaction at the target, and what follows from it for the parked keys, done `by` somebody. Also how long the
-    /// target took.
+    /// One transaction at the target, and what follows from it for the parked keys, done `by` somebody. `retry`: parked versions
+    /// are tried again, of which so many are due. Also how long the target took.
     async fn commit(
         &mut self,
         apply: &Apply,
         marker: Marker,
         writes: Vec<Write>,
         unpark: Vec<Name>,
-        retry: bool,
+        retry: Option<usize>,
         by: &str,
     ) -> Result<(Applied, Duration)> {
-        let batch = WriteBatch { expected: self.marker.clone(), marker, writes, unpark, retry };
+        let batch = WriteBatch { expected: self.marker.clone(), marker, writes, unpark, retry: retry.is_some() };
         let mut patience = PATIENCE + PATIENCE_PER_ROW * u32::try_from(batch.writes.len()).unwrap_or(u32::MAX);
         if batch.writes.iter().any(|write| write.change.op == Op::Truncate) {
             patience = PATIENCE_FOR_TRUNCATE;
         }
+        patience *= 1 << self.doubled;
         // A checkpoint wants everything that has been resolved handed out.
         let meanwhile = self.resolving.as_ref().zip(self.assembler.stage());
         let meanwhile = meanwhile.is_some_and(|(resolving, stage)| !resolving.checkpoints.are_due(stage));
@@ -372,7 +411,7 @@ impl Session {
         let mut sink = self.sink.take().ok_or_else(stopped)?;
         let what = "the target's transaction";
         let begun = Instant::now();
-        let (sink, batch, applied, took) = if meanwhile {
+        let written = if meanwhile {
             let lot = self.lot.clone();
             // Two-way, making a batch and writing one take about as much of a processor.
             let writing = AbortOnDropHandle::new(tokio::spawn(async move {
@@ -388,18 +427,29 @@ impl Session {
                     Err(_) => Err(stopped().into()),
                 }
             };
-            resolve_meanwhile(timed(what, patience, writing), &mut self.assembler, &mut self.records).await?
+            resolve_meanwhile(timed(what, patience, writing), &mut self.assembler, &mut self.records).await
         } else {
-            let applied = timed(what, patience, sink.apply(&batch, self.lot.as_ref())).await?;
-            (sink, batch, applied, begun.elapsed())
+            let applied = timed(what, patience, sink.apply(&batch, self.lot.as_ref())).await;
+            applied.map(|applied| (sink, batch, applied, begun.elapsed()))
         };
+        if written.is_err() && begun.elapsed() >= patience {
+            self.doubled = (self.doubled + 1).min(MOST_DOUBLED);
+        }
+        let (sink, batch, applied, took) = written?;
+        // As much as it takes, with room to spare: a dead peer is not to be waited for any longer than that.
+        while self.doubled > 0 && patience / 2 >= took * 2 {
+            self.doubled -= 1;
+            patience /= 2;
+        }
         self.sink = Some(sink);
         let had_parked = !self.lot.is_empty();
         apply.count_refusals(self.lot()?.settle(&batch, &applied, by).await?);
         apply.metrics.differing.inc_by(applied.differing.len() as u64);
         self.marker = batch.marker;
         if had_parked || !applied.refused.is_empty() || !applied.differing.is_empty() {
-            for refused in &applied.refused {
+            // What was tried along with others has been told before.
+            let told = |refused: &&Refused| retry.is_none_or(|due| refused.write < due);
+            for refused in applied.refused.iter().filter(told) {
                 let table = batch.writes[refused.write].change.table();
                 tracing::warn!(pipeline = %apply.id.pipeline, database = %apply.id.database, %table, reason = %refused.reason, class = refused.class.as_str(), "the target refused a row; its key is parked");
             }
@@ -423,29 +473,57 @@ impl Session {
 
     async fn retry(&mut self, apply: &Apply) -> Result<()> {
         let marker = self.marker.offset;
-        let (due, superseded) = self.lot()?.due(RETRIES_AT_A_TIME, marker).await?;
+        let (mut due, mut superseded) = self.lot()?.due(RETRIES_AT_A_TIME, marker).await?;
+        let room = self.tried_together(&due);
+        if due.len() == RETRIES_AT_A_TIME && room > due.len() {
+            let (more, left) = self.lot()?.due(room, marker).await?;
+            (due, superseded) = (more, superseded + left);
+        }
         (0..superseded).for_each(|_| apply.metrics.retried("superseded"));
-        for deferred in due {
+        let mut due = due.into_iter().peekable();
+        while due.peek().is_some() {
             if apply.shutdown.is_cancelled() {
                 return Ok(());
             }
-            let applied = self.write_again(apply, deferred).await?;
-            apply.metrics.retried(if applied { "written" } else { "refused" });
+            let together: Vec<Deferred> = due.by_ref().take(room).collect();
+            let (written, refused) = self.write_again(apply, together).await?;
+            (0..written).for_each(|_| apply.metrics.retried("written"));
+            (0..refused).for_each(|_| apply.metrics.retried("refused"));
         }
         self.schedule_retry().await
     }
 
-    /// Tries a parked version by itself. Whether the target took it.
-    async fn write_again(&mut self, apply: &Apply, deferred: Deferred) -> Result<bool> {
+    /// How many versions like these are tried in one transaction. One-way, each comes by itself, as its source made it.
+    fn tried_together(&self, like: &[Deferred]) -> usize {
+        if self.resolving.is_none() {
+            return 1;
+        }
+        let bytes: usize = like.iter().map(|one| one.change.size()).sum();
+        (RETRIED_BYTES.saturating_mul(like.len()) / bytes.max(1)).clamp(1, self.together)
+    }
+
+    /// Tries parked versions in one transaction; two-way, with others of their tables. Returns how many the target has taken, and
+    /// how many that were due it has refused again.
+    async fn write_again(&mut self, apply: &Apply, mut together: Vec<Deferred>) -> Result<(usize, usize)> {
+        let due = together.len();
+        let along = self.tried_together(&together).saturating_sub(due);
+        together.extend(self.lot()?.along(&together, along).await?);
+        let all = together.len();
         let marker = Marker { writes: self.marker.writes + 1, ..self.marker.clone() };
-        let write = Write { change: deferred.change, offset: deferred.offset, parked: true, over: deferred.over };
-        let (applied, _) = self.commit(apply, marker, vec![write], Vec::new(), true, BY_WORKER).await?;
-        Ok(applied.refused.is_empty())
+        let again = |one: Deferred| Write { change: one.change, offset: one.offset, parked: true, over: one.over };
+        let writes = together.into_iter().map(again).collect();
+        self.retrying = true;
+        let (applied, _) = self.commit(apply, marker, writes, Vec::new(), Some(due), BY_WORKER).await?;
+        self.retrying = false;
+        self.together = (self.together * 2).min(RETRIES_TOGETHER);
+        let refused = applied.refused.iter().filter(|refused| refused.write < due).count();
+        Ok((all - applied.refused.len(), refused))
     }
 
     /// Carries on with what a person has asked, for a while.
     async fn obey(&mut self, apply: &Apply) -> Result<()> {
-        for _ in 0..letters::AT_A_TIME {
+        let turns = if self.resolving.is_some() { 1 } else { letters::AT_A_TIME };
+        for _ in 0..turns {
             if apply.shutdown.is_cancelled() {
                 return Ok(());
             }
@@ -464,22 +542,32 @@ impl Session {
         Ok(())
     }
 
-    /// One dead letter. Whether there may be more.
+    /// The next of the dead letters, as many as are tried together. Whether there may be more.
     async fn decide(&mut self, apply: &Apply, asked: &mut Asked) -> Result<bool> {
-        let Some(letter) = asked.next(self.lot.queue.as_ref(), &apply.id).await? else { return Ok(false) };
-        // Left over from a transaction that was lost: the target has another version of that key (invariant 5).
-        if !self.lot.is_parked(&letter) {
-            self.lot.purge(&[letter], self.marker.offset).await?;
-            return Ok(true);
+        let (mut letters, mut more) = (Vec::new(), true);
+        for _ in 0..RETRIES_TOGETHER {
+            if !letters.is_empty() && letters.len() >= self.tried_together(&letters) {
+                break;
+            }
+            let Some(letter) = asked.next(self.lot.queue.as_ref(), &apply.id).await? else {
+                more = false;
+                break;
+            };
+            // Left over from a transaction that was lost: the target has another version of that key (invariant 5).
+            match self.lot.is_parked(&letter) {
+                true => letters.push(letter),
+                false => self.lot.purge(&[letter], self.marker.offset).await?,
+            }
         }
-        if asked.again {
-            self.write_again(apply, letter).await?;
-        } else {
+        let decided = letters.len();
+        if asked.again && decided > 0 {
+            self.write_again(apply, letters).await?;
+        } else if decided > 0 {
             let marker = Marker { writes: self.marker.writes + 1, ..self.marker.clone() };
-            let unpark = vec![(letter.change.table().clone(), letter.key)];
-            self.commit(apply, marker, Vec::new(), unpark, false, BY_PERSON).await?;
+            let unpark = letters.into_iter().map(|letter| (letter.change.table().clone(), letter.key)).collect();
+            self.commit(apply, marker, Vec::new(), unpark, None, BY_PERSON).await?;
         }
-        asked.done();
-        Ok(true)
+        asked.done(decided);
+        Ok(more)
     }
 }

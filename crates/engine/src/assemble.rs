@@ -8,10 +8,11 @@ use crate::resolve::stage::{Asked, Stage, Task};
 use crate::resolve::version::Expectations;
 use crate::sequence::{Sequence, Verdict};
 use hashbrown::HashTable;
+use std::collections::HashSet;
 use std::time::Duration;
 use sync_worker_core::change::{Change, Op};
 use sync_worker_core::logical::key_only;
-use sync_worker_core::name::DatabaseName;
+use sync_worker_core::name::{DatabaseName, TableName};
 use sync_worker_core::record::{Body, Delivered, Offset, Record};
 use sync_worker_core::row::Row;
 use sync_worker_core::sink::Write;
@@ -75,6 +76,9 @@ pub struct Assembler {
     metrics: ApplyMetrics,
     /// Two-way: turns records into writes.
     stage: Option<Stage>,
+    /// The tables whose changes are taken, all without them, and others that have come up. Two-way, the stage knows.
+    tables: Option<HashSet<TableName>>,
+    left_out: HashSet<TableName>,
     /// Two-way: records of a transaction whose end is still to come. The stage takes whole transactions, so that its state
     /// is one between two of them.
     waiting: Vec<(Offset, Record)>,
@@ -116,6 +120,8 @@ impl Assembler {
             sequence,
             metrics,
             stage,
+            tables: None,
+            left_out: HashSet::new(),
             waiting: Vec::new(),
             waiting_bytes: 0,
             open: Vec::new(),
@@ -131,6 +137,11 @@ impl Assembler {
             pace: pace.unwrap_or(FIRST_PACE),
             ready: None,
         }
+    }
+
+    /// Leaves out changes of other tables than these.
+    pub fn of_tables(self, tables: HashSet<TableName>) -> Self {
+        Self { tables: Some(tables), ..self }
     }
 
     /// The pace that the next session begins with.
@@ -165,8 +176,10 @@ impl Assembler {
             (last, timed) = (between, false);
         } else if let Body::Change(change) = record.body {
             timed = change.op != Op::Read;
-            self.bytes += change.size();
-            self.writes.push(Write { change, offset, parked: false, over: None });
+            if self.takes(change.table()) {
+                self.bytes += change.size();
+                self.writes.push(Write { change, offset, parked: false, over: None });
+            }
         }
         if last {
             self.complete = self.writes.len();
@@ -180,6 +193,16 @@ impl Assembler {
         let cut = !last && (self.stage.is_some() || self.open_is_over_limit());
         self.last = Some((offset, if cut { xxhash(&bytes) } else { digest }));
         Ok(())
+    }
+
+    /// Whether a table is one of the pipeline's; its changes may be on the log since before it left.
+    fn takes(&mut self, table: &TableName) -> bool {
+        let takes = self.tables.as_ref().is_none_or(|tables| tables.contains(table));
+        if !takes && !self.left_out.contains(table) {
+            self.left_out.insert(table.clone());
+            tracing::warn!(%table, "the log holds changes of a table that has left the pipeline; they are left out");
+        }
+        takes
     }
 
     /// Hands whole transactions to the stage, and one that is above the limit in parts. Whether the log is between
@@ -514,6 +537,23 @@ mod tests {
             again = next;
         }
         assert_eq!(again, 1);
+    }
+
+    /// The log may still hold them, and the marker moves over them.
+    #[test]
+    fn changes_of_a_table_that_has_left_are_left_out() {
+        let mut assembler = assembler(10).of_tables(["other".into()].into());
+        assembler.push(delivered(0, false)).unwrap();
+        let mut wanted = delivered(1, true);
+        let Body::Change(change) = &mut wanted.record.body else { unreachable!() };
+        let columns = change.schema.columns.clone();
+        change.schema = Arc::new(Schema::new("other".into(), Engine::Postgres, columns, vec![0]));
+        assembler.push(wanted).unwrap();
+        let batch = assembler.take().unwrap();
+        assert_eq!((batch.writes.len(), batch.writes[0].offset, batch.offset), (1, Offset(1), Offset(1)));
+        assembler.push(delivered(2, true)).unwrap();
+        let batch = assembler.take().unwrap();
+        assert_eq!((batch.writes.len(), batch.offset), (0, Offset(2)));
     }
 
     /// Under load there is always one whose end has not come.

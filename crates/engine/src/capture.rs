@@ -120,6 +120,7 @@ impl Capture {
             Some(stored) => Some(self.tail(stored).await?),
             None => None,
         };
+        self.forget_left_tables().await?;
         let open = async {
             let stored = match stored.zip(tail) {
                 Some((stored, tail)) => Some(self.follow(stored, tail).await?),

@@ -9,7 +9,7 @@ use tokio::sync::oneshot;
 /// Dead letters that one command acts on; who has more asks again.
 const MOST: usize = 10_000;
 
-/// Those of them that are decided about before the stream has its turn again: each is a transaction at the target.
+/// Those of them that are decided about before the stream has its turn again: each is a transaction at the target, but two-way.
 pub const AT_A_TIME: usize = 100;
 
 type Reply = oneshot::Sender<std::result::Result<u64, String>>;
@@ -54,8 +54,8 @@ impl Asked {
         Ok(None)
     }
 
-    pub fn done(&mut self) {
-        self.count += 1;
+    pub fn done(&mut self, letters: usize) {
+        self.count += letters as u64;
     }
 
     /// Whoever asked may have gone; what was done stays done.

@@ -4,6 +4,9 @@
 //! `sync_worker.parked` by that transaction (invariant 2). A newer version of the key is tried at once and replaces it;
 //! a retry whose parked row has gone or is another's is dropped (invariant 5).
 //!
+//! Two-way, versions that are tried again take others of their tables along, before their time: a unique value may have gone
+//! round among their rows, and none of them can be written without the others.
+//!
 //! A refused change of key leaves the row at the target under its old key. The parked version remembers that one, so that
 //! whatever comes next for the new key takes the old row with it.
 
@@ -19,6 +22,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use sync_worker_core::bus::{Durability, Flush};
 use sync_worker_core::change::{Change, Op};
+use sync_worker_core::database::Scope;
 use sync_worker_core::error::{ErrorClass, Result};
 use sync_worker_core::guard::{Expected, Image};
 use sync_worker_core::ledger::{BY_WORKER, Conflict, Ledger, Settled};
@@ -44,7 +48,7 @@ impl Default for RetryPolicy {
     }
 }
 
-/// Keys that failed together do not come back together.
+/// One-way, keys that failed together do not come back together. Two-way they do: one may wait for another.
 const JITTER: f64 = 0.2;
 
 /// A version that is due and can't be tried yet is looked at again after this.
@@ -58,8 +62,7 @@ const PURGED_AT_A_TIME: usize = 10_000;
 
 impl RetryPolicy {
     fn delay(&self, attempts: u32) -> Duration {
-        let doubled = self.first_delay.saturating_mul(1 << attempts.saturating_sub(1).min(16));
-        doubled.min(self.longest_delay).mul_f64(rand::rng().random_range(1.0 - JITTER..=1.0 + JITTER))
+        self.first_delay.saturating_mul(1 << attempts.saturating_sub(1).min(16)).min(self.longest_delay)
     }
 }
 
@@ -83,6 +86,8 @@ pub struct ParkingLot {
     moved: HashMap<Name, Key>,
     /// Two-way, what is refused for good is on record.
     ledger: Option<Arc<dyn Ledger>>,
+    /// Tables of which other versions are parked than when all that wait were tried last.
+    changed: HashSet<TableName>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -94,6 +99,8 @@ struct Parked {
     seen: Option<Image>,
     /// An entry of the ledger may be open about it: it is a dead letter, or was one before it was tried again.
     on_record: bool,
+    /// It is tried before its time, which stays.
+    due: Option<i64>,
 }
 
 impl ParkingLot {
@@ -103,7 +110,16 @@ impl ParkingLot {
         policy: RetryPolicy,
         durability: Arc<dyn Durability>,
     ) -> Self {
-        Self { target, queue, policy, durability, parked: HashMap::new(), moved: HashMap::new(), ledger: None }
+        Self {
+            target,
+            queue,
+            policy,
+            durability,
+            parked: HashMap::new(),
+            moved: HashMap::new(),
+            ledger: None,
+            changed: HashSet::new(),
+        }
     }
 
     pub fn with_ledger(self, ledger: Arc<dyn Ledger>) -> Self {
@@ -124,7 +140,9 @@ impl ParkingLot {
                 attempts: 0,
                 seen: parked.seen,
                 on_record: true,
+                due: None,
             });
+            self.changed.extend(names.iter().map(|(table, _)| table.clone()));
             self.parked.extend(names.iter().cloned().zip(parked));
             let mut refusals = Vec::new();
             for waiting in self.queue.get(&self.target, &names).await? {
@@ -194,6 +212,12 @@ impl ParkingLot {
 
     pub fn len(&self) -> usize {
         self.parked.len()
+    }
+
+    /// The parked keys whose tables are not among these.
+    pub fn of_others(&self, scope: &Scope) -> Vec<Name> {
+        let is_other = |(table, _): &&Name| !scope.tables.iter().any(|at| at.table == *table);
+        self.parked.keys().filter(is_other).cloned().collect()
     }
 
     pub fn is_empty(&self) -> bool {
@@ -338,7 +362,8 @@ impl ParkingLot {
             let name = (table.clone(), key);
             if let Some(seen) = differing.get(&index) {
                 gone.extend(self.forget(name.clone()));
-                let parked = Parked { offset: write.offset, attempts: 0, seen: Some(*seen), on_record: false };
+                let parked =
+                    Parked { offset: write.offset, attempts: 0, seen: Some(*seen), on_record: false, due: None };
                 self.parked.insert((name.0, name.1.detached()), parked);
             } else if let Some(class) = refused.get(&index) {
                 let attempts = self.attempts(&name, write.offset);
@@ -353,10 +378,13 @@ impl ParkingLot {
                     refusals.push(entry::refused(&self.target, write.offset, &name.1, &version, now_micros()));
                 }
                 let replaced = self.parked.remove(&name);
+                if replaced.is_none_or(|old| old.offset != write.offset) {
+                    self.changed.insert(name.0.clone());
+                }
                 let same = replaced.is_some_and(|old| old.offset == write.offset && old.on_record);
                 // The queue has put a newer version in the place of the older one.
                 no_more.extend(replaced.filter(|old| old.on_record && !same).map(|_| name.clone()));
-                let parked = Parked { offset: write.offset, attempts, seen: None, on_record: dead || same };
+                let parked = Parked { offset: write.offset, attempts, seen: None, on_record: dead || same, due: None };
                 self.parked.insert(name, parked);
             } else if write.parked {
                 gone.extend(self.forget(name));
@@ -375,6 +403,7 @@ impl ParkingLot {
     /// The version that is to go from the queue with it.
     fn forget(&mut self, name: Name) -> Option<(Name, Parked)> {
         let old = self.parked.remove(&name)?;
+        self.changed.insert(name.0.clone());
         self.moved.retain(|(table, _), key| (table, &*key) != (&name.0, &name.1));
         Some((name, old))
     }
@@ -410,6 +439,43 @@ impl ParkingLot {
         Ok((live, superseded.len()))
     }
 
+    /// Others that wait for the tables of these, dead letters among them, the oldest of each table, at most so many; none where
+    /// nothing has changed in a table since they were tried. Being tried with these is no attempt of their own.
+    pub async fn along(&mut self, tried: &[Deferred], limit: usize) -> Result<Vec<Deferred>> {
+        if limit == 0 {
+            return Ok(Vec::new());
+        }
+        let names: HashSet<(&TableName, &Key)> = tried.iter().map(|one| (one.change.table(), &one.key)).collect();
+        let mut others: HashMap<&TableName, Vec<(Offset, &Name)>> = names
+            .iter()
+            .filter(|(table, _)| self.changed.contains(*table))
+            .map(|(table, _)| (*table, Vec::new()))
+            .collect();
+        for (name, parked) in self.parked.iter().filter(|(_, parked)| parked.seen.is_none()) {
+            if let Some(of_table) = others.get_mut(&name.0)
+                && !names.contains(&(&name.0, &name.1))
+            {
+                of_table.push((parked.offset, name));
+            }
+        }
+        let mut asked: Vec<Name> = Vec::new();
+        for mut of_table in others.into_values() {
+            of_table.sort_unstable_by_key(|(offset, _)| *offset);
+            asked.extend(of_table.into_iter().take(limit).map(|(_, name)| name.clone()));
+        }
+        asked.truncate(limit);
+        self.changed.retain(|table| !tried.iter().any(|one| one.change.table() == table));
+        let mut along = self.queue.get(&self.target, &asked).await?;
+        along.retain(|one| one.class != ErrorClass::Poison && self.is_parked(one));
+        for one in &along {
+            if let Some(parked) = self.parked.get_mut(&version(one).0) {
+                parked.attempts = one.attempts.saturating_sub(1);
+                parked.due = Some(one.due);
+            }
+        }
+        Ok(along)
+    }
+
     /// How long until the next retry; None when nothing waits for one.
     pub async fn until_next(&self) -> Result<Option<Duration>> {
         if self.parked.is_empty() {
@@ -428,13 +494,26 @@ impl ParkingLot {
         }
     }
 
-    fn deferred(&self, batch: &WriteBatch, refused: &Refused, history: &History) -> Result<Option<Deferred>, Damaged> {
+    fn deferred(
+        &self,
+        batch: &WriteBatch,
+        refused: &Refused,
+        history: &History,
+        now: i64,
+    ) -> Result<Option<Deferred>, Damaged> {
         let write = &batch.writes[refused.write];
         let Some(key) = write.change.key()? else { return Ok(None) };
         let change = history.version(&batch.writes, refused.write)?;
         let name = (write.change.table().clone(), key);
         let attempts = self.attempts(&name, write.offset);
-        let delay = self.policy.delay(attempts);
+        let jitter = match self.ledger {
+            Some(_) => 1.0,
+            None => rand::rng().random_range(1.0 - JITTER..=1.0 + JITTER),
+        };
+        let delay = self.policy.delay(attempts).mul_f64(jitter);
+        let after = || now + i64::try_from(delay.as_micros()).unwrap_or(i64::MAX / 2);
+        let same = self.parked.get(&name).filter(|parked| parked.offset == write.offset);
+        let due = same.and_then(|parked| parked.due).unwrap_or_else(after);
         Ok(Some(Deferred {
             target: self.target.clone(),
             key: name.1,
@@ -444,7 +523,7 @@ impl ParkingLot {
             class: refused.class,
             reason: refused.reason.clone(),
             attempts,
-            due: now_micros() + i64::try_from(delay.as_micros()).unwrap_or(i64::MAX / 2),
+            due,
             dead: self.is_dead(refused.class, attempts),
         }))
     }
@@ -462,10 +541,10 @@ impl Parking for ParkingLot {
         if let Some(flush) = self.pending(batch) {
             flush.await?;
         }
-        let history = History::of(&batch.writes).map_err(EngineError::Damaged)?;
+        let (history, now) = (History::of(&batch.writes).map_err(EngineError::Damaged)?, now_micros());
         let mut deferred = Vec::with_capacity(refused.len());
         for one in refused {
-            deferred.extend(self.deferred(batch, one, &history).map_err(EngineError::Damaged)?);
+            deferred.extend(self.deferred(batch, one, &history, now).map_err(EngineError::Damaged)?);
         }
         self.queue.defer(deferred).await
     }

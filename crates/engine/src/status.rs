@@ -167,17 +167,16 @@ pub struct Entry {
 
 impl Entry {
     pub fn set(&self, state: State, reason: &str) {
-        let mut old = None;
+        let (pipeline, database, task) = (&self.key.0, &self.key.1, self.key.2.as_str());
+        // A capture and its snapshot set one line: metrics change in the order that it does.
         self.update(|status| {
-            old = (status.state != state).then_some(status.state);
+            if status.state != state {
+                self.board.metrics.state(pipeline, database, task, status.state.as_str(), false);
+                self.board.metrics.state(pipeline, database, task, state.as_str(), true);
+            }
             status.state = state;
             reason.clone_into(&mut status.reason);
         });
-        if let Some(old) = old {
-            let (pipeline, database, task) = (&self.key.0, &self.key.1, self.key.2.as_str());
-            self.board.metrics.state(pipeline, database, task, old.as_str(), false);
-            self.board.metrics.state(pipeline, database, task, state.as_str(), true);
-        }
     }
 
     pub fn update(&self, change: impl FnOnce(&mut TaskStatus)) {

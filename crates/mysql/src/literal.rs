@@ -41,7 +41,7 @@ pub fn append(value: Value<'_>, out: &mut String) -> Option<()> {
         Value::Bits(digits) => write!(out, "b'{digits}'").ok()?,
         // MySQL's own text of a date that is no day.
         Value::Raw(text) => {
-            let text = std::str::from_utf8(text).ok().filter(|text| !text.contains(['\'', '\\']))?;
+            let text = std::str::from_utf8(text).ok().filter(|text| text.is_ascii() && !text.contains(['\'', '\\']))?;
             write!(out, "'{text}'").ok()?;
         }
         Value::Uuid(_) | Value::Json(_) | Value::Document(_) | Value::Patch(_) => return None,

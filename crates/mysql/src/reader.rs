@@ -176,7 +176,8 @@ impl MysqlReader {
         let mut found = None;
         let mut decoder = Decoder::default();
         self.rows(&statement, &mut |packet| {
-            found = Some(Key::from_bytes(decoder.row(&known, &formats, packet)?.as_bytes().clone()));
+            let key = Key::from_bytes(decoder.row(&known, &formats, packet)?.as_bytes().clone());
+            found = Some(known.schema.canonical_key(&key)?);
             Ok(true)
         })
         .await?;

@@ -4,6 +4,7 @@ use crate::codec::Problem;
 use std::fmt::{self, Write};
 
 const DAY: i64 = 86_400_000_000;
+const DAYS_TO_2000: i64 = 10_957;
 const HOUR: i64 = 3_600_000_000;
 const MINUTE: i64 = 60_000_000;
 const SECOND: i64 = 1_000_000;
@@ -34,29 +35,45 @@ pub fn time(text: &[u8]) -> Result<i64, Problem> {
     }
 }
 
-/// Microseconds since 1970-01-01 00:00; the infinities are the ends of the range.
-pub fn timestamp(text: &[u8]) -> Result<i64, Problem> {
+/// Microseconds since 1970-01-01 00:00; the infinities are the ends of the range. None for a timestamp after it, of the last
+/// thirty years that PostgreSQL has.
+pub fn timestamp(text: &[u8]) -> Result<Option<i64>, Problem> {
     zoned(text, b"")
 }
 
-pub fn timestamp_utc(text: &[u8]) -> Result<i64, Problem> {
+pub fn timestamp_utc(text: &[u8]) -> Result<Option<i64>, Problem> {
     zoned(text, b"+00")
 }
 
-fn zoned(text: &[u8], zone: &[u8]) -> Result<i64, Problem> {
+fn zoned(text: &[u8], zone: &[u8]) -> Result<Option<i64>, Problem> {
     match text {
-        b"infinity" => return Ok(i64::MAX),
-        b"-infinity" => return Ok(i64::MIN),
+        b"infinity" => return Ok(Some(i64::MAX)),
+        b"-infinity" => return Ok(Some(i64::MIN)),
         _ => {}
     }
+    let (days, micros) = instant(text, zone)?;
+    let instant = days.checked_mul(DAY).and_then(|start| start.checked_add(micros));
+    Ok(instant.filter(|instant| *instant != i64::MAX))
+}
+
+/// Microseconds since 2000-01-01 00:00 of a timestamp that [`timestamp`] or, with the zone `+00`, [`timestamp_utc`] has none for.
+pub fn late_timestamp(text: &[u8], zone: &[u8]) -> Option<i64> {
+    if zoned(text, zone).ok()?.is_some() {
+        return None;
+    }
+    let (days, micros) = instant(text, zone).ok()?;
+    days.checked_sub(DAYS_TO_2000)?.checked_mul(DAY)?.checked_add(micros)
+}
+
+/// Days since 1970-01-01 and microseconds since midnight.
+fn instant(text: &[u8], zone: &[u8]) -> Result<(i64, i64), Problem> {
     let (text, before_christ) = era(text);
     let (days, rest) = days(text, before_christ)?;
     let (micros, rest) = clock(rest.strip_prefix(b" ").ok_or(NO_TIME)?)?;
     if rest != zone {
         return Err("a time of another zone than UTC");
     }
-    let instant = days.checked_mul(DAY).and_then(|start| start.checked_add(micros));
-    instant.ok_or("a timestamp later than the year 294246, which is not supported")
+    Ok((days, micros))
 }
 
 fn era(text: &[u8]) -> (&[u8], bool) {

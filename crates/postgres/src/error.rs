@@ -198,6 +198,8 @@ impl Classified for Error {
             | Error::Protocol(_)
             | Error::CommitUnknown(_)
             | Error::Spill { .. } => ErrorClass::Transient,
+            // A database that is closed for a while, as for maintenance.
+            Error::Denied { source, .. } if source.code == "55000" => ErrorClass::Transient,
             Error::Denied { source, .. } | Error::Server { source, .. } => source.class(),
             Error::Gap(_) => ErrorClass::Gap,
             Error::Superseded(_) => ErrorClass::Superseded,

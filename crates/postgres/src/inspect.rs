@@ -100,6 +100,10 @@ impl Look<'_> {
             let cure = "ALTER SYSTEM SET wal_level = 'logical'; then restart the server";
             self.find(None, format!("wal_level is {level}, it must be logical"), cure);
         }
+        if self.value("SELECT current_setting('server_encoding')").await? == "SQL_ASCII" {
+            let problem = "its encoding SQL_ASCII does not say which characters its texts are: one that is not UTF-8 stops the capture";
+            self.advise(None, problem, "copy it into a database made with ENCODING 'UTF8' TEMPLATE template0");
+        }
         let user = identifier(&self.user);
         if !self.holds("SELECT rolreplication OR rolsuper FROM pg_roles WHERE rolname = current_user").await? {
             self.find(None, format!("user {user} may not replicate"), format!("ALTER ROLE {user} REPLICATION;"));
@@ -190,9 +194,15 @@ impl Look<'_> {
         }
         if role == Role::Target {
             self.triggers(&table);
+            if !self.as_origin {
+                self.deferrable(&table).await?;
+            }
             if self.two_way && self.as_origin {
                 self.actions(&table).await?;
             }
+        }
+        if self.two_way {
+            self.keys_told_apart(&table).await?;
         }
         if let Some(column) = table.extension_key() {
             let problem = format!("its key column {} is of type {}, an extension's", column.name, column.type_name);
@@ -205,14 +215,63 @@ impl Look<'_> {
                 self.found.tables.push(Arc::new(schema));
                 self.found.required.push(table.required().map(str::to_owned).collect());
             }
-            Err(_) => {
-                let cure = format!("ALTER TABLE {} ADD PRIMARY KEY (...);", name.quoted());
-                self.find(
-                    Some(&name),
-                    "it has no primary key and no unique index over columns that are NOT NULL",
-                    cure,
-                );
-            }
+            Err(_) => match table.unique_indexes.iter().find(|index| index.deferrable) {
+                Some(index) => {
+                    let problem = format!("its key {} is deferrable, which the log can't go by", index.name);
+                    let (table, columns) = (name.quoted(), index.columns.iter().map(|name| identifier(name)));
+                    let columns = columns.collect::<Vec<_>>().join(", ");
+                    let cure = format!("ALTER TABLE {table} ADD UNIQUE ({columns}), all of them NOT NULL");
+                    self.find(Some(&name), problem, cure);
+                }
+                None => {
+                    let cure = format!("ALTER TABLE {} ADD PRIMARY KEY (...);", name.quoted());
+                    self.find(
+                        Some(&name),
+                        "it has no primary key and no unique index over columns that are NOT NULL",
+                        cure,
+                    );
+                }
+            },
+        }
+        Ok(())
+    }
+
+    /// Two-way, keys that are equal to the server and written differently would be two keys to everybody else.
+    async fn keys_told_apart(&mut self, table: &Table) -> Result<(), Error> {
+        let Some(key) = table.key() else { return Ok(()) };
+        let names: Vec<String> = key.iter().map(|name| literal(name)).collect();
+        let sql = format!(
+            "WITH RECURSIVE part (name, type, within, collates) AS (\
+             SELECT a.attname, a.atttypid, false, coalesce(c.collisdeterministic, true) \
+             FROM pg_attribute a LEFT JOIN pg_collation c ON c.oid = a.attcollation \
+             WHERE a.attrelid = {} AND a.attname IN ({}) \
+             UNION SELECT p.name, u.type, p.within OR u.within, p.collates FROM part p JOIN pg_type t ON t.oid = p.type \
+             CROSS JOIN LATERAL (SELECT t.typbasetype, false WHERE t.typtype = 'd' \
+             UNION ALL SELECT t.typelem, true WHERE t.typcategory = 'A' \
+             UNION ALL SELECT r.rngsubtype, true FROM pg_range r WHERE t.oid IN (r.rngtypid, r.rngmultitypid) \
+             UNION ALL SELECT f.atttypid, true FROM pg_attribute f WHERE t.typtype = 'c' AND f.attrelid = t.typrelid \
+             AND f.attnum > 0 AND NOT f.attisdropped) u (type, within)) \
+             SELECT DISTINCT name, format_type(type, NULL), NOT collates FROM part WHERE NOT collates \
+             OR type::regtype::text IN ('interval', 'jsonb') \
+             OR within AND type::regtype::text IN ('numeric', 'real', 'double precision')",
+            table.oid,
+            names.join(", ")
+        );
+        for row in self.client.rows("a look at the key", &sql).await? {
+            let (column, kind) = (row.get(0).unwrap_or_default(), row.get(1).unwrap_or_default());
+            let (problem, cure) = match row.get(2) {
+                Some("t") => (
+                    format!("its key column {column} has a collation that takes different texts for the same key"),
+                    "give it a deterministic one, such as COLLATE \"C\"",
+                ),
+                _ => (
+                    format!(
+                        "its key column {column} has values of type {kind}, of which equal ones can be written differently"
+                    ),
+                    "give it a key of another type",
+                ),
+            };
+            self.find(Some(&table.name), problem, cure);
         }
         Ok(())
     }
@@ -274,6 +333,30 @@ impl Look<'_> {
                 identifier(&self.user)
             );
             self.find(Some(&table.name), problem, cure);
+        }
+        Ok(())
+    }
+
+    /// A deferrable constraint is checked by a trigger of the server's own, which rests like any other for what is written as
+    /// `replica`: the index takes values twice. One-way, the source has most likely checked them.
+    async fn deferrable(&mut self, table: &Table) -> Result<(), Error> {
+        let resting = format!(
+            "SELECT c.conname, format('ALTER TABLE %s ENABLE ALWAYS TRIGGER %I;', t.tgrelid::regclass, t.tgname) \
+             FROM pg_constraint c JOIN pg_trigger t ON t.tgconstraint = c.oid WHERE c.contype IN ('p', 'u', 'x') \
+             AND t.tgenabled IN ('O', 'D') AND c.conrelid IN (SELECT {0} UNION ALL SELECT relid FROM pg_partition_tree({0})) \
+             ORDER BY c.conname, t.tgname",
+            table.oid
+        );
+        for row in self.client.rows("a look at deferrable constraints", &resting).await? {
+            let problem = format!(
+                "its constraint {} is deferrable, and PostgreSQL does not check such a one for what is written here",
+                row.get(0).unwrap_or_default()
+            );
+            let cure = format!(
+                "{} as a superuser, or make it NOT DEFERRABLE, or set session_replication_role = \"origin\" for this database",
+                row.get(1).unwrap_or_default()
+            );
+            self.add(Some(&table.name), problem, cure, !self.two_way);
         }
         Ok(())
     }

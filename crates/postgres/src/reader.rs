@@ -240,7 +240,8 @@ impl TableReader for PostgresReader {
                 Error::Value { table: schema.table.to_string(), column, problem: problem.to_owned() }
             })?;
         }
-        Ok(Some(Key::from_bytes(builder.finish().as_bytes().clone())))
+        let key = Key::from_bytes(builder.finish().as_bytes().clone());
+        Ok(Some(schema.canonical_key(&key).map_err(Error::from)?))
     }
 
     async fn read_range(&mut self, table: &TableName, range: &KeyRange, bytes: usize) -> Result<Chunk> {

@@ -63,6 +63,20 @@ impl Store for SqliteStore {
         Ok(saved.await?)
     }
 
+    async fn forget_chunks(&self, capture: &CaptureId, tables: &[TableName]) -> Result<()> {
+        let (capture, tables) = (capture.clone(), tables.to_vec());
+        let forgotten = self.writer.call("forgetting the chunks of tables", move |session| {
+            let mut delete = session
+                .connection
+                .prepare_cached("DELETE FROM chunk WHERE pipeline = ?1 AND database = ?2 AND table_name = ?3")?;
+            for table in &tables {
+                delete.execute(params![capture.pipeline.as_str(), capture.database.as_str(), table.as_str()])?;
+            }
+            Ok(())
+        });
+        Ok(forgotten.await?)
+    }
+
     async fn forget_capture(&self, capture: &CaptureId) -> Result<()> {
         let capture = capture.clone();
         let forgotten = self.writer.call("forgetting a capture", move |session| {

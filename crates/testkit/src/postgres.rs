@@ -21,13 +21,18 @@ pub struct TestDatabase {
 
 impl TestDatabase {
     pub async fn create() -> Result<Self> {
+        Self::create_in("ENCODING 'UTF8'").await
+    }
+
+    /// With such options of `CREATE DATABASE`.
+    pub async fn create_in(options: &str) -> Result<Self> {
         let server = std::env::var(SERVER)
             .with_context(|| format!("{SERVER} is not set; run the test under `tests/servers/servers run -- ...`"))?;
         let now = SystemTime::now().duration_since(UNIX_EPOCH)?.as_micros();
         let name = format!("test_{now}_{}_{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
         let maintenance = connect(&server).await?;
         // The plain template: nobody is connected to it while another test copies it.
-        maintenance.batch_execute(&format!("CREATE DATABASE {name} TEMPLATE template0 ENCODING 'UTF8'")).await?;
+        maintenance.batch_execute(&format!("CREATE DATABASE {name} TEMPLATE template0 {options}")).await?;
         let url = with_database(&server, &name)?;
         let client = connect(&url).await?;
         Ok(Self { name, url, client, server })

@@ -92,7 +92,7 @@ pub async fn run(settings: &Settings, progress: impl Fn(u64)) -> anyhow::Result<
     if settings.told_apart {
         group.log_replaced().await?;
     }
-    let mix = Mix { keys: KEYS, told_apart: settings.told_apart, deletes: true, rate: 250 };
+    let mix = Mix { keys: KEYS, told_apart: settings.told_apart, deletes: true, transactions: true, rate: 250 };
     let writers_seed = rng.random();
     let mut writers = None;
     if settings.hidden {

@@ -6,6 +6,7 @@ use crate::connection::Connection;
 use crate::kind::Kind;
 use crate::wait;
 use ::mongodb::bson::{Document, doc};
+use ::mongodb::{ClientSession, Collection};
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 use std::sync::Arc;
@@ -35,6 +36,9 @@ pub struct Mix {
     /// Every row carries its writer's id; else columns have few values.
     pub told_apart: bool,
     pub deletes: bool,
+    /// Up to four statements in each transaction, over one or several rows; where versions are not told apart, some of them
+    /// change the row's key.
+    pub transactions: bool,
     /// Statements a second, each writer.
     pub rate: u32,
 }
@@ -78,70 +82,169 @@ async fn write(
     let mut pace = tokio::time::interval(Duration::from_secs(1) / mix.rate);
     let mut number = 0;
     while !stop.load(Ordering::Relaxed) {
-        pace.tick().await;
-        number += 1;
-        let id = rng.random_range(1..=mix.keys);
-        let writer = if mix.told_apart { format!("{name}{number}") } else { String::new() };
-        let (a, b) = (rng.random_range(0..3), rng.random_range(0..3));
-        let step = rng.random_range(-3..=3);
-        if let Connection::Mongodb(documents) = &connection {
-            match write_document(documents, (key, id), &writer, [a, b, step], mix.deletes, &mut rng).await {
-                Ok(()) => drop(writes.fetch_add(1, Ordering::Relaxed)),
-                Err(error) if is_conflict(&error) || is_refused(&error) => {}
-                Err(error) => return Err(error),
-            }
-            continue;
+        let count = if mix.transactions { rng.random_range(1..=4) } else { 1 };
+        let mut statements = Vec::with_capacity(count);
+        for _ in 0..count {
+            pace.tick().await;
+            number += 1;
+            let writer = if mix.told_apart { format!("{name}{number}") } else { String::new() };
+            statements.push(Statement::any(&mix, writer, &mut rng));
         }
-        let insert = match connection.kind() {
-            Kind::Postgres | Kind::Mongodb => "INSERT INTO account VALUES",
-            Kind::Mysql => "INSERT IGNORE INTO account VALUES",
+        let done = match &mut connection {
+            Connection::Mongodb(documents) => on_documents(documents, key, &statements).await,
+            connection => on_rows(connection, &statements).await,
         };
-        let otherwise = if connection.kind() == Kind::Postgres { " ON CONFLICT DO NOTHING" } else { "" };
-        let sql = match rng.random_range(0..10) {
-            0 | 1 => format!("{insert} ({id}, '{writer}', {a}, {b}, {step}){otherwise}"),
-            2 if mix.deletes => format!("DELETE FROM account WHERE id = {id}"),
-            3 | 4 => format!("UPDATE account SET writer = '{writer}', a = {a} WHERE id = {id}"),
-            5 | 6 => format!("UPDATE account SET writer = '{writer}', b = {b} WHERE id = {id}"),
-            _ => format!(
-                "UPDATE account SET writer = '{writer}', a = {a}, b = {b}, counter = counter + {step} WHERE id = {id}"
-            ),
-        };
-        // The worker may be in the way of a moment: that is an application's business to repeat.
-        match connection.execute(&sql).await {
-            Ok(()) => drop(writes.fetch_add(1, Ordering::Relaxed)),
-            Err(error) if is_conflict(&error) || is_refused(&error) => {}
+        match done {
+            Ok(()) => drop(writes.fetch_add(count as u64, Ordering::Relaxed)),
+            // The worker may be in the way of a moment: that is an application's business to repeat.
+            Err(error) if is_conflict(&error) || is_refused(&error) || is_duplicate(&error) => {}
             Err(error) => return Err(error),
         }
     }
     Ok(())
 }
 
-/// The same mix as of the statements.
-async fn write_document(
-    documents: &::mongodb::Database,
-    (key, id): (&str, i64),
-    writer: &str,
-    [a, b, step]: [i32; 3],
-    deletes: bool,
-    rng: &mut StdRng,
-) -> anyhow::Result<()> {
-    let accounts = documents.collection::<Document>("account");
-    let filter = doc! { key: id };
-    let change = match rng.random_range(0..10) {
-        0 | 1 => {
-            let row = doc! { key: id, "writer": writer, "a": a, "b": b, "counter": i64::from(step) };
-            return match accounts.insert_one(row).await {
-                // It is there already.
-                Err(error) if error.to_string().contains("11000") => Ok(()),
-                done => Ok(done.map(drop)?),
-            };
+/// The driver's actions have no type in common.
+macro_rules! within {
+    ($action:expr, $session:expr) => {
+        match $session.as_deref_mut() {
+            Some(session) => $action.session(session).await?,
+            None => $action.await?,
         }
-        2 if deletes => return Ok(accounts.delete_one(filter).await.map(drop)?),
-        3 | 4 => doc! { "$set": { "writer": writer, "a": a } },
-        5 | 6 => doc! { "$set": { "writer": writer, "b": b } },
-        _ => doc! { "$set": { "writer": writer, "a": a, "b": b }, "$inc": { "counter": i64::from(step) } },
     };
-    Ok(accounts.update_one(filter, change).await.map(drop)?)
+}
+
+struct Statement {
+    id: i64,
+    writer: String,
+    a: i32,
+    b: i32,
+    step: i64,
+    what: What,
+}
+
+enum What {
+    /// Unless the key is taken.
+    Insert,
+    Delete,
+    SetA,
+    SetB,
+    /// Both columns, and the counter goes on.
+    SetAll,
+    /// The row gets another key.
+    Move(i64),
+}
+
+impl Statement {
+    fn any(mix: &Mix, writer: String, rng: &mut StdRng) -> Self {
+        let id = rng.random_range(1..=mix.keys);
+        let (a, b, step) = (rng.random_range(0..3), rng.random_range(0..3), rng.random_range(-3..=3));
+        let what = match rng.random_range(0..10) {
+            0 | 1 => What::Insert,
+            2 if mix.deletes => What::Delete,
+            3 | 4 => What::SetA,
+            5 | 6 => What::SetB,
+            // What became of a version is told by its key.
+            7 if mix.transactions && !mix.told_apart => What::Move(rng.random_range(1..=mix.keys)),
+            _ => What::SetAll,
+        };
+        Self { id, writer, a, b, step, what }
+    }
+
+    fn sql(&self, kind: Kind) -> String {
+        let Self { id, writer, a, b, step, what } = self;
+        let update = |set: &str| format!("UPDATE account SET writer = '{writer}', {set} WHERE id = {id}");
+        match what {
+            What::Insert => {
+                let values = format!("INTO account VALUES ({id}, '{writer}', {a}, {b}, {step})");
+                match kind {
+                    Kind::Postgres | Kind::Mongodb => format!("INSERT {values} ON CONFLICT DO NOTHING"),
+                    Kind::Mysql => format!("INSERT IGNORE {values}"),
+                }
+            }
+            What::Delete => format!("DELETE FROM account WHERE id = {id}"),
+            What::SetA => update(&format!("a = {a}")),
+            What::SetB => update(&format!("b = {b}")),
+            What::SetAll => update(&format!("a = {a}, b = {b}, counter = counter + {step}")),
+            What::Move(to) => update(&format!("id = {to}")),
+        }
+    }
+
+    async fn on_documents(
+        &self,
+        accounts: &Collection<Document>,
+        key: &str,
+        mut session: Option<&mut ClientSession>,
+    ) -> anyhow::Result<()> {
+        let Self { id, writer, a, b, step, what } = self;
+        let filter = doc! { key: id };
+        let change = match what {
+            What::Insert => {
+                let found = accounts.find_one(filter);
+                if within!(found, session).is_none() {
+                    let row = doc! { key: id, "writer": writer, "a": a, "b": b, "counter": step };
+                    within!(accounts.insert_one(row), session);
+                }
+                return Ok(());
+            }
+            What::Delete => {
+                within!(accounts.delete_one(filter), session);
+                return Ok(());
+            }
+            What::Move(to) => {
+                let found = accounts.find_one_and_delete(filter);
+                if let Some(mut row) = within!(found, session) {
+                    row.remove("_id");
+                    row.insert(key, to);
+                    within!(accounts.insert_one(row), session);
+                }
+                return Ok(());
+            }
+            What::SetA => doc! { "$set": { "writer": writer, "a": a } },
+            What::SetB => doc! { "$set": { "writer": writer, "b": b } },
+            What::SetAll => doc! { "$set": { "writer": writer, "a": a, "b": b }, "$inc": { "counter": step } },
+        };
+        within!(accounts.update_one(filter, change), session);
+        Ok(())
+    }
+}
+
+/// All of them or none.
+async fn on_rows(connection: &mut Connection, statements: &[Statement]) -> anyhow::Result<()> {
+    let kind = connection.kind();
+    if let [statement] = statements {
+        return connection.execute(&statement.sql(kind)).await;
+    }
+    let all = async |connection: &mut Connection| {
+        connection.execute("BEGIN").await?;
+        for statement in statements {
+            connection.execute(&statement.sql(kind)).await?;
+        }
+        connection.execute("COMMIT").await
+    };
+    let done = all(connection).await;
+    if done.is_err() {
+        connection.execute("ROLLBACK").await?;
+    }
+    done
+}
+
+/// All of them or none.
+async fn on_documents(documents: &::mongodb::Database, key: &str, statements: &[Statement]) -> anyhow::Result<()> {
+    let accounts = documents.collection::<Document>("account");
+    if let [statement] = statements {
+        return statement.on_documents(&accounts, key, None).await;
+    }
+    let mut session = documents.client().start_session().await?;
+    session.start_transaction().await?;
+    for statement in statements {
+        if let Err(error) = statement.on_documents(&accounts, key, Some(&mut session)).await {
+            // A failed statement has ended it at the server.
+            session.abort_transaction().await.ok();
+            return Err(error);
+        }
+    }
+    Ok(session.commit_transaction().await?)
 }
 
 /// A deadlock or a serialization failure.
@@ -152,6 +255,12 @@ pub fn is_conflict(error: &anyhow::Error) -> bool {
         || text.contains("write conflict")
         || text.contains("could not serialize")
         || text.contains("lock wait timeout")
+}
+
+/// The worker has brought a row under a key that a row was to get.
+fn is_duplicate(error: &anyhow::Error) -> bool {
+    let text = format!("{error:#}").to_ascii_lowercase();
+    text.contains("duplicate") || text.contains("11000")
 }
 
 /// By a trigger of the convergence test.

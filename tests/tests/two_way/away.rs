@@ -101,7 +101,8 @@ async fn a_strategy_changed_under_backlog_while_one_applier_is_down_is_the_same_
     let mut group = TwoWay::behind_proxies(&TwoWay::every_kind(), "changed", "seed = \"none\"\n").await?;
     group.start().await?;
     let away = one_with_a_proxy(&mut rng);
-    let writers = group.writers(rng.random(), Mix { keys: 20, told_apart: true, deletes: true, rate: 100 });
+    let writers =
+        group.writers(rng.random(), Mix { keys: 20, told_apart: true, deletes: true, transactions: false, rate: 100 });
     let more = async |count: u64| writers.until(writers.written() + count).await;
     more(500).await?;
     group.cut_off(away).await?;

@@ -20,7 +20,8 @@ async fn concurrent_writers_converge(kinds: &[Kind]) -> anyhow::Result<()> {
     for told_apart in [true, false] {
         let mut pair = TwoWay::new(kinds, "conflict", "seed = \"none\"\n").await?;
         pair.start().await?;
-        let writers = pair.writers(seed, Mix { keys: 8, told_apart, deletes: true, rate: 200 });
+        let writers =
+            pair.writers(seed, Mix { keys: 8, told_apart, deletes: true, transactions: !told_apart, rate: 200 });
         writers.until(2_000).await?;
         let written = writers.stop().await?;
         pair.equal().await?;
@@ -66,7 +67,8 @@ async fn a_row_that_is_written_all_the_time_is_not_taken_for_strange(kinds: &[Ki
 async fn a_kill_loses_and_repeats_nothing(kinds: &[Kind]) -> anyhow::Result<()> {
     let mut pair = TwoWay::new(kinds, "killed", "seed = \"none\"\n").await?;
     pair.start().await?;
-    let writers = pair.writers(seed()?, Mix { keys: 20, told_apart: true, deletes: true, rate: 200 });
+    let writers =
+        pair.writers(seed()?, Mix { keys: 20, told_apart: true, deletes: true, transactions: false, rate: 200 });
     for round in 1..=5 {
         writers.until(round * 300).await?;
         pair.worker.kill().await?;

@@ -26,7 +26,8 @@ fn keyed() -> [(String, String); 1] {
 async fn documents_found_by_a_field_converge(kinds: &[Kind]) -> anyhow::Result<()> {
     let mut pair = TwoWay::with(kinds, "keyed", "seed = \"none\"\n", &keyed()).await?;
     pair.start().await?;
-    let writers = pair.writers(seed()?, Mix { keys: 8, told_apart: true, deletes: true, rate: 200 });
+    let writers =
+        pair.writers(seed()?, Mix { keys: 8, told_apart: true, deletes: true, transactions: false, rate: 200 });
     writers.until(700).await?;
     pair.worker.kill().await?;
     writers.until(900).await?;

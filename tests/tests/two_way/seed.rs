@@ -8,7 +8,7 @@ use sync_worker_engine::status::Task;
 use sync_worker_tests::kind::Kind;
 use sync_worker_tests::seed::seed;
 use sync_worker_tests::settings::TableEntry;
-use sync_worker_tests::two_way::{Account, Mix, TwoWay};
+use sync_worker_tests::two_way::{Account, Change, Mix, TwoWay};
 use tokio::sync::watch;
 
 members! { every_strategy_decides_what_differs:
@@ -25,6 +25,14 @@ members! { the_time_in_a_column_decides:
 members! { rows_that_change_for_their_member_alone_are_copied:
     postgres_and_mysql of Postgres Mysql,
     mysql_and_postgres of Mysql Postgres,
+}
+
+members! { the_seeds_rows_replace_others_on_record:
+    postgres_and_postgres of Postgres Postgres,
+    postgres_and_mysql of Postgres Mysql,
+    mysql_and_mysql of Mysql Mysql,
+    postgres_and_mongodb of Postgres Mongodb,
+    mongodb_and_mysql of Mongodb Mysql,
 }
 
 members! { kills_and_writers_while_rows_are_merged: all_three of Postgres Mysql Mongodb }
@@ -49,6 +57,34 @@ async fn copied(group: &TwoWay) -> anyhow::Result<()> {
 
 fn writer<'c>(conflict: &'c Value, side: &str) -> &'c str {
     conflict[side]["row"]["writer"].as_str().unwrap_or_default()
+}
+
+/// What was replaced is on record; rows that the seed lacks stay, and go nowhere until somebody writes to them.
+async fn the_seeds_rows_replace_others_on_record(kinds: &[Kind]) -> anyhow::Result<()> {
+    let mut pair = TwoWay::new(kinds, "named", "seed = \"a\"\n").await?;
+    let [mut at_a, mut at_b] = [pair.members[0].accounts().await?, pair.members[1].accounts().await?];
+    at_a.insert_all(&[row(1, "a"), row(2, "a"), row(3, "both")]).await?;
+    at_b.insert_all(&[row(2, "b"), row(3, "both"), row(4, "b")]).await?;
+    pair.start().await?;
+    let done =
+        |task: &sync_worker_engine::status::TaskStatus| task.snapshot.as_ref().is_some_and(|snapshot| snapshot.done);
+    pair.worker.until("the copy of all rows", LIMIT, |tasks| tasks.iter().any(done)).await?;
+    pair.settle().await?;
+    ensure!(at_a.all().await? == [row(1, "a"), row(2, "a"), row(3, "both")], "{:?}", at_a.all().await?);
+    let at_b_now = at_b.all().await?;
+    ensure!(at_b_now == [row(1, "a"), row(2, "a"), row(3, "both"), row(4, "b")], "{at_b_now:?}");
+    let conflicts = pair.conflicts().await?;
+    let [replaced] = &conflicts[..] else { anyhow::bail!("not one entry: {conflicts:#?}") };
+    ensure!(replaced["kind"] == "drift" && replaced["key"]["id"] == 2, "{replaced:#}");
+    ensure!((writer(replaced, "winner"), writer(replaced, "loser")) == ("a", "b"), "{replaced:#}");
+    pair.worker.expect(1, &["verify"]).await?;
+    at_b.change(4, &Change::by("b again")).await?;
+    ensure!(pair.equal().await? == 4);
+    // That a had no such row is told, too.
+    let conflicts = pair.conflicts().await?;
+    let [missed, _] = &conflicts[..] else { anyhow::bail!("not two entries: {conflicts:#?}") };
+    ensure!(missed["kind"] == "drift" && missed["key"]["id"] == 4 && missed["loser"]["row"].is_null(), "{missed:#}");
+    pair.finish().await
 }
 
 /// An update of a column that the others lack says nothing to them, and must not stand for the row either.
@@ -198,7 +234,7 @@ async fn kills_and_writers_while_rows_are_merged(kinds: &[Kind]) -> anyhow::Resu
         let rows: Vec<_> = (1..=KEYS).filter_map(|id| at_start(id, member.name)).collect();
         member.accounts().await?.insert_all(&rows).await?;
     }
-    let mix = Mix { keys: WRITTEN - 1, told_apart: true, deletes: true, rate: 50 };
+    let mix = Mix { keys: WRITTEN - 1, told_apart: true, deletes: true, transactions: false, rate: 50 };
     let writers = group.writers(seed, mix);
     group.worker.start()?;
     for least in [200, 2_000] {
@@ -262,5 +298,22 @@ async fn a_table_that_joins_is_merged_too(kinds: &[Kind]) -> anyhow::Result<()> 
     let tables: BTreeSet<_> = conflicts.iter().filter_map(|conflict| conflict["table"].as_str()).collect();
     ensure!(conflicts.len() == 2 && tables.len() == 2, "{conflicts:#?}");
     ensure!(conflicts.iter().all(|conflict| conflict["kind"] == "seed"), "{conflicts:#?}");
+    // It leaves, and what is written meanwhile is merged when it comes back.
+    pair.worker.terminate().await?;
+    let with = settings.clone();
+    settings.pipelines[0].tables.retain(|table| table.name != "late");
+    pair.worker.configure(&settings)?;
+    pair.start().await?;
+    for (member, id) in [(0, 3), (1, 4)] {
+        let member = &pair.members[member];
+        member.accounts().await?.of("late").insert_all(&[row(id, member.name), row(5, member.name)]).await?;
+    }
+    pair.at_rest().await?;
+    pair.worker.terminate().await?;
+    pair.worker.configure(&with)?;
+    pair.start().await?;
+    copied(&pair).await?;
+    ensure!(pair.equal().await? == 5);
+    ensure!(pair.conflicts().await?.len() == 3);
     pair.finish().await
 }

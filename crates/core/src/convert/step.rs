@@ -186,7 +186,10 @@ impl Step {
                 }
                 bits(text, length, exact)
             }
-            // A codec's way to say that the value is none of the calendar's, nor of the number line's.
+            // A codec's way to say that the value is none of the calendar's, the number line's or the character set's.
+            (Step::Text { .. } | Step::TextToJson { .. } | Step::JsonToNormalized, Value::Raw(_)) => {
+                refuse("a text with bytes that are no character")
+            }
             (_, Value::Raw(_)) => refuse("a value that only its own engine has, such as a zero date"),
             (step, _) => refuse(format_args!("a value of another kind than its column's type ({})", step.name())),
         }

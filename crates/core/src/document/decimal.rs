@@ -86,6 +86,18 @@ impl Decimal {
         (LOWEST..=HIGHEST).contains(&exponent).then_some(Decimal::Number { negative, significand, exponent })
     }
 
+    /// The same number without zeros at its end, as far as the exponent can say so.
+    pub fn reduced(self) -> Self {
+        let Decimal::Number { negative, mut significand, mut exponent } = self else { return self };
+        if significand == 0 {
+            return Decimal::Number { negative: false, significand, exponent: 0 };
+        }
+        while exponent < HIGHEST && significand.is_multiple_of(10) {
+            (significand, exponent) = (significand / 10, exponent + 1);
+        }
+        Decimal::Number { negative, significand, exponent }
+    }
+
     /// The number where it is whole and fits.
     pub fn whole(self) -> Option<i64> {
         let Decimal::Number { negative, mut significand, mut exponent } = self else { return None };
@@ -132,6 +144,16 @@ impl fmt::Display for Decimal {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn zeros_at_the_end_say_nothing() {
+        let reduced = |text| Decimal::parse(text).unwrap().reduced();
+        assert_eq!(reduced("1.50"), Decimal::parse("1.5").unwrap());
+        assert_eq!(reduced("-0.00"), reduced("0"));
+        assert_eq!(reduced("1e6111"), reduced("10e6110"));
+        assert_ne!(reduced("15"), reduced("1.5"));
+        assert_eq!(reduced("Infinity"), Decimal::Infinity { negative: false });
+    }
 
     #[test]
     fn numbers_round_trip_through_bytes_and_text() {

@@ -38,6 +38,10 @@ pub fn canonical<'a>(id: Element<'a>, scratch: &'a mut Vec<u8>) -> Result<Value<
                 _ => raw(id, scratch),
             }
         }
+        kind::DECIMAL128 => {
+            let bytes = decimal::Decimal::from_bytes(id.array()?).reduced().to_bytes();
+            raw(Element { bytes: &bytes, ..id }, scratch)
+        }
         _ => raw(id, scratch),
     })
 }

@@ -82,7 +82,11 @@ impl Session {
         let Some(resolving) = &mut self.resolving else { return Ok(()) };
         let Some(stage) = self.assembler.stage() else { return Ok(()) };
         stage.is_sound()?;
-        apply.metrics.under_way.set(i64::try_from(stage.entries()).unwrap_or(i64::MAX));
+        let under_way = i64::try_from(stage.entries()).unwrap_or(i64::MAX);
+        // Nothing is at rest before the conflicts are on record.
+        if under_way > 0 {
+            apply.metrics.under_way.set(under_way);
+        }
         if stage.pauses_changed() {
             let paused = stage.paused().iter().map(|(table, paused)| PausedTable {
                 table: table.to_string(),
@@ -132,6 +136,7 @@ impl Session {
                 apply.metrics.conflict(&conflict.kind, &conflict.strategy, winner);
             }
         }
+        apply.metrics.under_way.set(under_way);
         if due && let Some((offset, state)) = self.assembler.state()? {
             self.lot.flushed(offset).await?;
             let log = apply.bus.identity().to_owned();

@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 use sync_worker_core::error::Result;
 use sync_worker_core::name::TableName;
 use sync_worker_core::record::{Body, Offset};
-use sync_worker_core::store::StoredCheckpoint;
+use sync_worker_core::store::{ChunkState, StoredCheckpoint};
 
 impl Capture {
     pub(super) async fn stored_checkpoint(&self) -> Result<Option<StoredCheckpoint>> {
@@ -68,6 +68,21 @@ impl Capture {
             "table {gone} was taken out of pipeline {pipeline} while a transaction that changes it is on the log in part; put it back, wait until status shows no lag, and take it out then"
         );
         Err(EngineError::Configuration(text).into())
+    }
+
+    /// Changes of a table that has left the pipeline are missing from here on, so it is to be copied anew if it comes back.
+    pub(super) async fn forget_left_tables(&self) -> Result<()> {
+        let known = |chunk: &ChunkState| self.scope.tables.iter().any(|at| at.table == chunk.table);
+        let chunks = self.store.chunks(&self.id).await?;
+        let left: BTreeSet<TableName> =
+            chunks.into_iter().filter(|chunk| !known(chunk)).map(|chunk| chunk.table).collect();
+        if left.is_empty() {
+            return Ok(());
+        }
+        for table in &left {
+            tracing::warn!(pipeline = %self.id.pipeline, database = %self.id.database, %table, "the table has left the pipeline: if it comes back it is copied anew, and rows that are deleted until then stay at the targets, which verify --repair mends");
+        }
+        self.store.forget_chunks(&self.id, &left.into_iter().collect::<Vec<_>>()).await
     }
 
     /// The stored position at the server as it is now. One that has taken over goes on with what was published last: the

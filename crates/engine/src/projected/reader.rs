@@ -191,7 +191,8 @@ impl Table {
                 None => return Ok(None),
             }
         }
-        Ok(Some(Key::from_bytes(builder.finish().as_bytes().clone())))
+        let key = Key::from_bytes(builder.finish().as_bytes().clone());
+        Ok(Some(self.schema.canonical_key(&key).map_err(EngineError::Damaged)?))
     }
 
     fn not_held(&mut self, id: Key) {

@@ -64,7 +64,7 @@ impl Mapping {
                 Err(Refusal(_)) => return Ok(None),
             }
         }
-        Ok(Some(Key::from_bytes(builder.finish().as_bytes().clone())))
+        Ok(Some(self.to.canonical_key(&Key::from_bytes(builder.finish().as_bytes().clone()))?))
     }
 
     /// A bound that only the reader of documents can read.

@@ -1,6 +1,7 @@
 //! Invariant 10: one bad row parks its key; one dead target stops only its applier.
 
 use crate::support::{SOURCE, TARGET, World, within};
+use std::time::Duration;
 use sync_worker_core::error::ErrorClass;
 use sync_worker_core::name::DatabaseName;
 use sync_worker_engine::status::{State, Task};
@@ -57,6 +58,24 @@ async fn invariant_10_a_target_that_does_not_answer_holds_back_nobody_and_catche
     assert!(world.others[0].rows().is_empty());
     let rows = world.source.rows();
     within("the slow target", world.others[0].until(|target| (target.rows() == rows).then_some(()))).await;
+    life.stop().await;
+}
+
+/// However long each of its transactions takes: no deadline is the same twice.
+#[tokio::test(start_paused = true)]
+async fn invariant_10_a_target_that_is_slow_for_good_gets_the_time_that_it_takes() {
+    let world = World::new();
+    let life = world.streaming().await;
+    for _ in 0..40 {
+        world.target.fail_sink(Fault::Slow(Duration::from_secs(50)));
+    }
+    world.source.commit(vec![world.changes.create(1, 1, "a")]);
+    world.equal().await;
+    // It is known by now.
+    let transactions = world.target.transactions();
+    world.source.commit(vec![world.changes.create(2, 1, "a")]);
+    world.equal().await;
+    assert_eq!(world.target.transactions(), transactions + 1);
     life.stop().await;
 }
 

@@ -12,7 +12,7 @@ use crate::sink::operation::{self, Do, Operation, Refused};
 use crate::sink::target::{Content, Target};
 use bson::{Document, RawDocumentBuf, rawdoc};
 use mongodb::ClientSession;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 use sync_worker_core::change::Op;
 use sync_worker_core::collapse::{Effect, Refusals, Step, Version, collapse};
@@ -41,17 +41,29 @@ pub struct Known {
     way: Way,
     /// Writes that are refused, by their index.
     faults: BTreeMap<usize, (ErrorClass, String)>,
+    /// Two-way, a document had a unique value that another one was to have: old documents go first and come anew.
+    anew: bool,
+    /// But for those of these writes, which are refused as new documents for what may be no fault of an old one.
+    in_place: BTreeSet<usize>,
     /// How often a document came up right after it was looked for.
     overtaken: u32,
 }
 
 impl Known {
-    /// In a set the order of the rows was another than the source's, so the first refusal proves nothing yet.
-    pub fn learn(&mut self, refused: Vec<(usize, Fault)>) {
-        if self.way > Way::Sets {
-            self.faults.extend(refused.into_iter().map(|(write, fault)| (write, (fault.class, fault.reason))));
-        }
+    /// In a set the order of the rows was another than the source's, so the first refusal proves nothing yet. `guarded`: two-way.
+    pub fn learn(&mut self, refused: Vec<(usize, Fault)>, guarded: bool) {
+        let proves = self.way > Way::Sets;
         self.way = self.way.max(Way::RowByRow);
+        if guarded && !self.anew && refused.iter().any(|(_, fault)| fault.taken) {
+            self.anew = true;
+        } else if proves {
+            for (write, fault) in refused {
+                if self.anew && !fault.taken && self.in_place.insert(write) {
+                    continue;
+                }
+                self.faults.insert(write, (fault.class, fault.reason));
+            }
+        }
     }
 
     pub fn learn_overtaken(&mut self) {
@@ -144,7 +156,7 @@ impl<'a> Attempt<'a> {
         }
         self.applied.row_by_row = self.known.way > Way::Sets;
         let written = match self.known.way {
-            way if self.guarded => self.write_guarded(session, way == Way::Sets).await,
+            _ if self.guarded => self.write_guarded(session, self.known.anew).await,
             Way::Sets => self.write_sets(session).await,
             Way::RowByRow | Way::OneByOne => self.write_rows(session).await,
         };
@@ -238,7 +250,9 @@ impl<'a> Attempt<'a> {
     /// The operations of one version; none where it is refused.
     fn version(&mut self, schema: &Schema, version: &Version) -> Result<(), Stop> {
         let target = self.target(schema)?;
-        let poison = |reason: String| Stop::Refused(vec![(version.write, Fault { class: ErrorClass::Poison, reason })]);
+        let poison = |reason: String| {
+            Stop::Refused(vec![(version.write, Fault { class: ErrorClass::Poison, reason, taken: false })])
+        };
         let filter = match target.filter(&version.key)? {
             Ok(filter) => filter,
             // The target can't hold such a key, so there is no such document.
@@ -281,6 +295,10 @@ impl<'a> Attempt<'a> {
         new: bool,
     ) {
         self.operations.push(Operation { collection: target.collection.clone(), filter, does, write, fresh, new });
+    }
+
+    pub(super) fn deletes_first(&mut self) {
+        self.operations.sort_by_key(|operation| !matches!(operation.does, Do::Delete));
     }
 
     /// A truncate, or a change of a key: the old document goes and the new one comes.
@@ -411,12 +429,17 @@ impl<'a> Attempt<'a> {
         }
         if outcome.lacks {
             let reason = "the row is missing at the target and the source sent only a part of it";
-            let fault = || Fault { class: ErrorClass::Dependency, reason: reason.to_owned() };
+            let fault = || Fault { class: ErrorClass::Dependency, reason: reason.to_owned(), taken: false };
             let lacking = outcome.lacking.iter().filter_map(|at| writes.get(*at));
             return Err(Stop::Refused(lacking.map(|write| (*write, fault())).collect()));
         }
         self.applied.missing += outcome.missing;
         Ok(())
+    }
+
+    /// Whether a document that changes may go and come anew.
+    pub(super) fn comes_anew(&self, write: usize) -> bool {
+        self.known.anew && !self.known.in_place.contains(&write)
     }
 
     /// Why a write is refused, as an earlier attempt has shown.

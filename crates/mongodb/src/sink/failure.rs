@@ -16,6 +16,8 @@ const POISON: &[i32] = &[
 pub struct Fault {
     pub class: ErrorClass,
     pub reason: String,
+    /// Another document has the value of a unique index.
+    pub taken: bool,
 }
 
 /// None: nothing can be written.
@@ -37,7 +39,7 @@ pub fn sort(error: &ServerError) -> Option<Fault> {
         171 | 16755 => "an index does not take the value".to_owned(),
         _ => "the document is not accepted".to_owned(),
     };
-    Some(Fault { class, reason: format!("{what} (error {})", error.code) })
+    Some(Fault { class, reason: format!("{what} (error {})", error.code), taken: error.code == DUPLICATE })
 }
 
 /// Whether a document has come up under the key of one that was to be inserted. `keys`: indexes of keys beside `_id`.

@@ -5,8 +5,10 @@
 //! ```
 //!
 //! The documents are read in the snapshot of the transaction that writes them: one that an application writes after it
-//! makes the server refuse ours, and the whole attempt is made again. Of a document only the columns' fields are written;
-//! those that the table has no column for stay.
+//! makes the server refuse ours, and the whole attempt is made again. Of each key only the newest version comes: where a
+//! unique value has gone from one row to another and back, no order of updates makes one set of documents of the other. So
+//! once a unique value has been refused, all old documents go first, and come anew as the versions make them. Only the columns'
+//! fields are written; those that the table has no column for stay.
 
 use crate::catalog;
 use crate::client::{Client, within};
@@ -15,7 +17,7 @@ use crate::error::Error;
 use crate::key::DocumentKey;
 use crate::sink::attempt::{Attempt, Stop};
 use crate::sink::operation::{self, Do};
-use crate::sink::target::{Content, without_id};
+use crate::sink::target::{Content, over, update, without_id};
 use bson::{RawBsonRef, RawDocumentBuf, rawdoc};
 use futures::StreamExt;
 use mongodb::ClientSession;
@@ -41,6 +43,9 @@ pub const REPEATS: u32 = 5;
 /// Keys of one command, and about how long it may get.
 const KEYS: usize = 1000;
 const BYTES: usize = 1 << 20;
+
+/// Bytes of documents that are kept to come anew; beyond that they change in their place.
+const WHOLE: usize = 64 << 20;
 
 /// Documents of one answer, as far as they fit into it.
 const BATCH: i32 = 10_000;
@@ -96,6 +101,8 @@ pub enum Found {
         image: Image,
         /// As all members see it; None where it has no such form.
         row: Option<Row>,
+        /// As it stands, where that is asked for.
+        whole: Option<RawDocumentBuf>,
     },
     /// Several documents that become the same row: none of them can be written over.
     Several(Image),
@@ -147,16 +154,17 @@ impl Decoder {
             Err(Unfit::Damaged(damaged)) => return Err(damaged.into()),
         };
         // A row that no version can be is an image of its own.
-        Ok(Found::Document { key, filter, image: Image::of(Some(row.as_ref().unwrap_or(&own))), row })
+        Ok(Found::Document { key, filter, image: Image::of(Some(row.as_ref().unwrap_or(&own))), row, whole: None })
     }
 }
 
-/// Reads the documents of the batch and returns what each write finds.
+/// Reads the documents of the batch and returns what each write finds. `whole`: documents that keep other fields with those.
 pub async fn look(
     client: &Client,
     session: &mut ClientSession,
     looks: &HashMap<SchemaId, Look>,
     batch: &WriteBatch,
+    whole: bool,
 ) -> Result<Vec<Found>, Error> {
     let mut found = vec![Found::Nothing; batch.writes.len()];
     let mut tables: Vec<(SchemaId, Vec<usize>)> = Vec::new();
@@ -168,6 +176,7 @@ pub async fn look(
         }
     }
     let mut decoder = Decoder::default();
+    let mut room = if whole { WHOLE } else { 0 };
     for (id, writes) in tables {
         let look = looks.get(&id).ok_or(Damaged("a table was not looked at"))?;
         let mut places: HashMap<Key, usize> = HashMap::with_capacity(writes.len());
@@ -191,8 +200,12 @@ pub async fn look(
             keys.clear();
             bytes = 0;
             read(client, session, find, |document| {
-                let one = decoder.found(look, document)?;
-                let Found::Document { key, image, .. } = &one else { return Ok(()) };
+                let mut one = decoder.found(look, document)?;
+                let Found::Document { key, image, whole: kept, .. } = &mut one else { return Ok(()) };
+                if look.keeps_others && document.as_bytes().len() <= room {
+                    room -= document.as_bytes().len();
+                    *kept = Some(codec::raw(document.as_bytes().to_vec())?);
+                }
                 let Some(&place) = places.get(key) else { return Ok(()) };
                 found[place] = match &found[place] {
                     Found::Nothing => one,
@@ -229,10 +242,11 @@ async fn read(
 }
 
 impl Attempt<'_> {
-    /// Writes what passes. `sets`: deletes first, so that their unique values are free; else in source order.
-    pub(super) async fn write_guarded(&mut self, session: &mut ClientSession, sets: bool) -> Result<(), Stop> {
+    /// Writes what passes, deletes first, so that their unique values are free. `anew`: documents that change go with them and
+    /// come again.
+    pub(super) async fn write_guarded(&mut self, session: &mut ClientSession, anew: bool) -> Result<(), Stop> {
         let batch = self.batch;
-        let found = look(self.with.client, session, self.with.looks, batch).await?;
+        let found = look(self.with.client, session, self.with.looks, batch, anew).await?;
         let mut passed = Vec::with_capacity(batch.writes.len());
         for (place, (write, found)) in batch.writes.iter().zip(&found).enumerate() {
             let over = write.over.as_ref().ok_or(Damaged("a write without its images among guarded ones"))?;
@@ -252,9 +266,6 @@ impl Attempt<'_> {
             }
         }
         keep_some(self.applied.differing.iter_mut().map(|(_, seen)| seen));
-        if sets {
-            passed.sort_by_key(|(_, write, ..)| write.change.after.is_some());
-        }
         for (place, write, found, key) in passed {
             let refused = match self.known_fault(place) {
                 Some(fault) => Some(fault),
@@ -265,10 +276,11 @@ impl Attempt<'_> {
                 Some(fault) => self.refuse_guarded(write, key, place, fault),
             }
         }
+        self.deletes_first();
         self.flush(session).await
     }
 
-    /// The operation of a version that passes; the reason where it is refused.
+    /// The operations of a version that passes; the reason where it is refused.
     fn add_guarded(
         &mut self,
         write: &Write,
@@ -276,42 +288,63 @@ impl Attempt<'_> {
         key: &Key,
         place: usize,
     ) -> Result<Option<(ErrorClass, String)>, Error> {
+        let anew = self.comes_anew(place);
         let schema = &write.change.schema;
         let target = self.target(schema)?;
         let look = self.with.looks.get(&schema.id).ok_or(Damaged("a table was not looked at"))?;
         let poison = |reason: String| Ok(Some((ErrorClass::Poison, reason)));
         let there = match found {
             Found::Nothing => None,
-            Found::Document { filter, row, .. } => Some((filter.clone(), row)),
+            Found::Document { filter, row, whole, .. } => Some((filter.clone(), row, whole)),
             Found::Several(_) => return poison("several documents there become this row".to_owned()),
         };
+        let mut old = None;
         let (filter, does) = match (&write.change.after, there) {
             // What is as wanted has been told apart before.
             (None, None) => return Ok(None),
-            (None, Some((filter, _))) => (filter, Do::Delete),
-            (Some(row), Some((filter, there))) if look.keeps_others => match target.changes(row, there.as_ref())? {
-                Ok(update) => (filter, Do::Update(update)),
-                Err(reason) => return poison(reason),
-            },
+            (None, Some((filter, ..))) => (filter, Do::Delete),
+            (Some(row), Some((filter, there, whole))) if look.keeps_others => {
+                let fields = match target.changes(row, there.as_ref())? {
+                    Ok(fields) => fields,
+                    Err(reason) => return poison(reason),
+                };
+                // What can't be put together changes in its place.
+                match whole.as_ref().filter(|_| anew).and_then(|whole| over(whole, &fields).ok()) {
+                    Some(document) => {
+                        old = Some(filter);
+                        (RawDocumentBuf::new(), Do::Insert(document))
+                    }
+                    None => (filter, Do::Update(update(fields))),
+                }
+            }
             (Some(row), there) => {
                 let document = match target.content(row, key)? {
-                    // It keeps an `_id` of another type that becomes the same key.
-                    Content::Whole(document) if there.is_some() && look.projection.is_some() => without_id(&document)?,
                     Content::Whole(document) => document,
                     Content::Refused(reason) => return poison(reason),
                     Content::Parts(_) => return Err(Damaged("a part of a row among guarded ones").into()),
                 };
                 // An upsert would write over a document that the look has not taken for this key: a number of another type.
-                let (filter, does): (_, fn(_) -> _) = match there {
-                    Some((filter, _)) => (filter, Do::Replace),
-                    None => (RawDocumentBuf::new(), Do::Insert),
-                };
-                if operation::is_too_large(&filter, &document) {
-                    return poison(operation::TOO_LARGE.to_owned());
+                match there {
+                    Some((filter, ..)) if anew => {
+                        let document = over(&filter, &without_id(&document)?)?;
+                        old = Some(filter);
+                        (RawDocumentBuf::new(), Do::Insert(document))
+                    }
+                    // It keeps an `_id` of another type that becomes the same key.
+                    Some((filter, ..)) if look.projection.is_some() => (filter, Do::Replace(without_id(&document)?)),
+                    Some((filter, ..)) => (filter, Do::Replace(document)),
+                    None => (RawDocumentBuf::new(), Do::Insert(document)),
                 }
-                (filter, does(document))
             }
         };
+        if let Do::Replace(document) | Do::Insert(document) = &does
+            && operation::is_too_large(&filter, document)
+        {
+            return poison(operation::TOO_LARGE.to_owned());
+        }
+        if let Some(old) = old {
+            self.push(target, old, Do::Delete, place, false, false);
+        }
         self.push(target, filter, does, place, false, false);
         Ok(None)
     }

@@ -101,7 +101,7 @@ impl MongodbSink {
                 },
                 Ok(Ended::Refused(more)) => {
                     abort(session).await;
-                    known.learn(more);
+                    known.learn(more, attempt::is_guarded(batch));
                     continue;
                 }
                 Ok(Ended::RefusedWhole) => {

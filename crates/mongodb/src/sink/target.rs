@@ -147,13 +147,11 @@ impl Target {
         if !partial && let Err(reason) = self.put_key(&mut out, key)? {
             return Ok(Content::Refused(reason));
         }
-        let mut fields = 0;
         for (at, (cell, (name, column))) in row.cells().zip(&self.columns).enumerate() {
             let Cell::Present(value) = cell? else { continue };
             if !self.is_field(at) {
                 continue;
             }
-            fields += 1;
             if let Err(reason) = self.put(&mut out, name, value, (name, column)) {
                 return Ok(Content::Refused(reason));
             }
@@ -162,21 +160,20 @@ impl Target {
         if !partial {
             return Ok(Content::Whole(document));
         }
-        Ok(Content::Parts(vec![update(document, fields)]))
+        Ok(Content::Parts(vec![update(document)]))
     }
 
-    /// The update that gives a document the fields of a whole row; the reason where it is refused. `there`: what the
+    /// The fields that a document needs to become a whole row; the reason where it is refused. `there`: what the
     /// document says as a row: fields that say the same stay, whatever their types.
     pub fn changes(&self, row: &Row, there: Option<&Row>) -> Result<Result<RawDocumentBuf, String>, Error> {
         let mut out = Writer::default();
-        let (mut there, mut fields) = (there.map(Row::cells), 0);
+        let mut there = there.map(Row::cells);
         for (at, (cell, (name, column))) in row.cells().zip(&self.columns).enumerate() {
             let now = there.as_mut().and_then(Iterator::next).transpose()?;
             let Cell::Present(value) = cell? else { return Err(Damaged("a part of a row").into()) };
             if self.key.contains(&at) || now == Some(Cell::Present(value)) {
                 continue;
             }
-            fields += 1;
             if let Err(reason) = self.put(&mut out, name, value, (name, column)) {
                 return Ok(Err(reason));
             }
@@ -185,7 +182,7 @@ impl Target {
         if document.as_bytes().len() > LARGEST {
             return Ok(Err("the document is larger than 16 MB".to_owned()));
         }
-        Ok(Ok(update(document, fields)))
+        Ok(Ok(document))
     }
 
     /// A row with those of its fields that an older document of the target has and the row leaves out.
@@ -216,11 +213,11 @@ impl Target {
     }
 }
 
-/// Sets so many fields. An update that changes nothing still says that the document is there.
-fn update(fields: RawDocumentBuf, count: usize) -> RawDocumentBuf {
-    match count {
-        0 => rawdoc! { "$unset": { "sync_worker_nothing": "" } },
-        _ => rawdoc! { "$set": fields },
+/// Sets these fields. An update that changes nothing still says that the document is there.
+pub fn update(fields: RawDocumentBuf) -> RawDocumentBuf {
+    match fields.is_empty() {
+        true => rawdoc! { "$unset": { "sync_worker_nothing": "" } },
+        false => rawdoc! { "$set": fields },
     }
 }
 
@@ -230,6 +227,24 @@ pub fn without_id(document: &RawDocumentBuf) -> Result<RawDocumentBuf, Error> {
     for field in Document::new(document.as_bytes())?.fields() {
         let field = field?;
         if field.name != "_id" {
+            out.put(field.kind, field.name, field.bytes)?;
+        }
+    }
+    codec::raw(out.finish()?)
+}
+
+/// A document with the fields of a newer one in the place of its own, and what else that one has.
+pub fn over(older: &RawDocumentBuf, newer: &RawDocumentBuf) -> Result<RawDocumentBuf, Error> {
+    let (older, newer) = (Document::new(older.as_bytes())?, Document::new(newer.as_bytes())?);
+    let mut out = Writer::default();
+    for field in older.fields() {
+        let field = field?;
+        let field = newer.get(field.name)?.unwrap_or(field);
+        out.put(field.kind, field.name, field.bytes)?;
+    }
+    for field in newer.fields() {
+        let field = field?;
+        if older.get(field.name)?.is_none() {
             out.put(field.kind, field.name, field.bytes)?;
         }
     }

@@ -178,3 +178,44 @@ async fn a_write_that_conflicts_is_made_again_over_what_is_there_then() -> Resul
     assert_eq!(fixture.all("a").await?, [doc! { "_id": 1, "n": 3i64 }]);
     Ok(())
 }
+
+/// At its origin a value went round over another one, and of each key the newest version alone comes.
+#[tokio::test]
+async fn unique_values_go_round_among_documents() -> Result<()> {
+    let Some(fixture) = Fixture::two_way(&["a"]).await? else { return Ok(()) };
+    let index = doc! { "key": { "u": 1 }, "name": "u_1", "unique": true };
+    fixture.database.run_command(doc! { "createIndexes": "a", "indexes": [index] }).await?;
+    let a = schema("a", &[("id", INT), ("u", INT)]);
+    // An `_id` of another type stays what it is.
+    let documents = (1..=8i32).map(|id| {
+        if id == 2 {
+            doc! { "_id": 2.0, "u": 2 }
+        } else {
+            doc! { "_id": id, "u": id }
+        }
+    });
+    fixture.rows("a").insert_many(documents).await?;
+    let mut writer = fixture.sink().await?;
+    let row = |id, u| [int(id), int(u)];
+    let becomes = |id, from, to| version(&a, &row(id, to), &[image(&row(id, from))]);
+    // Two that swap, three in a circle; one wants what a row has that stays, one what it keeps for that.
+    let batch = writer.batch(vec![
+        becomes(1, 1, 2),
+        becomes(6, 6, 8),
+        becomes(7, 7, 6),
+        becomes(2, 2, 1),
+        becomes(3, 3, 4),
+        version(&a, &row(9, 3), &[Image::Absent]),
+        becomes(4, 4, 5),
+        becomes(5, 5, 50),
+    ]);
+    let lot = Lot::default();
+    let applied = try_apply(&mut writer, &batch, &lot).await?;
+    assert_eq!(refused(&applied.refused), [1, 2].map(|write| (write, ErrorClass::Dependency)), "{applied:?}");
+    assert_eq!((applied.rows, applied.missing), (6, 0));
+    let all = fixture.all("a").await?;
+    let values = all.iter().map(|row| row.get_i64("u").or_else(|_| row.get_i32("u").map(i64::from)).unwrap());
+    assert_eq!(values.collect::<Vec<_>>(), [2, 1, 4, 5, 50, 6, 7, 8, 3]);
+    assert_eq!(all[1].get_f64("_id")?, 2.0);
+    Ok(())
+}

@@ -44,7 +44,7 @@ pub fn decode<'a, 'b: 'a>(
             let packed = take_slice(bytes, usize::try_from(length.div_ceil(8)).unwrap_or(0))?;
             bits(packed, *length, scratch)
         }
-        Format::Text { prefix, charset } => charset.decode(prefixed(*prefix, bytes)?, scratch)?,
+        Format::Text { prefix, charset } => charset.decode(prefixed(*prefix, bytes)?, scratch),
         Format::Bytes { prefix, padded } => {
             let stored = prefixed(*prefix, bytes)?;
             if stored.len() >= *padded {

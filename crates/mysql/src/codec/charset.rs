@@ -37,14 +37,17 @@ impl Charset {
         !matches!(name, "big5" | "cp932" | "eucjpms" | "euckr" | "gb18030" | "gb2312" | "gbk" | "sjis" | "ujis")
     }
 
-    pub fn decode<'a>(&self, bytes: &'a [u8], scratch: &'a mut Scratch) -> Result<Value<'a>, Invalid> {
+    /// The bytes themselves where one of them is no character of the set.
+    pub fn decode<'a>(&self, bytes: &'a [u8], scratch: &'a mut Scratch) -> Value<'a> {
         if let Charset::Utf8 = self {
-            return std::str::from_utf8(bytes).map(Value::Text).map_err(|_| Invalid("text is not UTF-8"));
+            return std::str::from_utf8(bytes).map_or(Value::Raw(bytes), Value::Text);
         }
         let text = &mut scratch.text;
         text.clear();
-        self.append(bytes, text)?;
-        Ok(Value::Text(text))
+        match self.append(bytes, text) {
+            Ok(()) => Value::Text(text),
+            Err(_) => Value::Raw(bytes),
+        }
     }
 
     /// Appends text of this character set.

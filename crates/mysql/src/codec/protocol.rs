@@ -82,7 +82,7 @@ fn of_bytes<'a>(format: &Format, bytes: &'a [u8], scratch: &'a mut Scratch) -> R
     Ok(match format {
         Format::Decimal { .. } => Value::Decimal(decimal::canonical(text(bytes)?, &mut scratch.text)),
         Format::Bit { length } => bits(bytes, *length, scratch),
-        Format::Text { charset, .. } => charset.decode(bytes, scratch)?,
+        Format::Text { charset, .. } => charset.decode(bytes, scratch),
         Format::Enum { .. } | Format::Set { .. } => Value::Text(text(bytes)?),
         Format::Bytes { .. } => Value::Bytes(bytes),
         Format::Json { .. } => Value::Json(text(bytes)?),

@@ -6,7 +6,7 @@
 
 use crate::error::Error;
 use crate::sink::MysqlSink;
-use crate::sink::failure::{DUPLICATE, Failure, met_in, sort};
+use crate::sink::failure::{DUPLICATE, Failure, NO_PARENT, met_in, sort};
 use crate::sink::guard::{self, Judged};
 use crate::sink::progress::commit;
 use crate::sink::script::{Answer, Outcome, Script, Statement, What};
@@ -17,7 +17,7 @@ use std::collections::{HashMap, HashSet};
 use std::ops::Range;
 use std::sync::Arc;
 use sync_worker_core::change::Op;
-use sync_worker_core::collapse::{Effect, Refusals, Step, TableSet, Version, collapse};
+use sync_worker_core::collapse::{Effect, Refusals, Step, TableSet, Version, collapse, coming_back};
 use sync_worker_core::error::ErrorClass;
 use sync_worker_core::guard::{DIFFERS, Seen};
 use sync_worker_core::name::TableName;
@@ -58,6 +58,13 @@ pub struct Attempt<'a> {
     dirty: bool,
     pub(super) refusals: Refusals,
     refused: HashMap<(TableName, Key), Refused>,
+    /// Of the writes, those refused for what another row has.
+    pub(super) taken: HashSet<usize>,
+    /// Tables whose rows were refused for a parent that is not there: with the parents' tables where they are written before
+    /// those.
+    pub(super) going_first: HashMap<TableName, Option<Vec<TableName>>>,
+    /// Of the writes, deletes of rows that come again: foreign keys rest meanwhile.
+    pub(super) coming_back: HashSet<usize>,
     unpark: Vec<(TableName, Key)>,
     emptied: Vec<TableName>,
     /// Two-way: the batch as it came, and what has been decided about it; `batch` is what is left of it.
@@ -74,6 +81,9 @@ impl<'a> Attempt<'a> {
             dirty: false,
             refusals: Refusals::new(),
             refused: HashMap::new(),
+            taken: HashSet::new(),
+            going_first: HashMap::new(),
+            coming_back: HashSet::new(),
             unpark: batch.unpark.clone(),
             emptied: Vec::new(),
             guard: None,
@@ -108,6 +118,11 @@ impl<'a> Attempt<'a> {
 
     pub async fn run(mut self, parking: &dyn Parking) -> Result<Applied, Failed> {
         let all = 0..self.batch.writes.len();
+        if !self.is_guarded() {
+            let targets = &self.sink.targets;
+            let concerns = |schema: &Schema| targets.get(&schema.id).is_some_and(TargetTable::acts);
+            self.coming_back = coming_back(&self.batch.writes, concerns)?;
+        }
         // The marker of a batch without writes has to move all the same.
         let mut waiting = if self.begun && all.is_empty() { Vec::new() } else { vec![all] };
         while let Some(range) = waiting.pop() {
@@ -121,6 +136,7 @@ impl<'a> Attempt<'a> {
             waiting.push(middle..range.end);
             waiting.push(range.start..middle);
         }
+        self.exchange().await?;
         if let Some((whole, judged)) = self.guard
             && self.sink.targets.values().any(|target| target.has_triggers)
         {
@@ -166,16 +182,18 @@ impl<'a> Attempt<'a> {
 
     /// Writes a range of the batch as sets, or nothing of it.
     async fn write_set(&mut self, range: Range<usize>) -> Result<Result<(), Reason>, Error> {
-        let single = range.len() == 1;
+        let (single, whole) = (range.len() == 1, range.len() == self.batch.writes.len());
         let steps = collapse(&self.batch.writes, range, &self.refusals)?;
         self.count_uses(&steps)?;
+        // Two-way, rows that change go and come anew. Of a part of the batch they may want what another part has.
+        let mut anew = false;
         loop {
             let mut script = self.open_script();
             let mut unwritten = Vec::new();
             let mut never_there = 0;
             for step in &steps {
                 match step {
-                    Step::Set(sets) => never_there += self.add_sets(&mut script, sets, &mut unwritten)?,
+                    Step::Set(sets) => never_there += self.add_sets(&mut script, sets, anew, &mut unwritten)?,
                     Step::Alone(write) => {
                         if let Some(reason) = self.add_alone(&mut script, *write)? {
                             return Ok(Err(reason));
@@ -183,8 +201,8 @@ impl<'a> Attempt<'a> {
                     }
                 }
             }
-            // A later step may be about a key that is refused here.
-            if !unwritten.is_empty() && steps.len() > 1 && !single {
+            // A later step may be about a key that is refused here; and what comes anew must not go for nothing.
+            if !unwritten.is_empty() && (steps.len() > 1 || anew) && !single {
                 let (_, _, text) = unwritten.swap_remove(0);
                 return Ok(Err(Reason { class: ErrorClass::Poison, text, code: 0 }));
             }
@@ -197,7 +215,15 @@ impl<'a> Attempt<'a> {
                 }
                 Err((reason, statement)) => {
                     self.dirty = true;
-                    if !self.try_otherwise(statement) {
+                    if self.is_guarded() && reason.code == DUPLICATE && !anew && whole && !single {
+                        anew = true;
+                    } else if reason.code == NO_PARENT
+                        && let Some(table) = statement.as_ref().and_then(|statement| statement.table.clone())
+                    {
+                        if !self.may_go_first(&table).await? {
+                            return Ok(Err(reason));
+                        }
+                    } else if !self.try_otherwise(statement) {
                         return Ok(Err(reason));
                     }
                 }
@@ -245,7 +271,7 @@ impl<'a> Attempt<'a> {
     }
 
     /// The newest schema of a table in the batch.
-    fn schema_of(&self, table: &TableName) -> Option<&'a Schema> {
+    pub(super) fn schema_of(&self, table: &TableName) -> Option<&'a Schema> {
         let mut schemas = self.batch.writes.iter().map(|write| &*write.change.schema);
         schemas.rfind(|schema| schema.table == *table)
     }
@@ -257,6 +283,7 @@ impl<'a> Attempt<'a> {
         &mut self,
         script: &mut Script,
         sets: &'v [TableSet],
+        anew: bool,
         unwritten: &mut Vec<(Arc<Schema>, &'v Version, String)>,
     ) -> Result<u64, Error> {
         let guarded = self.is_guarded();
@@ -264,29 +291,48 @@ impl<'a> Attempt<'a> {
         let mut tables = Vec::with_capacity(sets.len());
         for set in sets {
             let target = self.target(&set.schema)?;
-            tables.push((set, target, by_effect(&set.versions, target.deletes_act && !guarded)));
+            let [deletes, updates, upserts, inserts] =
+                by_effect(&set.versions, target.acts() && !guarded, anew && target.comes_anew());
+            let (back, gone): (Vec<&Version>, Vec<&Version>) =
+                deletes.into_iter().partition(|version| self.coming_back.contains(&version.write));
+            tables.push((set, target, [back, gone, updates, upserts, inserts]));
         }
         tables.sort_by_key(|(_, target, _)| target.level);
         let mut delete = |script: &mut Script, acting: bool| -> Result<(), Error> {
-            for (set, target, [deletes, ..]) in tables.iter().rev() {
-                if !deletes.is_empty() && acting == (target.deletes_act && !guarded) {
-                    let mut writer = TableWriter { table: &set.schema.table, target, script, guarded };
-                    never_there += writer.deletes(deletes)?.len() as u64;
+            for (set, target, [back, gone, ..]) in tables.iter().rev() {
+                let mut writer = TableWriter { table: &set.schema.table, target, script, guarded, unchecked: true };
+                if !acting {
+                    never_there += writer.deletes_one_by_one(back)?.len() as u64;
+                }
+                if !gone.is_empty() && acting == (target.deletes_act && !guarded) {
+                    writer.unchecked = false;
+                    never_there += writer.deletes(gone)?.len() as u64;
                 }
             }
             Ok(())
         };
         delete(script, false)?;
-        for (set, target, [_, updates, upserts, inserts]) in &tables {
-            let mut writer = TableWriter { table: &set.schema.table, target, script, guarded };
+        for (set, target, [_, _, updates, upserts, inserts]) in &tables {
+            let goes_first = self.goes_first(&set.schema.table);
+            let mut writer = TableWriter { table: &set.schema.table, target, script, guarded, unchecked: goes_first };
             let mut refused = writer.updates(updates)?;
-            refused.extend(writer.upserts(upserts)?);
+            let (copied, others): (Vec<&Version>, Vec<&Version>) =
+                upserts.iter().copied().partition(|version| self.is_copied(version));
+            writer.unchecked = true;
+            refused.extend(writer.upserts(&copied)?);
+            writer.unchecked = goes_first;
+            refused.extend(writer.upserts(&others)?);
             refused.extend(writer.inserts(inserts)?);
             unwritten.extend(refused.into_iter().map(|(version, text)| (set.schema.clone(), version, text)));
         }
         // At the source a row that refers to a deleted one may have been given another parent before.
         delete(script, true)?;
         Ok(never_there)
+    }
+
+    /// Whether the newest of a version is a row that was read, and not changed since.
+    pub(super) fn is_copied(&self, version: &Version) -> bool {
+        self.batch.writes[version.write].change.op == Op::Read
     }
 
     /// A changed key or a truncate among sets. What is more than one plain statement is left to `row_by_row`.
@@ -308,7 +354,7 @@ impl<'a> Attempt<'a> {
             return careful("a changed key among refused ones");
         }
         let mut sql = Vec::new();
-        match update_of_row(target, row, &old, &mut sql)? {
+        match update_of_row(target, row, &old, self.goes_first(change.table()), &mut sql)? {
             Rendered::Done if script.fits(sql.len()) => script.push(What::Update, Some(change.table()), 1, &sql),
             Rendered::Done => return careful(&script.too_large()),
             Rendered::Partial => return careful("the image is incomplete"),
@@ -404,8 +450,10 @@ impl<'a> Attempt<'a> {
         let name = table.map(|table| self.sink.names.get(table).map_or(table.to_string(), ToString::to_string));
         match sort(error, name.as_deref()) {
             Failure::Row { class, reason, code } if table.is_some() => {
-                let there = code == DUPLICATE;
-                let otherwise = statement.filter(|statement| there && statement.what == What::InsertFirst);
+                let otherwise = statement.filter(|statement| match code {
+                    DUPLICATE => statement.what == What::InsertFirst,
+                    code => code == NO_PARENT,
+                });
                 Ok(Err((Reason { class, text: reason, code }, otherwise)))
             }
             Failure::Row { reason, .. } => Err(Error::Fatal(format!("the marker can't be written: {reason}"))),

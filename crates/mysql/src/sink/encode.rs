@@ -74,6 +74,9 @@ pub fn literal(out: &mut Vec<u8>, value: Value<'_>, column: &TargetColumn, typed
             let number = u64::from_str_radix(digits, 2).map_err(|_| Refusal("a BIT holds 1 to 64 bits".into()))?;
             out.extend_from_slice(itoa::Buffer::new().format(number).as_bytes());
         }
+        Value::Raw(_) if matches!(column.kind, ColumnType::Text { .. } | ColumnType::Json { .. }) => {
+            return refuse("a text with bytes that are no character");
+        }
         Value::Raw(bytes) => match column.raw {
             RawForm::Text => quoted(out, bytes),
             RawForm::Binary => binary(out, bytes),

@@ -23,6 +23,9 @@ const POISON: &[u16] = &[
 ];
 
 pub const DUPLICATE: u16 = 1062;
+
+/// The row that a foreign key refers to is not there.
+pub const NO_PARENT: u16 = 1452;
 pub const DEADLOCK: u16 = 1213;
 
 /// A table or column that is not there or not allowed.

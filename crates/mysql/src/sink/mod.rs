@@ -6,8 +6,10 @@
 
 mod attempt;
 mod encode;
+mod exchange;
 mod failure;
 mod guard;
+mod parents;
 mod progress;
 mod row_by_row;
 mod script;
@@ -26,9 +28,10 @@ use async_trait::async_trait;
 use attempt::Attempt;
 use guard::Look;
 use mysql_async::prelude::Queryable;
-use progress::ProgressRows;
+use progress::{ProgressRows, literal};
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 use sync_worker_core::database::Scope;
 use sync_worker_core::error::Result as CoreResult;
 use sync_worker_core::name::{DatabaseName, TableName};
@@ -38,6 +41,9 @@ use target::TargetTable;
 
 /// How often a batch is tried when other sessions' locks make it the victim of a deadlock.
 const ATTEMPTS: u32 = 4;
+
+/// For retries tables are looked at again, unless that was a moment ago: a column may have been widened so that a row fits.
+const LOOKED_AT_LATELY: Duration = Duration::from_secs(2);
 
 /// Lists of keys are looked up in the index however long they are; by default the server scans the table instead when
 /// planning the look-ups would take more than 8 MB.
@@ -64,6 +70,8 @@ pub struct MysqlSink {
     /// The server's `max_allowed_packet`.
     largest: usize,
     targets: HashMap<SchemaId, TargetTable>,
+    /// When all of them were last forgotten for a retry.
+    looked_at: Option<Instant>,
 }
 
 impl MysqlSink {
@@ -90,7 +98,8 @@ impl MysqlSink {
             client.run("the settings of a session", NO_ACTIONS).await?;
         }
         let rows = ProgressRows::new(scope, name);
-        Ok(Self { config: config.clone(), client, names, rows, largest, targets: HashMap::new() })
+        let targets = HashMap::new();
+        Ok(Self { config: config.clone(), client, names, rows, largest, targets, looked_at: None })
     }
 
     /// Looks at the tables of schemas that have not come up yet.
@@ -121,6 +130,7 @@ impl MysqlSink {
             ))
         })?;
         let mut target = TargetTable::new(&found, schema)?;
+        target.takes_along = self.takes_along(&target.name).await?;
         if guarded {
             let collations = match found.columns.iter().any(|column| single_byte(column).is_some()) {
                 true => read_collations(&mut Wire::connect(&self.config).await?).await?,
@@ -144,6 +154,17 @@ impl MysqlSink {
         }
         self.targets.values_mut().for_each(|target| target.deletes_act = acting.contains(&target.name));
         Ok(())
+    }
+
+    async fn takes_along(&mut self, name: &QualifiedName) -> Result<bool, Error> {
+        let (database, table) = (literal(&name.database), literal(&name.table));
+        let sql = format!(
+            "SELECT COUNT(*) FROM information_schema.REFERENTIAL_CONSTRAINTS WHERE UNIQUE_CONSTRAINT_SCHEMA={database} \
+             AND REFERENCED_TABLE_NAME={table} AND DELETE_RULE NOT IN ('RESTRICT','NO ACTION')"
+        );
+        let asked = self.client.conn.query_first::<u64, _>(sql);
+        let keys = self.client.liveness.watch("a look at the foreign keys", asked).await?;
+        Ok(keys.is_some_and(|keys| keys > 0))
     }
 
     /// Puts parents below their children. A circle ends the climb.
@@ -191,6 +212,10 @@ impl Sink for MysqlSink {
     }
 
     async fn apply(&mut self, batch: &WriteBatch, parking: &dyn Parking) -> CoreResult<Applied> {
+        if batch.retry && self.looked_at.is_none_or(|looked_at| looked_at.elapsed() > LOOKED_AT_LATELY) {
+            self.targets.clear();
+            self.looked_at = Some(Instant::now());
+        }
         let guarded = batch.writes.first().is_some_and(|write| write.over.is_some());
         let (mut tries, mut looked_again, mut repeats) = (1, false, 0);
         let mut altered = HashSet::new();

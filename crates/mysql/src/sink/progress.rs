@@ -122,6 +122,13 @@ impl ProgressRows {
         format!("DELETE FROM sync_worker.parked WHERE {} AND table_name={}", self.mine, literal(table.as_str()))
     }
 
+    /// Whether rows of these tables wait.
+    pub fn waiting(&self, tables: &[TableName]) -> String {
+        let names: Vec<String> = tables.iter().map(|table| literal(table.as_str())).collect();
+        let mine = &self.mine;
+        format!("SELECT EXISTS (SELECT 1 FROM sync_worker.parked WHERE {mine} AND table_name IN ({}))", names.join(","))
+    }
+
     pub fn unpark(&self, table: &TableName, key: &Key) -> Vec<u8> {
         let mut sql = format!("{} AND key_digest=", self.unpark_all(table)).into_bytes();
         binary(&mut sql, &key.digest());

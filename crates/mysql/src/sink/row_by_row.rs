@@ -3,12 +3,10 @@
 
 use crate::error::Error;
 use crate::sink::attempt::{Attempt, Reason};
-use crate::sink::failure::DUPLICATE;
-use crate::sink::progress::literal;
+use crate::sink::failure::{DUPLICATE, NO_PARENT};
 use crate::sink::script::What;
 use crate::sink::statement::{delete_of_row, insert_of_row, update_of_row};
 use crate::sink::target::{Rendered, TargetTable};
-use mysql_async::prelude::Queryable;
 use std::sync::Arc;
 use sync_worker_core::change::Op;
 use sync_worker_core::collapse::{Effect, Step, Version, collapse};
@@ -52,23 +50,29 @@ impl Attempt<'_> {
         let row = || version.row.as_ref().ok_or(Damaged("a version without a row"));
         let outcome = match version.effect {
             // Over nothing but the row that was looked at.
-            Effect::Insert if self.is_guarded() => self.insert(schema, row()?).await?.map(|_| 0),
+            Effect::Insert if self.is_guarded() => self.insert(schema, row()?, false).await?.map(|_| 0),
             Effect::Update if self.is_guarded() => {
                 let gone = || Reason { class: ErrorClass::Dependency, text: GONE.to_owned(), code: 0 };
-                let updated = self.update(schema, row()?, &version.key).await?;
+                let updated = self.update(schema, row()?, &version.key, false).await?;
                 updated.and_then(|found| if found == 0 { Err(gone()) } else { Ok(0) })
             }
             Effect::Delete => {
-                self.delete(schema, &version.key).await?.map(|found| u64::from(found == 0 && !version.fresh))
+                let unchecked = self.coming_back.contains(&version.write);
+                let deleted = self.delete(schema, &version.key, unchecked).await?;
+                deleted.map(|found| u64::from(found == 0 && !version.fresh))
             }
-            Effect::Insert | Effect::Upsert => self.insert_or_update(schema, row()?, &version.key).await?.map(|()| 0),
+            Effect::Insert | Effect::Upsert => {
+                let copied = self.is_copied(version);
+                self.insert_or_update(schema, row()?, &version.key, copied).await?.map(|()| 0)
+            }
             Effect::Update => self.update_or_insert(schema, row()?, &version.key).await?.map(u64::from),
             Effect::Replace => {
-                // A row that can't go is overwritten.
-                if self.delete(schema, &version.key).await?.is_err() {
+                // A row that can't go is overwritten, and what refers to one that goes finds it again.
+                let unchecked = self.target(schema)?.takes_along;
+                if self.delete(schema, &version.key, unchecked).await?.is_err() {
                     self.mark_dirty();
                 }
-                self.insert_or_update(schema, row()?, &version.key).await?.map(|()| 0)
+                self.insert_or_update(schema, row()?, &version.key, false).await?.map(|()| 0)
             }
         };
         match outcome {
@@ -76,20 +80,31 @@ impl Attempt<'_> {
                 self.applied.missing += missing;
                 self.written(&schema.table, &version.key, version.parked);
             }
-            Err(reason) => self.refuse(schema, version, reason),
+            Err(reason) => {
+                if reason.code == DUPLICATE {
+                    self.taken.insert(version.write);
+                }
+                self.refuse(schema, version, reason);
+            }
         }
         Ok(())
     }
 
-    /// A row that is there is overwritten by its key.
-    async fn insert_or_update(&mut self, schema: &Schema, row: &Row, key: &Key) -> Result<Result<(), Reason>, Error> {
-        let refused = match self.insert(schema, row).await? {
+    /// A row that is there is overwritten by its key. `unchecked`: foreign keys rest.
+    pub(super) async fn insert_or_update(
+        &mut self,
+        schema: &Schema,
+        row: &Row,
+        key: &Key,
+        unchecked: bool,
+    ) -> Result<Result<(), Reason>, Error> {
+        let refused = match self.insert(schema, row, unchecked).await? {
             Ok(_) => return Ok(Ok(())),
             Err(reason) if reason.code == DUPLICATE => reason,
             Err(reason) => return Ok(Err(reason)),
         };
         // Another row stands in the way unless this one is there.
-        Ok(match self.update(schema, row, key).await? {
+        Ok(match self.update(schema, row, key, unchecked).await? {
             Ok(0) => Err(match &self.target(schema)?.folding {
                 Some(collation) => {
                     Reason { text: format!("{}, or one whose key is the same by {collation}", refused.text), ..refused }
@@ -103,7 +118,7 @@ impl Attempt<'_> {
 
     /// Whether the row was missing.
     async fn update_or_insert(&mut self, schema: &Schema, row: &Row, key: &Key) -> Result<Result<bool, Reason>, Error> {
-        match self.update(schema, row, key).await? {
+        match self.update(schema, row, key, false).await? {
             Ok(0) => {}
             Ok(_) => return Ok(Ok(false)),
             Err(reason) => return Ok(Err(reason)),
@@ -112,7 +127,7 @@ impl Attempt<'_> {
             let text = "the row is missing at the target and the source sent only a part of it".to_owned();
             return Ok(Err(Reason { class: ErrorClass::Dependency, text, code: 0 }));
         }
-        Ok(self.insert(schema, row).await?.map(|_| true))
+        Ok(self.insert(schema, row, false).await?.map(|_| true))
     }
 
     /// The row moves to its new key. Where it can't, but its image is complete, the old row goes all the same: what
@@ -130,7 +145,7 @@ impl Attempt<'_> {
         };
         let complete = self.target(schema)?.present(&row)?.is_none();
         let mut reason = None;
-        match self.update(schema, &row, &old).await? {
+        match self.update(schema, &row, &old, false).await? {
             Ok(0) => self.applied.missing += u64::from(!self.is_refused(&schema.table, &old)),
             Ok(_) => {
                 self.moved(schema, &old, &key, parked);
@@ -148,17 +163,17 @@ impl Attempt<'_> {
         }
         // The rows that refer to it would go with it, and nobody sends those again.
         if let Some(stays) = reason.take() {
-            if self.takes_others_along(schema).await? {
+            if self.target(schema)?.takes_along {
                 self.refuse(schema, &version, stays);
                 return Ok(());
             }
             reason = Some(stays);
         }
-        if let Err(stays) = self.delete(schema, &old).await? {
+        if let Err(stays) = self.delete(schema, &old, false).await? {
             self.refuse(schema, &version, stays);
             return Ok(());
         }
-        match self.insert_or_update(schema, &row, &key).await? {
+        match self.insert_or_update(schema, &row, &key, false).await? {
             Ok(()) => self.moved(schema, &old, &key, parked),
             Err(refused) => {
                 self.forgive(&schema.table, &old);
@@ -169,22 +184,6 @@ impl Attempt<'_> {
         Ok(())
     }
 
-    /// Whether a foreign key of any table acts on a delete here.
-    async fn takes_others_along(&mut self, schema: &Schema) -> Result<bool, Error> {
-        let target = self.target(schema)?;
-        if target.deletes_act {
-            return Ok(true);
-        }
-        let (database, table) = (literal(&target.name.database), literal(&target.name.table));
-        let sql = format!(
-            "SELECT COUNT(*) FROM information_schema.REFERENTIAL_CONSTRAINTS WHERE UNIQUE_CONSTRAINT_SCHEMA={database} \
-             AND REFERENCED_TABLE_NAME={table} AND DELETE_RULE NOT IN ('RESTRICT','NO ACTION')"
-        );
-        let crate::client::Client { conn, liveness, .. } = &mut self.sink.client;
-        let asked = conn.query_first::<u64, _>(sql);
-        Ok(liveness.watch("a look at the foreign keys", asked).await?.is_some_and(|keys| keys > 0))
-    }
-
     /// What waited under the old key is a part of the moved row.
     fn moved(&mut self, schema: &Schema, old: &Key, key: &Key, parked: bool) {
         self.forgive(&schema.table, old);
@@ -192,21 +191,45 @@ impl Attempt<'_> {
         self.written(&schema.table, key, parked);
     }
 
-    async fn insert(&mut self, schema: &Schema, row: &Row) -> Result<Counted, Error> {
-        self.statement(schema, What::Insert, |target, out| insert_of_row(target, row, out)).await
+    pub(super) async fn insert(&mut self, schema: &Schema, row: &Row, unchecked: bool) -> Result<Counted, Error> {
+        let mut unchecked = unchecked || self.goes_first(&schema.table);
+        loop {
+            let insert = |target: &TargetTable, out: &mut Vec<u8>| insert_of_row(target, row, unchecked, out);
+            match self.statement(schema, What::Insert, insert).await? {
+                Err(reason) if self.lets_it_go_first(schema, &reason, unchecked).await? => unchecked = true,
+                counted => return Ok(counted),
+            }
+        }
     }
 
-    async fn update(&mut self, schema: &Schema, row: &Row, key: &Key) -> Result<Counted, Error> {
-        self.statement(schema, What::Control, |target, out| update_of_row(target, row, key, out)).await
+    pub(super) async fn update(
+        &mut self,
+        schema: &Schema,
+        row: &Row,
+        key: &Key,
+        unchecked: bool,
+    ) -> Result<Counted, Error> {
+        let mut unchecked = unchecked || self.goes_first(&schema.table);
+        loop {
+            let update = |target: &TargetTable, out: &mut Vec<u8>| update_of_row(target, row, key, unchecked, out);
+            match self.statement(schema, What::Control, update).await? {
+                Err(reason) if self.lets_it_go_first(schema, &reason, unchecked).await? => unchecked = true,
+                counted => return Ok(counted),
+            }
+        }
     }
 
-    async fn delete(&mut self, schema: &Schema, key: &Key) -> Result<Counted, Error> {
+    async fn lets_it_go_first(&mut self, schema: &Schema, reason: &Reason, unchecked: bool) -> Result<bool, Error> {
+        Ok(reason.code == NO_PARENT && !unchecked && self.may_go_first(&schema.table).await?)
+    }
+
+    async fn delete(&mut self, schema: &Schema, key: &Key, unchecked: bool) -> Result<Counted, Error> {
         let mut sql = Vec::new();
         // The target can't hold such a key, so there is no such row.
-        if let Rendered::Refused(_) = delete_of_row(self.target(schema)?, key, &mut sql)? {
+        if let Rendered::Refused(_) = delete_of_row(self.target(schema)?, key, unchecked, &mut sql)? {
             return Ok(Ok(0));
         }
-        self.statement(schema, What::Control, |target, out| delete_of_row(target, key, out)).await
+        self.statement(schema, What::Control, |target, out| delete_of_row(target, key, unchecked, out)).await
     }
 
     /// Runs one statement; returns the rows that it met, or its refusal, of which nothing is left.

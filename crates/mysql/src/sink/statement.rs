@@ -16,6 +16,9 @@ pub const FILL_USES: u32 = 64;
 /// Uses of the statements that update what is there and insert the rest, once a snapshot row was there already.
 pub const OVERLAP_USES: u32 = 64;
 
+/// No foreign key is checked and none acts, in this one statement.
+const UNCHECKED: &str = "/*+ SET_VAR(foreign_key_checks=OFF) */ ";
+
 /// What an upsert calls its new row: the name must not be that of its table.
 const NEW_ROW: &str = "sync_worker_row";
 
@@ -29,9 +32,15 @@ pub struct TableWriter<'a> {
     pub script: &'a mut Script,
     /// It is known which rows are there: nothing is written over others, or inserted in their place.
     pub guarded: bool,
+    /// Foreign keys rest: inserts and updates are of rows whose parents may come after them, single deletes of rows that come back.
+    pub unchecked: bool,
 }
 
 impl<'a> TableWriter<'a> {
+    fn hint(&self) -> &'static str {
+        if self.unchecked { UNCHECKED } else { "" }
+    }
+
     /// One DELETE by keys.
     pub fn deletes<'v>(&mut self, versions: &[&'v Version]) -> Result<Vec<Refusal<'v>>, Error> {
         if self.target.folding.is_some() {
@@ -70,13 +79,18 @@ impl<'a> TableWriter<'a> {
             let leftover = self.script.list(&list, versions.len(), what, render)?;
             return Ok(refusals(versions, leftover));
         }
+        self.deletes_one_by_one(versions)
+    }
+
+    pub fn deletes_one_by_one<'v>(&mut self, versions: &[&'v Version]) -> Result<Vec<Refusal<'v>>, Error> {
         let mut leftover = Leftover::default();
         for (place, version) in versions.iter().enumerate() {
             let mut sql = Vec::new();
-            match delete_of_row(target, &version.key, &mut sql)? {
+            match delete_of_row(self.target, &version.key, self.unchecked, &mut sql)? {
                 Rendered::Refused(reason) => leftover.refused.push((place, reason)),
                 Rendered::Done | Rendered::Partial => {
-                    self.script.push(What::Delete { fresh: fresh(version) }, Some(self.table), 1, &sql);
+                    let what = What::Delete { fresh: u64::from(version.fresh) };
+                    self.script.push(what, Some(self.table), 1, &sql);
                 }
             }
         }
@@ -173,7 +187,8 @@ impl<'a> TableWriter<'a> {
             out.extend_from_slice(b"=n.");
             out.extend_from_slice(column.quoted.as_bytes());
         });
-        let list = List { table: self.table, before: b"UPDATE (VALUES ", row: (b"ROW(", b")"), after: &after };
+        let before = format!("UPDATE {}(VALUES ", self.hint()).into_bytes();
+        let list = List { table: self.table, before: &before, row: (b"ROW(", b")"), after: &after };
         self.rows(&list, versions, present, true, what)
     }
 
@@ -228,7 +243,7 @@ impl<'a> TableWriter<'a> {
                 leftover.partial.push(place);
                 continue;
             }
-            match update_of_row(self.target, row_of(version)?, &version.key, &mut sql)? {
+            match update_of_row(self.target, row_of(version)?, &version.key, self.unchecked, &mut sql)? {
                 Rendered::Done if self.script.fits(sql.len()) => {
                     self.script.push(what, Some(self.table), 1, &sql);
                 }
@@ -258,7 +273,7 @@ impl<'a> TableWriter<'a> {
     }
 
     fn insert_head(&self, present: Option<&[bool]>) -> Vec<u8> {
-        let mut out = format!("INSERT INTO {} (", self.target.quoted).into_bytes();
+        let mut out = format!("INSERT {}INTO {} (", self.hint(), self.target.quoted).into_bytes();
         self.write_list(&mut out, present, false, |out, column| out.extend_from_slice(column.quoted.as_bytes()));
         out.extend_from_slice(b") VALUES ");
         out
@@ -298,17 +313,17 @@ fn refusals<'v>(versions: &[&'v Version], leftover: Leftover) -> Vec<Refusal<'v>
 }
 
 /// Splits the versions of a table by what is to be done: deletes, updates, upserts, inserts. A replaced row is in the
-/// first and in the last; where a delete would act on other rows it is written over instead.
-pub fn by_effect(versions: &[Version], deletes_act: bool) -> [Vec<&Version>; 4] {
+/// first and in the last; where a delete would act on other rows it is written over instead. `anew`: so is an updated one.
+pub fn by_effect(versions: &[Version], takes_along: bool, anew: bool) -> [Vec<&Version>; 4] {
     let mut sorted: [Vec<&Version>; 4] = Default::default();
     for version in versions {
         match version.effect {
             Effect::Delete => sorted[0].push(version),
-            Effect::Update => sorted[1].push(version),
+            Effect::Update if !anew => sorted[1].push(version),
             Effect::Upsert => sorted[2].push(version),
             Effect::Insert => sorted[3].push(version),
-            Effect::Replace if deletes_act => sorted[2].push(version),
-            Effect::Replace => {
+            Effect::Replace if takes_along => sorted[2].push(version),
+            Effect::Replace | Effect::Update => {
                 sorted[0].push(version);
                 sorted[3].push(version);
             }
@@ -317,9 +332,20 @@ pub fn by_effect(versions: &[Version], deletes_act: bool) -> [Vec<&Version>; 4] 
     sorted
 }
 
+fn hint(unchecked: bool) -> &'static [u8] {
+    if unchecked { UNCHECKED.as_bytes() } else { b"" }
+}
+
 /// `UPDATE t SET ... WHERE key` for one row. The new key is set too where it is another than `key`.
-pub fn update_of_row(target: &TargetTable, row: &Row, key: &Key, out: &mut Vec<u8>) -> Result<Rendered, Error> {
+pub fn update_of_row(
+    target: &TargetTable,
+    row: &Row,
+    key: &Key,
+    unchecked: bool,
+    out: &mut Vec<u8>,
+) -> Result<Rendered, Error> {
     out.extend_from_slice(b"UPDATE ");
+    out.extend_from_slice(hint(unchecked));
     out.extend_from_slice(target.quoted.as_bytes());
     out.extend_from_slice(b" SET ");
     if let Rendered::Refused(reason) = target.render_assignments(out, row)? {
@@ -328,15 +354,19 @@ pub fn update_of_row(target: &TargetTable, row: &Row, key: &Key, out: &mut Vec<u
     where_key(target, key, out)
 }
 
-pub fn delete_of_row(target: &TargetTable, key: &Key, out: &mut Vec<u8>) -> Result<Rendered, Error> {
-    out.extend_from_slice(b"DELETE FROM ");
+pub fn delete_of_row(target: &TargetTable, key: &Key, unchecked: bool, out: &mut Vec<u8>) -> Result<Rendered, Error> {
+    out.extend_from_slice(b"DELETE ");
+    out.extend_from_slice(hint(unchecked));
+    out.extend_from_slice(b"FROM ");
     out.extend_from_slice(target.quoted.as_bytes());
     where_key(target, key, out)
 }
 
 /// `INSERT` of one row, with the columns that it has.
-pub fn insert_of_row(target: &TargetTable, row: &Row, out: &mut Vec<u8>) -> Result<Rendered, Error> {
-    out.extend_from_slice(b"INSERT INTO ");
+pub fn insert_of_row(target: &TargetTable, row: &Row, unchecked: bool, out: &mut Vec<u8>) -> Result<Rendered, Error> {
+    out.extend_from_slice(b"INSERT ");
+    out.extend_from_slice(hint(unchecked));
+    out.extend_from_slice(b"INTO ");
     out.extend_from_slice(target.quoted.as_bytes());
     out.extend_from_slice(b" SET ");
     target.render_assignments(out, row)

@@ -144,12 +144,18 @@ pub struct TargetTable {
     /// Uses left of the slower statements for snapshot rows that may be there already.
     pub overlap: u32,
     pub parents: Vec<QualifiedName>,
+    /// The same, with this one where its rows refer to each other; none where triggers fire, whose rows would go unchecked, too.
+    pub refers_to: Vec<QualifiedName>,
     /// Tables whose deletes change rows of this one, perhaps its own: parents by a foreign key with an action.
     pub acted_on_by: Vec<QualifiedName>,
     /// Triggers fire for what is written, as far as the user may know.
     pub has_triggers: bool,
+    /// The table has no columns but the source's.
+    is_whole: bool,
     /// A delete of a row changes rows of a table that is written, too, or has to come behind such a delete.
     pub deletes_act: bool,
+    /// A delete of a row takes rows of some table along, or changes them: a foreign key with an action refers to it.
+    pub takes_along: bool,
     /// Parents have lower levels than their children.
     pub level: usize,
     /// How its rows are compared with versions; None until a guarded batch asks.
@@ -220,13 +226,32 @@ impl TargetTable {
             fill: 0,
             overlap: 0,
             parents: parents.collect(),
+            refers_to: match table.triggers.is_empty() {
+                true => table.foreign_keys.iter().map(|key| key.parent.clone()).collect(),
+                false => Vec::new(),
+            },
             acted_on_by,
+            is_whole: table
+                .columns
+                .iter()
+                .all(|column| column.column.generated || schema.column(&column.column.name).is_some()),
             has_triggers: !table.triggers.is_empty() || !table.sees_triggers,
             deletes_act: false,
+            takes_along: false,
             level: 0,
             look: None,
             name: name.clone(),
         })
+    }
+
+    /// Whether a row may go and come anew while foreign keys rest: nothing of it would be lost, and nothing fires.
+    pub fn comes_anew(&self) -> bool {
+        self.is_whole && !self.has_triggers
+    }
+
+    /// Whether a delete is put off, or has to be spared: what goes and comes back in one batch is written over.
+    pub fn acts(&self) -> bool {
+        self.takes_along || self.deletes_act
     }
 
     /// Whether this is what the server calls the key's index: its name, with the table's before it.

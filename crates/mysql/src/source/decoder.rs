@@ -354,9 +354,14 @@ impl Decoder {
         self.current.as_ref().is_some_and(|current| current.gtid == gtid)
     }
 
-    /// The events of a transaction that is prepared and not decided.
-    pub fn take_prepared(&mut self, name: &str) -> Option<Held> {
-        self.prepared.take(name)
+    /// The number of the log's file that it stands in.
+    pub fn file(&self) -> u64 {
+        self.file
+    }
+
+    /// What is prepared and not decided.
+    pub fn into_prepared(self) -> Prepared {
+        self.prepared
     }
 
     fn finish(&mut self) -> Result<(), Error> {

@@ -189,7 +189,7 @@ pub async fn open(
     let collations = collations::read(&mut wire).await?;
     let reader = Reader::new(config, scope, name);
     reader.request(&mut wire, &taken, Dump::AndFollow).await?;
-    let lookback = Lookback::new(reader.clone(), &scope.spill, &epoch, checksum);
+    let lookback = Lookback::new(reader.clone(), &scope.spill, &epoch, checksum, &taken)?;
     let tables = Tables::new(tables, case, collations);
     let mut decoder = Decoder::new(tables, epoch, position, taken, Prepared::new(&scope.spill, Keep::Ours)?);
     decoder.set_checksum(checksum);

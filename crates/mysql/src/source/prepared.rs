@@ -98,6 +98,11 @@ impl Prepared {
     pub fn take(&mut self, name: &str) -> Option<Held> {
         self.held.remove(name)
     }
+
+    /// All of them, by name.
+    pub fn take_all(&mut self) -> HashMap<String, Held> {
+        std::mem::take(&mut self.held)
+    }
 }
 
 impl Held {

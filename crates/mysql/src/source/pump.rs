@@ -144,7 +144,7 @@ impl Pump {
                         break;
                     }
                     Step::Undecided { name, decision } => {
-                        let held = lookback.find(&name, decision).await?.ok_or_else(|| {
+                        let held = lookback.find(&name, decision, decoder.file()).await?.ok_or_else(|| {
                             let text = "an XA transaction is committed whose rows the log no longer holds: it was prepared before capture began; remove the pipeline's state and take a new snapshot";
                             Error::Gap(text.to_owned())
                         })?;

@@ -7,6 +7,12 @@ use crate::wire::Wire;
 use sync_worker_core::database::Scope;
 use sync_worker_core::name::{DatabaseName, PipelineName};
 
+/// A flag of a request: the stream ends where the log ends.
+const NON_BLOCK: u8 = 1;
+
+/// In a file of the log, behind its magic number.
+const FIRST_EVENT: u64 = 4;
+
 /// How far a stream goes.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Dump {
@@ -33,25 +39,43 @@ impl Reader {
 
     /// Asks for the stream of all that is not in `taken`.
     pub async fn request(&self, wire: &mut Wire, taken: &GtidSet, dump: Dump) -> Result<(), Error> {
-        const NON_BLOCK: u8 = 1;
         const BINLOG_DUMP_GTID: u8 = 0x1E;
-        const HEARTBEAT_NANOSECONDS: u64 = 1_000_000_000;
-        let uuid = self.uuid(dump);
-        let settings = format!(
-            "SET @master_binlog_checksum = @@global.binlog_checksum, @source_binlog_checksum = @@global.binlog_checksum, \
-             @master_heartbeat_period = {HEARTBEAT_NANOSECONDS}, @source_heartbeat_period = {HEARTBEAT_NANOSECONDS}, \
-             @slave_uuid = '{uuid}', @replica_uuid = '{uuid}'"
-        );
-        wire.execute(&settings).await?;
+        self.introduce(wire, dump).await?;
         let set = taken.encode();
         let flags = if dump == Dump::UpToNow { NON_BLOCK } else { 0 };
         let mut command = vec![BINLOG_DUMP_GTID, flags, 0];
         command.extend_from_slice(&self.server_id(dump).to_le_bytes());
         command.extend_from_slice(&0u32.to_le_bytes()); // no file name
-        command.extend_from_slice(&4u64.to_le_bytes());
+        command.extend_from_slice(&FIRST_EVENT.to_le_bytes());
         command.extend_from_slice(&u32::try_from(set.len()).unwrap_or(u32::MAX).to_le_bytes());
         command.extend_from_slice(&set);
         wire.start(&command).await
+    }
+
+    /// Asks for what stands in a file, and in those after it, up to now.
+    pub async fn request_file(&self, wire: &mut Wire, file: &str) -> Result<(), Error> {
+        const BINLOG_DUMP: u8 = 0x12;
+        self.introduce(wire, Dump::UpToNow).await?;
+        let mut command = vec![BINLOG_DUMP];
+        command.extend_from_slice(&u32::try_from(FIRST_EVENT).unwrap_or_default().to_le_bytes());
+        command.extend_from_slice(&[NON_BLOCK, 0]);
+        command.extend_from_slice(&self.server_id(Dump::UpToNow).to_le_bytes());
+        command.extend_from_slice(file.as_bytes());
+        wire.start(&command).await
+    }
+
+    /// Says who reads. A reader that waits for something else for a while, as for a look back or for room on the bus, is not
+    /// to be taken for gone.
+    async fn introduce(&self, wire: &mut Wire, dump: Dump) -> Result<(), Error> {
+        const HEARTBEAT_NANOSECONDS: u64 = 1_000_000_000;
+        const PATIENCE_SECONDS: u32 = 3600;
+        let uuid = self.uuid(dump);
+        let settings = format!(
+            "SET @master_binlog_checksum = @@global.binlog_checksum, @source_binlog_checksum = @@global.binlog_checksum, \
+             @master_heartbeat_period = {HEARTBEAT_NANOSECONDS}, @source_heartbeat_period = {HEARTBEAT_NANOSECONDS}, \
+             @slave_uuid = '{uuid}', @replica_uuid = '{uuid}', net_write_timeout = {PATIENCE_SECONDS}"
+        );
+        wire.execute(&settings).await
     }
 
     /// A look into the log leaves the stream that is being followed alone.

@@ -72,6 +72,9 @@ pub fn partial(table: &TableName) -> Error {
 /// Why an image can't be taken: the column, and what is wrong with it.
 type Refused = (Option<usize>, Invalid);
 
+/// Steps from a document that is not there.
+const STEPS: Invalid = Invalid("a partial JSON update without full row images");
+
 /// Reused from event to event.
 #[derive(Default)]
 pub struct RowDecoder {
@@ -95,6 +98,9 @@ impl RowDecoder {
                 // It comes again however often it is read.
                 None if problem == UNKEYED.0 => Error::Fatal(format!(
                     "the log has changes of table {table} without its key, as binlog_row_image = MINIMAL leaves it out where another index comes first; ALTER TABLE ... ADD PRIMARY KEY (...), or SET GLOBAL binlog_row_image = FULL, then remove the pipeline's state and take a new snapshot"
+                )),
+                None if problem == STEPS.0 => Error::Fatal(format!(
+                    "the log has a change of table {table} with JSON in steps over a row that it does not show (a session has set binlog_row_value_options = 'PARTIAL_JSON' and binlog_row_image other than FULL); let no session set both, then remove the pipeline's state and take a new snapshot"
                 )),
                 None => Error::Protocol(problem),
             }
@@ -210,8 +216,7 @@ impl RowDecoder {
             return self.image(plan, present, bytes);
         }
         if !present.all || !old_present.all {
-            let cure = "partial JSON updates need full row images; SET GLOBAL binlog_row_image = FULL, or binlog_row_value_options = ''";
-            return Err((None, Invalid(cure)));
+            return Err((None, STEPS));
         }
         let documents = self.documents(plan, old).map_err(whole)?;
         let json_columns = plan.columns.iter().filter(|column| matches!(column.format, Format::Json { .. })).count();

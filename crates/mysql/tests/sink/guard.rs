@@ -220,3 +220,76 @@ async fn values_of_every_type_are_known_again() {
     assert_eq!(f.rows("t").await, before);
     f.close().await;
 }
+
+/// At its origin a value went round over NULL or another one, and of each key the newest version alone comes.
+#[tokio::test]
+async fn unique_values_go_round_among_rows() {
+    let ddl = "CREATE TABLE t (k BIGINT PRIMARY KEY, u BIGINT, g BIGINT AS (k + 1), UNIQUE (u))";
+    let Some(mut f) = Fixture::new("guard_round", &[ddl]).await else { return };
+    let t = schema("t", &[("k", INT), ("u", INT)]);
+    f.run("INSERT INTO t (k, u) VALUES (1, 1), (2, 2), (3, 3), (4, 4), (5, 5), (6, 6), (7, 7), (8, 8), (9, 9)").await;
+    let becomes = |k, from, to| over(update(&t, &[int(k), int(to)]), &[image(&[int(k), int(from)])]);
+    // Two that swap, three in a circle, and one that just changes.
+    let round =
+        [becomes(1, 1, 2), becomes(2, 2, 1), becomes(3, 3, 4), becomes(4, 4, 5), becomes(5, 5, 3), becomes(6, 6, 60)];
+    let applied = f.apply(round.to_vec()).await;
+    assert_eq!((applied.rows, applied.row_by_row, applied.refused.len()), (6, false, 0), "{applied:?}");
+    // The same among rows that are refused. One wants what a row has that stays, and one what it keeps for that.
+    let batch = f.batch(vec![
+        becomes(1, 2, 1),
+        becomes(7, 7, 9),
+        becomes(8, 8, 7),
+        becomes(2, 1, 2),
+        over(create(&t, &[int(0), int(60)]), &[Image::Absent]),
+        becomes(6, 60, 6),
+    ]);
+    let applied = f.try_apply(&batch).await.unwrap();
+    assert_eq!(refused(&applied), [1, 2].map(|write| (write, ErrorClass::Dependency)), "{applied:?}");
+    assert_eq!((applied.rows, applied.row_by_row), (4, true));
+    let expected = ["0|60|1", "1|1|2", "2|2|3", "3|4|4", "4|5|5", "5|3|6", "6|6|7", "7|7|8", "8|8|9", "9|9|10"];
+    assert_eq!(f.rows("t").await, expected);
+    assert_eq!(f.parked_rows().await.len(), 2);
+    // Tried again together, once the row in the way has gone.
+    f.run("DELETE FROM t WHERE k = 9").await;
+    let mut batch = retry_of(&f, becomes(7, 7, 9), batch.writes[1].offset);
+    let other = retry_of(&f, becomes(8, 8, 7), Offset(batch.writes[0].offset.0 + 1));
+    batch.writes.extend(other.writes);
+    assert_eq!(f.try_apply(&batch).await.unwrap().rows, 2);
+    assert_eq!(f.query("SELECT k, u FROM t WHERE k IN (7, 8) ORDER BY k").await, ["7|9", "8|7"]);
+    assert!(f.parked_rows().await.is_empty());
+    f.close().await;
+}
+
+/// A row that does not fit stays, though others of its batch go and come anew.
+#[tokio::test]
+async fn a_row_that_is_refused_does_not_go() {
+    let ddl = "CREATE TABLE t (k BIGINT PRIMARY KEY, u TINYINT UNIQUE)";
+    let Some(mut f) = Fixture::new("guard_stays", &[ddl]).await else { return };
+    let t = schema("t", &[("k", INT), ("u", INT)]);
+    f.run("INSERT INTO t VALUES (1, 1), (2, 2), (3, 3)").await;
+    let becomes = |k, from, to| over(update(&t, &[int(k), int(to)]), &[image(&[int(k), int(from)])]);
+    let batch = f.batch(vec![becomes(1, 1, 2), becomes(2, 2, 1), becomes(3, 3, 300)]);
+    let applied = f.try_apply(&batch).await.unwrap();
+    assert_eq!(refused(&applied), [(2, ErrorClass::Poison)], "{applied:?}");
+    assert_eq!(f.rows("t").await, ["1|2", "2|1", "3|3"]);
+    f.close().await;
+}
+
+/// What the source does not know of a row would be lost, and a trigger would fire for a delete that nobody has made.
+#[tokio::test]
+async fn rows_with_columns_of_their_own_or_triggers_never_go_to_come_anew() {
+    let own = "CREATE TABLE own (k BIGINT PRIMARY KEY, u BIGINT UNIQUE, o BIGINT DEFAULT 7)";
+    let fires = "CREATE TABLE fires (k BIGINT PRIMARY KEY, u BIGINT UNIQUE)";
+    let Some(mut f) = Fixture::new("guard_own", &[own, fires]).await else { return };
+    f.run("CREATE TRIGGER gone BEFORE DELETE ON fires FOR EACH ROW SIGNAL SQLSTATE '45000'").await;
+    for (table, o) in [("own", "|7"), ("fires", "")] {
+        f.run(&format!("INSERT INTO {table} (k, u) VALUES (1, 1), (2, 2), (3, 3)")).await;
+        let t = schema(table, &[("k", INT), ("u", INT)]);
+        let becomes = |k, from, to| over(update(&t, &[int(k), int(to)]), &[image(&[int(k), int(from)])]);
+        let batch = f.batch(vec![becomes(1, 1, 2), becomes(2, 2, 1), becomes(3, 3, 30)]);
+        let applied = f.try_apply(&batch).await.unwrap();
+        assert_eq!(refused(&applied), [0, 1].map(|write| (write, ErrorClass::Dependency)), "{applied:?}");
+        assert_eq!(f.rows(table).await, ["1|1", "2|2", "3|30"].map(|row| format!("{row}{o}")));
+    }
+    f.close().await;
+}

@@ -6,6 +6,26 @@ use sync_worker_core::name::TableName;
 use sync_worker_core::types::ColumnType;
 use sync_worker_core::value::{Cell, Value};
 
+/// What was known of the table when the row was refused is not the last word.
+#[tokio::test]
+async fn a_row_fits_once_its_column_is_wide_enough() {
+    let Some(mut f) = Fixture::new("widened", &["CREATE TABLE t (k BIGINT PRIMARY KEY, a VARCHAR(5))"]).await else {
+        return;
+    };
+    let t = schema("t", &[("k", INT), ("a", TEXT)]);
+    let write = create(&t, &[int(1), text("more than five")]);
+    let applied = f.apply(vec![write.clone()]).await;
+    assert_eq!(refused(&applied), [(0, Poison)]);
+    f.run("ALTER TABLE t MODIFY a VARCHAR(50)").await;
+    let mut batch = f.batch(Vec::new());
+    batch.marker.offset = f.marker.offset;
+    batch.writes = vec![sync_worker_core::sink::Write { parked: true, ..write }];
+    batch.retry = true;
+    let applied = f.try_apply(&batch).await.unwrap();
+    assert!(applied.refused.is_empty(), "{applied:?}");
+    assert_eq!(f.rows("t").await, ["1|more than five"]);
+}
+
 #[tokio::test]
 async fn each_refusal_has_its_class_and_reason() {
     let ddl = "CREATE TABLE t (k BIGINT PRIMARY KEY, tiny TINYINT, short VARCHAR(3), needed INT NOT NULL, \

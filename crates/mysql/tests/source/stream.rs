@@ -5,6 +5,7 @@ use anyhow::Result;
 use mysql_async::prelude::Queryable;
 use sync_worker_core::change::Op;
 use sync_worker_core::value::Cell;
+use sync_worker_testkit::stream::Stream;
 
 const PERSON: &str = "CREATE TABLE person (id INT PRIMARY KEY, name VARCHAR(50), note TEXT)";
 
@@ -311,6 +312,49 @@ async fn a_transaction_that_was_prepared_before_the_stream_began_arrives_when_it
     let ids = stream.changes.iter().map(|(_, change)| first_int(change.after.as_ref().expect("an image")));
     assert_eq!(ids.collect::<Vec<_>>(), [2, 1, 3]);
     read_all(&mut stream, &fixture).await
+}
+
+/// Each is looked for from the decision back, in one file after the other.
+#[tokio::test]
+async fn transactions_that_were_prepared_some_files_before_the_stream_arrive_each_as_it_was_prepared_last() -> Result<()>
+{
+    let Some(fixture) = Fixture::new(&[PERSON, "CREATE TABLE other (id INT PRIMARY KEY)"], &["person"]).await? else {
+        return Ok(());
+    };
+    let xa = |verb: &str, name: &str| format!("XA {verb} '{name}-{}'", fixture.database.name);
+    let prepare = async |name: &str, insert: &str| {
+        fixture.run(&[&xa("START", name), insert, &xa("END", name), &xa("PREPARE", name)]).await
+    };
+    let person = |id: u32| format!("INSERT INTO person VALUES ({id}, 'x', NULL)");
+    let next_file = "FLUSH BINARY LOGS";
+    prepare("one", &person(1)).await?;
+    prepare("again", &person(80)).await?;
+    fixture.run(&[next_file, &xa("COMMIT", "again")]).await?;
+    prepare("two", &person(2)).await?;
+    prepare("elsewhere", "INSERT INTO other VALUES (1)").await?;
+    prepare("undone", &person(90)).await?;
+    fixture.run(&[next_file]).await?;
+    prepare("again", &person(3)).await?;
+    let mut stream = fixture.open(None).await?;
+    fixture.run(&[&person(10), next_file]).await?;
+    prepare("late", &person(4)).await?;
+    fixture.run(&[&xa("ROLLBACK", "undone")]).await?;
+    for name in ["elsewhere", "again", "one"] {
+        fixture.run(&[&xa("COMMIT", name)]).await?;
+    }
+    stream.until(3).await?;
+    // Another stream knows nothing of what this one has found.
+    let checkpoint = stream.checkpoint.clone();
+    let ids = |stream: &Stream| -> Vec<_> {
+        stream.changes.iter().map(|(_, change)| first_int(change.after.as_ref().expect("an image"))).collect()
+    };
+    assert_eq!(ids(&stream), [10, 3, 1]);
+    drop(stream);
+    let mut stream = fixture.open(Some(&checkpoint)).await?;
+    fixture.run(&[&xa("COMMIT", "two"), &xa("COMMIT", "late"), &person(11)]).await?;
+    read_all(&mut stream, &fixture).await?;
+    assert_eq!(ids(&stream), [2, 4, 11]);
+    Ok(())
 }
 
 #[tokio::test]

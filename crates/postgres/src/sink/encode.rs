@@ -3,6 +3,7 @@
 //! An array is built as it will stand on the wire; handing it to the driver is one copy.
 
 use super::numeric::put_numeric;
+use crate::calendar;
 use bytes::{BufMut, BytesMut};
 use postgres_types::{IsNull, ToSql, Type};
 use std::error::Error as StdError;
@@ -152,6 +153,11 @@ impl Element {
                     micros => micros.checked_sub(EPOCH_MICROS).ok_or_else(too_early)?,
                 });
             }
+            (Element::Timestamp, Value::Raw(text)) => out.put_i64(late(text, b"")?),
+            (Element::TimestampTz, Value::Raw(text)) => out.put_i64(late(text, b"+00")?),
+            (Element::Text | Element::Varchar | Element::Bpchar | Element::Json | Element::Jsonb, Value::Raw(_)) => {
+                return Err(Refusal("a text with bytes that are no character".into()));
+            }
             (Element::Uuid, Value::Uuid(bytes)) => out.put_slice(&bytes),
             (Element::Cast, Value::Bits(digits)) => out.put_slice(digits.as_bytes()),
             (Element::Cast, Value::Raw(bytes)) => {
@@ -170,6 +176,11 @@ fn narrow<T: TryFrom<i64>>(value: i64) -> Result<T, Refusal> {
 
 fn too_early() -> Refusal {
     Refusal("a date earlier than PostgreSQL holds".into())
+}
+
+fn late(text: &[u8], zone: &[u8]) -> Result<i64, Refusal> {
+    let micros = calendar::late_timestamp(text, zone);
+    micros.ok_or_else(|| Refusal("a value that only its own engine has, such as a zero date".into()))
 }
 
 fn put_text(text: &str, out: &mut BytesMut) -> Result<(), Refusal> {

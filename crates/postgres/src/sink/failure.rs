@@ -85,6 +85,24 @@ impl Failure {
         }
     }
 
+    /// Another row has what only one may have.
+    pub fn is_taken(&self) -> bool {
+        matches!(self.code(), "23505" | "23P01")
+    }
+
+    /// A table is not ours to lock, or not now.
+    pub fn is_of_lock(&self) -> bool {
+        matches!(self.code(), "55P03" | "42501")
+    }
+
+    /// The table that it is about, with its schema, where the server says that.
+    pub fn table(&self) -> Option<(&str, &str)> {
+        match &self.cause {
+            Cause::Server(server) => server.schema.as_deref().zip(server.table.as_deref()),
+            Cause::Connection(_) => None,
+        }
+    }
+
     /// Names the constraint or column, never a value (invariant 11).
     pub fn reason(&self) -> String {
         match &self.cause {

@@ -14,22 +14,27 @@
 //! looked at: the statement itself compares, and fails where another row is met; the same attempt is made again with a look,
 //! and so are the next batches.
 //!
+//! Of each key only the newest version comes. Where a unique value has gone from one row to another and back, no order of
+//! updates makes one set of rows of the other: then the rows go and come anew (see `exchange`).
+//!
 //! Where triggers fire, the rows are read once more before the commit: one that is not as it was written is refused.
 
 use super::Attempt;
 use super::encode::Array;
+use super::exchange::make_anew;
 use super::failure::Failure;
 use super::items::{Builder, Missing, Order};
 use super::marker::{ParkedKeys, ParkedRows};
 use super::pipeline::{Pipeline, Reply, first_failure};
 use super::plan::{NotEncoded, Plan};
 use super::session::{Session, WATCHFUL};
-use super::set_based::{BEGIN, Ready, count, finish, send};
+use super::set_based::{Ready, count, finish, send};
 use super::statement::{self, Kind};
 use crate::codec::{self, Form};
 use crate::error::Error;
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 use sync_worker_core::change::{Change, Op};
 use sync_worker_core::collapse::{Step, collapse};
 use sync_worker_core::convert::Refusal;
@@ -46,6 +51,9 @@ use tokio_postgres::types::{FromSql, Type};
 
 /// Attempts before the batch is left to a new session: each one looks at the rows anew.
 const ATTEMPTS: usize = 8;
+
+/// No table is locked again for so long after one was in use.
+const REST: Duration = Duration::from_secs(5);
 
 /// How the rows of a table are read for a comparison.
 pub struct Look {
@@ -189,6 +197,10 @@ struct How {
     trusts_absence: bool,
     /// Rows that are known in full are taken to be there.
     trusts_rows: bool,
+    /// Tables whose rows go and come anew where they change. They are locked for that.
+    anew: HashSet<SchemaId>,
+    /// None does any more: a table is in use.
+    in_place: bool,
     /// Without these writes, which triggers alter.
     altered: HashSet<usize>,
 }
@@ -220,7 +232,9 @@ struct Passed {
 
 impl Session {
     pub async fn guarded(&mut self, batch: &WriteBatch, parking: &dyn Parking) -> Result<Applied> {
-        let mut how = How { trusts_absence: true, trusts_rows: self.watchful == 0, ..How::default() };
+        // Retries come seldom, and must not all come in vain.
+        let in_place = !batch.retry && self.in_use.is_some_and(|until| Instant::now() < until);
+        let mut how = How { trusts_absence: true, trusts_rows: self.watchful == 0, in_place, ..How::default() };
         let mut last = None;
         for _ in 0..ATTEMPTS {
             let attempt = self.guarded_attempt(batch, parking, &how).await;
@@ -246,7 +260,19 @@ impl Session {
                 }
                 Err(Attempt::Failed(failure)) => failure,
             };
-            if trusted && (failure.missing || failure.is_of_row()) {
+            let taken = failure.is_taken() && !self.is_of_key(&failure) && !how.in_place && !how.row_by_row;
+            let known = how.anew.len();
+            if taken {
+                how.anew.extend(self.come_anew(batch, &failure));
+            }
+            if how.anew.len() > known {
+                // Once more, so.
+            } else if failure.is_of_lock() && !how.anew.is_empty() {
+                // Writers have waited behind us, too.
+                self.in_use = Some(Instant::now() + REST);
+                how.anew.clear();
+                (how.in_place, how.row_by_row) = (true, true);
+            } else if trusted && (failure.missing || failure.is_of_row()) {
                 // A look tells whether it was for another row.
                 if trusted_rows {
                     self.watchful = WATCHFUL + 1;
@@ -297,13 +323,14 @@ impl Session {
             // A constraint that is deferred has a row to blame only now.
             let immediate = self.client.batch_execute("SET CONSTRAINTS ALL IMMEDIATE").await;
             immediate.map_err(|error| Attempt::Failed(Failure::of(&error)))?;
-            let written = self.each_row(&plain, true).await?;
+            let written = self.each_row(&plain, Some(&how.anew)).await?;
             applied.rows = written.rows;
             unfit.extend(written.refused.into_iter().map(|one| Refused { write: places[one.write], ..one }));
             let ready = Vec::new();
             return self.finish_guarded(batch, unfit, ready, parking, applied).await;
         }
-        let steps = collapse(&plain.writes, 0..plain.writes.len(), &HashMap::new())?;
+        let mut steps = collapse(&plain.writes, 0..plain.writes.len(), &HashMap::new())?;
+        let anew = make_anew(&mut steps, &how.anew);
         let mut builder = Builder { there: &there, ..self.builder(Missing::Fails) };
         let mut items = Vec::new();
         for step in &steps {
@@ -315,6 +342,10 @@ impl Session {
         if builder.needs_look {
             return Err(Attempt::Look);
         }
+        if anew > 0 && !builder.refused.is_empty() {
+            // Its old row must stay.
+            return Err(Attempt::RowByRow);
+        }
         applied.rows = builder.idle;
         unfit.extend(builder.refused.into_iter().map(|one| Refused { write: places[one.write], ..one }));
         let ready = self.ready(items).await?;
@@ -322,21 +353,32 @@ impl Session {
             return self.guarded_at_once(batch, &ready, parking, applied).await;
         }
         if !begun {
-            self.begin(batch).await?;
+            self.begin(batch, how).await?;
         }
-        self.finish_guarded(batch, unfit, ready, parking, applied).await
+        let mut applied = self.finish_guarded(batch, unfit, ready, parking, applied).await?;
+        // They have been counted twice. Rows have been looked at before any comes anew.
+        applied.rows -= anew;
+        Ok(applied)
     }
 
-    /// The start of the batch's transaction: the marker moves first.
-    async fn begun(&self, batch: &WriteBatch) -> Result<Pipeline<'_>, Attempt> {
+    /// The start of the batch's transaction: the marker moves first. Tables whose rows may go and come anew are locked before any
+    /// row is.
+    async fn begun(&self, batch: &WriteBatch, how: &How) -> Result<Pipeline<'_>, Attempt> {
         let mut pipeline = Pipeline::new(&self.client);
-        pipeline.send(BEGIN).await;
-        self.ledger()?.advance(&mut pipeline, &batch.expected, &batch.marker).await; // invariant 2
+        self.begin_batch(&mut pipeline, batch).await?;
+        if !how.anew.is_empty() {
+            let locked = first_failure(&mut pipeline.finish().await).map(|(_, failure)| failure);
+            if let Some(failure) = locked {
+                return Err(failure.into());
+            }
+            self.lock(how.anew.iter()).await.map_err(Attempt::Failed)?;
+            pipeline = Pipeline::new(&self.client);
+        }
         Ok(pipeline)
     }
 
-    async fn begin(&self, batch: &WriteBatch) -> Result<(), Attempt> {
-        match first_failure(&mut self.begun(batch).await?.finish().await) {
+    async fn begin(&self, batch: &WriteBatch, how: &How) -> Result<(), Attempt> {
+        match first_failure(&mut self.begun(batch, how).await?.finish().await) {
             Some((_, failure)) => Err(failure.into()),
             None => Ok(()),
         }
@@ -350,7 +392,7 @@ impl Session {
         parking: &dyn Parking,
         mut applied: Applied,
     ) -> Result<Applied, Attempt> {
-        let mut pipeline = self.begun(batch).await?;
+        let mut pipeline = self.begun(batch, &How::default()).await?;
         let first = pipeline.len();
         send(&mut pipeline, ready).await;
         self.settle_guarded(&mut pipeline, batch, &applied).await?;
@@ -394,7 +436,7 @@ impl Session {
     }
 
     /// Whether something that is written to this table fires triggers.
-    fn meets_triggers(&self, schema: &Schema) -> bool {
+    pub fn meets_triggers(&self, schema: &Schema) -> bool {
         let as_origin = self.order == Order::ForeignKeys;
         let fires = |plan: &Plan| plan.target.table.triggers.iter().any(|trigger| trigger.fires(as_origin));
         self.plans.get(&schema.id).is_some_and(fires)
@@ -479,7 +521,7 @@ impl Session {
         let begun = how.row_by_row || !asked.is_empty();
         let mut found = vec![Seen::NOTHING; batch.writes.len()];
         if begun {
-            found = self.found(self.begun(batch).await?, batch, &asked).await?;
+            found = self.found(self.begun(batch, how).await?, batch, &asked).await?;
         }
         // An insert can be in the stream and not visible yet, and unlike a row that is there it can't be waited for by its
         // lock: what we would do to such a row, its member would take for having been done before it.

@@ -17,6 +17,7 @@
 //! children first, inserts parents first.
 
 mod encode;
+mod exchange;
 mod failure;
 mod guard;
 mod items;

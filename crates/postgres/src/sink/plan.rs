@@ -45,6 +45,10 @@ pub struct Plan {
     pub has_settable: bool,
     /// A statement can tell whether a row is there as it is given.
     pub compares: bool,
+    /// The table has no columns but the source's: a row can go and come anew.
+    pub is_whole: bool,
+    /// Fails where the columns' types are no longer those that `columns` has, see [`super::session::Session::send_shapes`].
+    pub shape: Statement,
     statements: HashMap<(Kind, Mask), Statement>,
 }
 
@@ -61,8 +65,9 @@ impl From<Damaged> for NotEncoded {
 }
 
 impl Plan {
-    /// Matches a source's columns with the target's; every mismatch is Fatal and named.
-    pub fn new(target: Arc<Target>, schema: &Schema) -> Result<Self, Error> {
+    /// Matches a source's columns with the target's; every mismatch is Fatal and named, before what kept the shape from being
+    /// prepared.
+    pub fn new(target: Arc<Target>, schema: &Schema, shape: Result<Statement, Error>) -> Result<Self, Error> {
         let table = &target.table;
         let fatal = |what: String| Error::Fatal(format!("target table {}: {what}", table.name));
         let mut columns = Vec::with_capacity(schema.columns.len());
@@ -134,8 +139,13 @@ impl Plan {
                     let there = table.column(&column.name);
                     !column.generated && there.is_some_and(|there| there.type_oid == there.base_oid)
                 }),
+            is_whole: table
+                .columns
+                .iter()
+                .all(|there| there.column.generated || schema.column(&there.column.name).is_some()),
             has_settable: (0..columns.len()).any(|at| !schema.key.contains(&at) && !columns[at].generated),
             columns,
+            shape: shape?,
             statements: HashMap::new(),
             target,
         })

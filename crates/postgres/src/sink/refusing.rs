@@ -1,6 +1,6 @@
 //! What a batch has had refused while it is written row by row.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use sync_worker_core::collapse::{Refusals, Version};
 use sync_worker_core::error::ErrorClass;
@@ -14,6 +14,10 @@ use sync_worker_core::sink::Refused;
 pub struct Refusing {
     pub versions: Refusals,
     pub reasons: HashMap<(TableName, Key), Refused>,
+    /// Of the writes, those refused for what another row has.
+    pub taken: HashSet<usize>,
+    /// Of the writes, deletes of rows that come again, where they would take others along: they are written over.
+    pub coming_back: HashSet<usize>,
 }
 
 impl Refusing {

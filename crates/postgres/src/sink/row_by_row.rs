@@ -9,30 +9,31 @@ use super::items::{Item, KeyChange, Missing, Order};
 use super::pipeline::{Pipeline, Reply, first_failure};
 use super::refusing::Refusing;
 use super::session::Session;
-use super::set_based::{BEGIN, Ready, finish, send};
+use super::set_based::{Ready, finish, send};
 use super::statement::Kind;
+use super::target::Target;
 use crate::error::Error;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use sync_worker_core::change::Op;
-use sync_worker_core::collapse::{Effect, Refusals, Step, Version, collapse, stands_alone};
+use sync_worker_core::collapse::{Effect, Refusals, Step, Version, collapse, coming_back, stands_alone};
 use sync_worker_core::error::{ErrorClass, Result};
 use sync_worker_core::row::{Key, Row};
-use sync_worker_core::schema::Schema;
+use sync_worker_core::schema::{Schema, SchemaId};
 use sync_worker_core::sink::{Applied, Parking, Refused, Write, WriteBatch};
 use sync_worker_core::value::Damaged;
 
-const CHUNK: usize = 128;
+pub const CHUNK: usize = 128;
 
 /// A write as one statement.
-struct Single {
+pub struct Single {
     schema: Arc<Schema>,
     version: Version,
     /// None where nothing has to be done.
-    item: Option<Item>,
+    pub item: Option<Item>,
 }
 
-enum Encoded {
+pub enum Encoded {
     Single(Single),
     Refused(Arc<Schema>, Version, Refused),
 }
@@ -40,11 +41,17 @@ enum Encoded {
 impl Session {
     pub async fn row_by_row(&mut self, batch: &WriteBatch, parking: &dyn Parking) -> Result<Applied> {
         // Deferrable constraints may be met by a later row; where they are not in the end, each row is checked at once.
-        for immediate in [false, true] {
+        let (mut immediate, mut replanned) = (false, false);
+        loop {
             match self.rows(batch, parking, immediate).await {
                 Ok(applied) => return Ok(applied),
                 Err(Attempt::Stop(error)) => return Err(error),
-                Err(Attempt::Failed(failure)) if failure.is_of_row() && !immediate => {}
+                Err(Attempt::Failed(failure)) if failure.is_of_row() && !immediate => immediate = true,
+                Err(Attempt::Failed(failure)) if failure.is_stale() && !replanned => {
+                    replanned = true;
+                    self.plans.clear();
+                    self.plan(&batch.writes).await?;
+                }
                 Err(Attempt::Failed(failure)) => return Err(self.error(failure, "the write of a batch").into()),
                 Err(Attempt::RowByRow | Attempt::Look | Attempt::Altered(_)) => break,
             }
@@ -54,8 +61,7 @@ impl Session {
 
     async fn rows(&mut self, batch: &WriteBatch, parking: &dyn Parking, immediate: bool) -> Result<Applied, Attempt> {
         let mut pipeline = Pipeline::new(&self.client);
-        pipeline.send(BEGIN).await;
-        self.ledger()?.advance(&mut pipeline, &batch.expected, &batch.marker).await; // invariant 2
+        self.begin_batch(&mut pipeline, batch).await?;
         pipeline.send(if immediate { "SET CONSTRAINTS ALL IMMEDIATE" } else { "SET CONSTRAINTS ALL DEFERRED" }).await;
         let mut replies = pipeline.finish().await;
         if let Some((_, failure)) = first_failure(&mut replies) {
@@ -68,7 +74,7 @@ impl Session {
     }
 
     async fn all_rows(&mut self, batch: &WriteBatch, parking: &dyn Parking) -> Result<Applied, Attempt> {
-        let mut applied = self.each_row(batch, false).await?;
+        let mut applied = self.each_row(batch, None).await?;
         if !applied.refused.is_empty() {
             parking.park(batch, &applied.refused).await?; // invariant 2
         }
@@ -80,12 +86,16 @@ impl Session {
     }
 
     /// Writes the rows in the transaction that is open. Guarded ones are known to be there or not to be: none is written
-    /// over a row that has come since.
-    pub async fn each_row(&mut self, batch: &WriteBatch, guarded: bool) -> Result<Applied, Attempt> {
-        self.exact = guarded;
+    /// over a row that has come since; `guarded` names the tables whose rows may go and come anew.
+    pub async fn each_row(
+        &mut self,
+        batch: &WriteBatch,
+        guarded: Option<&HashSet<SchemaId>>,
+    ) -> Result<Applied, Attempt> {
+        self.exact = guarded.is_some();
         let mut applied = Applied { row_by_row: true, ..Applied::default() };
-        let mut refusing = Refusing::default();
-        let mut next = 0;
+        let mut refusing = Refusing { coming_back: self.coming_back(&batch.writes)?, ..Refusing::default() };
+        let (mut next, mut size) = (0, CHUNK);
         while next < batch.writes.len() {
             if batch.writes[next].change.op == Op::Truncate {
                 next = self.truncates(batch, next, &mut refusing).await?;
@@ -93,9 +103,12 @@ impl Session {
                 self.alone(batch, next, &mut refusing, &mut applied).await?;
                 next += 1;
             } else {
-                next = self.chunk(&batch.writes, next, &mut refusing, &mut applied).await?;
+                let end = batch.writes.len().min(next + size);
+                let (stopped, is_refused) = self.chunk(&batch.writes[..end], next, &mut refusing, &mut applied).await?;
+                (next, size) = (stopped, size_after(size, is_refused));
             }
         }
+        self.exchange(&mut refusing, &mut applied, guarded).await?;
         let mut pipeline = Pipeline::new(&self.client);
         pipeline.send("SET CONSTRAINTS ALL IMMEDIATE").await;
         if let Some((_, failure)) = first_failure(&mut pipeline.finish().await) {
@@ -106,25 +119,40 @@ impl Session {
         Ok(applied)
     }
 
-    /// Writes some rows from `start` on and returns where it stopped.
+    /// The deletes of rows that come again in the batch, where foreign keys would take others along.
+    pub fn coming_back(&self, writes: &[Write]) -> Result<HashSet<usize>, Damaged> {
+        let concerns = |schema: &Schema| {
+            !self.exact && self.plans.get(&schema.id).is_some_and(|plan| self.takes_along(&plan.target))
+        };
+        coming_back(writes, concerns)
+    }
+
+    fn takes_along(&self, target: &Target) -> bool {
+        target.deletes_act && (self.order == Order::ForeignKeys || target.always_acts)
+    }
+
+    /// Writes rows from `start` on and returns where it stopped, and whether that was for one that is refused.
     async fn chunk(
         &mut self,
         writes: &[Write],
         start: usize,
         refusing: &mut Refusing,
         applied: &mut Applied,
-    ) -> Result<usize, Attempt> {
+    ) -> Result<(usize, bool), Attempt> {
         let mut end = start;
         let mut singles: Vec<Single> = Vec::new();
         let mut refused = None;
-        while end < writes.len() && end - start < CHUNK && !stands_alone(&writes[end].change)? {
+        while end < writes.len() && !stands_alone(&writes[end].change)? {
             // What is made over a refused version must know how the write before it ended.
             let over_refused = self.is_refused(&writes[end], refusing)?;
             if over_refused && end > start {
                 break;
             }
             match self.encode(writes, end, &refusing.versions)? {
-                Encoded::Single(single) => singles.push(single),
+                Encoded::Single(single) => {
+                    let stays = refusing.coming_back.contains(&end);
+                    singles.push(Single { item: single.item.filter(|_| !stays), ..single });
+                }
                 Encoded::Refused(schema, version, reason) => {
                     refused = Some((schema, version, reason));
                     end += 1;
@@ -138,12 +166,12 @@ impl Session {
         }
         let written = self.run(&mut singles, refusing, applied).await?;
         if let Some(stopped) = written {
-            return Ok(stopped);
+            return Ok((stopped, true));
         }
         if let Some((schema, version, Refused { class, reason, .. })) = refused {
             refusing.refuse(&schema, version, class, reason);
         }
-        Ok(end)
+        Ok((end, false))
     }
 
     /// Runs statements up to the first that is refused, and returns the index of the write after that one.
@@ -170,9 +198,8 @@ impl Session {
                 Err((at, failure)) => {
                     let place = places[at];
                     let Single { schema, version, .. } = &singles[place];
-                    if stopped.is_none() {
-                        stopped = Some((place, schema.clone(), version.clone(), failure));
-                    }
+                    // Again an earlier one, where somebody has written in between.
+                    stopped = Some((place, schema.clone(), version.clone(), failure));
                     // Written again without it and what follows.
                     ready.truncate(at);
                     places.truncate(at);
@@ -197,6 +224,9 @@ impl Session {
         }
         Ok(stopped.map(|(_, schema, version, failure)| {
             let next = version.write + 1;
+            if failure.is_taken() {
+                refusing.taken.insert(version.write);
+            }
             let class = failure.class;
             refusing.refuse(&schema, version, class, failure.reason());
             next
@@ -204,7 +234,7 @@ impl Session {
     }
 
     /// Runs statements behind a savepoint: how many rows each met, or the first that was refused, all of them undone.
-    async fn attempt(&self, ready: &[Ready]) -> Result<Result<Vec<u64>, (usize, Failure)>, Attempt> {
+    pub async fn attempt(&self, ready: &[Ready]) -> Result<Result<Vec<u64>, (usize, Failure)>, Attempt> {
         let mut pipeline = Pipeline::new(&self.client);
         pipeline.send("SAVEPOINT attempt").await;
         send(&mut pipeline, ready).await;
@@ -247,7 +277,7 @@ impl Session {
     }
 
     /// A complete image is written whether its row is there or not.
-    fn single(&self, schema: Arc<Schema>, version: Version) -> Result<Encoded, Attempt> {
+    pub fn single(&self, schema: Arc<Schema>, version: Version) -> Result<Encoded, Attempt> {
         let mut version = version;
         let complete = match &version.row {
             Some(row) => !row.is_partial()?,
@@ -426,6 +456,11 @@ impl Session {
             None => Ok(items),
         })
     }
+}
+
+/// What is sent at once is sent again without a row that is refused: less where many are.
+pub fn size_after(size: usize, refused: bool) -> usize {
+    if refused { (size / 2).max(1) } else { (size * 2).min(CHUNK) }
 }
 
 /// How many rows a statement met.

@@ -5,15 +5,18 @@ use super::failure::Failure;
 use super::guard::Look;
 use super::items::{Missing, Order, Plans};
 use super::marker::{self, Ledger};
+use super::pipeline::Pipeline;
 use super::plan::Plan;
 use super::target::Target;
-use crate::client::{self, Client, Purpose, literal};
+use crate::catalog::Qualified;
+use crate::client::{self, Client, Purpose, identifier, literal};
 use crate::config::{Config, SessionReplicationRole};
 use crate::error::Error;
 use crate::own::{self, Owner};
 use crate::recent::Recent;
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
+use std::time::Instant;
 use sync_worker_core::collapse::collapse;
 use sync_worker_core::database::Scope;
 use sync_worker_core::error::Result;
@@ -53,6 +56,8 @@ pub struct Session {
     pub ledger: Option<Ledger>,
     pub watchful: u32,
     pub overwriting: u32,
+    /// Two-way, until when no table is locked for rows that come anew.
+    pub in_use: Option<Instant>,
     /// Row by row, an insert is an insert and an update finds its row; else either may be both.
     pub exact: bool,
     /// How rows are read before they are written over, two-way.
@@ -82,6 +87,7 @@ impl Session {
             ledger: None,
             watchful: 0,
             overwriting: 0,
+            in_use: None,
             exact: false,
             looks: HashMap::new(),
             written: 0,
@@ -119,6 +125,9 @@ impl Session {
         }
         self.plan(&batch.writes).await?;
         let steps = collapse(&batch.writes, 0..batch.writes.len(), &HashMap::new()).map_err(Error::Damaged)?;
+        if steps.len() > 1 && !self.coming_back(&batch.writes).map_err(Error::Damaged)?.is_empty() {
+            return self.row_by_row(batch, parking).await;
+        }
         let mut missing = if self.watchful > 0 { Missing::Told } else { Missing::Fails };
         let mut replanned = false;
         let applied = loop {
@@ -196,7 +205,30 @@ impl Session {
         let Some(name) = self.names.get(&schema.table) else {
             return Err(Error::Fatal(format!("table {} is not one of pipeline {}", schema.table, self.pipeline)));
         };
-        Plan::new(Arc::new(Target::read(&self.client, name).await?), schema)
+        // First: what is altered while the catalog is read makes a plan that is told as old.
+        let columns: Vec<String> = schema.columns.iter().map(|column| identifier(&column.name)).collect();
+        let shape = format!("SELECT {} FROM {} WHERE false", columns.join(", "), Qualified::parse(name).quoted());
+        let shape = self.client.prepare(&shape).await;
+        let target = Target::read(&self.client, name).await?;
+        Plan::new(Arc::new(target), schema, shape.map_err(|error| Error::driver("a look at a table", &error)))
+    }
+
+    /// Makes sure in the transaction that has begun that the tables are as they were planned for, and stay so until its end: the
+    /// server refuses to run a prepared query whose columns have other types now, and this one reads nothing. By what was known of
+    /// a column that has been narrowed since, the server would round without a word; by one that has been widened, rows that
+    /// fit would be refused.
+    pub async fn send_shapes<'a>(&'a self, pipeline: &mut Pipeline<'a>, writes: &[Write]) {
+        let mut sent: Vec<SchemaId> = Vec::new();
+        for write in writes {
+            let id = write.change.schema.id;
+            if sent.last() != Some(&id)
+                && !sent.contains(&id)
+                && let Some(plan) = self.plans.get(&id)
+            {
+                sent.push(id);
+                pipeline.query(&plan.shape, &[]).await;
+            }
+        }
     }
 }
 

@@ -18,7 +18,7 @@ use sync_worker_core::sink::{Applied, Parking, Refused, WriteBatch};
 use sync_worker_core::value::Damaged;
 use tokio_postgres::Statement;
 
-pub const BEGIN: &str = "BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE";
+const BEGIN: &str = "BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE";
 
 /// An item with its statement; None for a truncate, whose text is made.
 pub enum Ready {
@@ -94,8 +94,7 @@ impl Session {
         if replans {
             pipeline.send("DISCARD PLANS").await;
         }
-        pipeline.send(BEGIN).await;
-        self.ledger()?.advance(&mut pipeline, &batch.expected, &batch.marker).await; // invariant 2
+        self.begin_batch(&mut pipeline, batch).await?;
         let first = pipeline.len();
         send(&mut pipeline, &ready).await;
         self.settle(&mut pipeline, batch, steps, &[]).await?;
@@ -113,8 +112,7 @@ impl Session {
         applied: &mut Applied,
     ) -> Result<(), Attempt> {
         let mut pipeline = Pipeline::new(&self.client);
-        pipeline.send(BEGIN).await;
-        self.ledger()?.advance(&mut pipeline, &batch.expected, &batch.marker).await; // invariant 2
+        self.begin_batch(&mut pipeline, batch).await?;
         let mut replies = pipeline.finish().await;
         if let Some((_, failure)) = first_failure(&mut replies) {
             return Err(self.roll_back(failure.into()).await);
@@ -196,6 +194,14 @@ impl Session {
             return Err(Attempt::Failed(failure));
         }
         count(&ready, &replies, applied);
+        Ok(())
+    }
+
+    /// Sends the beginning of a batch's transaction: the marker moves first (invariant 2).
+    pub async fn begin_batch<'a>(&'a self, pipeline: &mut Pipeline<'a>, batch: &WriteBatch) -> Result<(), Error> {
+        pipeline.send(BEGIN).await;
+        self.ledger()?.advance(pipeline, &batch.expected, &batch.marker).await;
+        self.send_shapes(pipeline, &batch.writes).await;
         Ok(())
     }
 

@@ -22,6 +22,8 @@ pub struct Target {
     pub referrers: Vec<u32>,
     /// A delete of a row changes rows that refer to it: a foreign key with an action.
     pub deletes_act: bool,
+    /// Foreign keys of this or another table are in force even where the session writes as a replica.
+    pub always_acts: bool,
     /// A column takes explicit values only with `OVERRIDING SYSTEM VALUE`.
     pub has_identity: bool,
 }
@@ -47,6 +49,10 @@ impl Target {
             "SELECT EXISTS (SELECT FROM pg_constraint WHERE contype = 'f' AND confrelid = {oid} AND confdeltype IN ('c', 'n', 'd'))"
         );
         let deletes_act = client.value("a look at the catalog", &sql).await?.as_deref() == Some("t");
+        let sql = format!(
+            "SELECT EXISTS (SELECT FROM pg_trigger WHERE tgrelid = {oid} AND tgisinternal AND tgenabled IN ('A', 'R'))"
+        );
+        let always_acts = client.value("a look at the catalog", &sql).await?.as_deref() == Some("t");
         let oids = table.columns.iter().map(|column| literal(&column.base_oid.to_string())).collect::<Vec<_>>();
         let sql = format!(
             "SELECT t.oid, quote_ident(n.nspname) || '.' || quote_ident(t.typname) FROM pg_type t \
@@ -62,6 +68,7 @@ impl Target {
             may_truncate,
             referrers,
             deletes_act,
+            always_acts,
             has_identity: table.columns.iter().any(|column| column.identity == Identity::Always),
             table,
         })

@@ -209,17 +209,22 @@ impl Relations {
 
     /// Takes a description. Cancel safe: it is taken at the end or not at all.
     pub async fn describe(&mut self, relation: &Relation<'_>) -> Result<(), Error> {
-        let name = Qualified { schema: relation.schema.to_owned(), table: relation.table.to_owned() };
+        let mut name = Qualified { schema: relation.schema.to_owned(), table: relation.table.to_owned() };
+        if !self.tables.contains_key(&name)
+            && let Some(before) = self.oids.get(&relation.oid).cloned()
+        {
+            let now = catalog::table(self.client().await?, &before).await?;
+            if now.is_none_or(|now| now.oid != relation.oid) {
+                return Err(Error::Fatal(format!(
+                    "table {before} is called {name} now: give it its name back, or correct the pipeline's tables"
+                )));
+            }
+            // It had another name for a while.
+            name = before;
+        }
         let table = match self.tables.get(&name).cloned() {
             Some(table) => Some(self.table(relation, &name, &table).await?),
-            None => match self.oids.get(&relation.oid) {
-                Some(before) => {
-                    return Err(Error::Fatal(format!(
-                        "table {before} is called {name} now: give it its name back, or correct the pipeline's tables"
-                    )));
-                }
-                None => None,
-            },
+            None => None,
         };
         self.oids.retain(|_, known| *known != name);
         if table.is_some() {
@@ -234,6 +239,14 @@ impl Relations {
         Ok(())
     }
 
+    async fn client(&mut self) -> Result<&Client, Error> {
+        let client = match self.client.take() {
+            Some(client) if !client.is_closed() => client,
+            _ => client::connect(&self.config, Purpose::Control).await?,
+        };
+        Ok(self.client.insert(client))
+    }
+
     /// Names, types and identity come from the message, which belongs to this place in the log. The catalog, which may be
     /// newer, adds the spelling of types, the order of the key, and which columns may be null.
     async fn table(
@@ -243,11 +256,8 @@ impl Relations {
         table: &TableName,
     ) -> Result<Arc<Table>, Error> {
         let described = relation.columns().map_err(malformed)?;
-        let client = match self.client.take() {
-            Some(client) if !client.is_closed() => client,
-            _ => client::connect(&self.config, Purpose::Control).await?,
-        };
-        let client = &*self.client.insert(client);
+        self.client().await?;
+        let client = self.client.as_ref().ok_or(Error::Protocol("no connection"))?;
         let unknown: Vec<(u32, i32)> = described
             .iter()
             .map(|column| (column.type_oid, column.type_modifier))

@@ -138,6 +138,38 @@ fn a_delete_acts_on_none_that_has_left_before() {
     });
 }
 
+/// A replaced row never was away, whichever statements say so.
+#[test]
+fn a_row_that_comes_back_takes_nothing_along() {
+    on_server(async |target| {
+        let target = target.with_role(SessionReplicationRole::Origin);
+        target.sql("CREATE TABLE p (k int PRIMARY KEY, u int UNIQUE, v int UNIQUE)").await;
+        target.sql("CREATE TABLE c (k int PRIMARY KEY, f int REFERENCES p ON DELETE CASCADE)").await;
+        target.sql("INSERT INTO p VALUES (1, 1, 2), (2, 11, 22), (7, 70, 71); INSERT INTO c VALUES (5, 1)").await;
+        let p = target.schema("p").await;
+        let mut applier = target.applier(&["p"]).await;
+        let goes = |k| delete(&p, &[Int(k)]);
+        let comes = |k, u| create(&p, &[Int(k), Int(u), Int(2 * u)]);
+        applier.apply(vec![goes(1), comes(1, 1)]).await;
+        applier.apply(vec![goes(1), goes(2), comes(1, 11)]).await;
+        assert_eq!(target.table("p").await, ["(1,11,22)", "(7,70,71)"]);
+        let moves = rekey(&p, &[Int(7)], &[Int(8), Int(70), Int(71)].map(Cell::Present));
+        applier.apply(vec![goes(1), moves, comes(1, 13)]).await;
+        assert_eq!(target.table("p").await, ["(1,13,26)", "(8,70,71)"]);
+        assert_eq!(target.table("c").await, ["(5,1)"]);
+        // Another row gets its key, and keeps what refers to it.
+        target.sql("ALTER TABLE c DROP CONSTRAINT c_f_fkey").await;
+        target.sql("ALTER TABLE c ADD FOREIGN KEY (f) REFERENCES p ON DELETE CASCADE ON UPDATE CASCADE").await;
+        target.sql("INSERT INTO c VALUES (6, 8)").await;
+        let moves = rekey(&p, &[Int(8)], &[Int(1), Int(70), Int(71)].map(Cell::Present));
+        applier.apply(vec![goes(1), moves]).await;
+        assert_eq!(target.table("p").await, ["(1,70,71)"]);
+        assert_eq!(target.table("c").await, ["(6,1)"]);
+        applier.apply(vec![goes(1)]).await;
+        assert!(target.table("c").await.is_empty());
+    });
+}
+
 /// It would take the rows that refer to it along, and nobody would send those again.
 #[test]
 fn a_refused_change_of_a_key_that_others_go_with_leaves_its_row() {
@@ -178,6 +210,29 @@ fn values_of_a_deferrable_index_are_swapped_row_by_row_too() {
         assert!(applied.row_by_row);
         assert_eq!(lot.refused().len(), 1, "the check's row only");
         assert_eq!(target.table("t").await, ["(1,b)", "(2,a)"]);
+    });
+}
+
+/// The source's constraint is deferrable and the target's is not: no order of the rows does it.
+#[test]
+fn values_that_one_statement_hands_round_arrive() {
+    on_server(async |target| {
+        target.sql("CREATE TABLE t (id int PRIMARY KEY, name text UNIQUE, big text)").await;
+        target.sql("CREATE TABLE child (id int PRIMARY KEY, t int REFERENCES t ON DELETE CASCADE)").await;
+        target.sql("INSERT INTO t SELECT id, chr(96 + id), 'big' FROM generate_series(1, 5) AS id").await;
+        target.sql("INSERT INTO child VALUES (1, 1)").await;
+        let t = target.schema("t").await;
+        let becomes = |id, name| update(&t, &[Int(id), Text(name), Text("big")]);
+        let mut applier = target.applier(&["t"]).await;
+        let applied = applier.apply(vec![becomes(1, "b"), becomes(2, "c"), becomes(3, "a")]).await;
+        assert_eq!((applied.rows, applied.missing, applied.row_by_row), (3, 0, true), "{applied:?}");
+        assert_eq!(target.table("t").await, ["(1,b,big)", "(2,c,big)", "(3,a,big)", "(4,d,big)", "(5,e,big)"]);
+        assert_eq!(target.table("child").await, ["(1,1)"], "nothing has acted");
+        // What a change leaves out stands in the old row alone.
+        let part = |id, name| patch(&t, &[Cell::Present(Int(id)), Cell::Present(Text(name)), UNCHANGED]);
+        let (applied, lot) = applier.park(vec![part(4, "e"), part(5, "d")]).await;
+        assert_eq!(lot.refused(), [(0, Dependency), (1, Dependency)], "{applied:?}");
+        assert_eq!(target.rows("SELECT * FROM t WHERE id > 3").await, ["(4,d,big)", "(5,e,big)"]);
     });
 }
 

@@ -9,6 +9,7 @@ use sync_worker_core::row::Row;
 use sync_worker_core::schema::Schema;
 use sync_worker_core::sink::{Applied, Write};
 use sync_worker_core::value::Value;
+use sync_worker_postgres::client::{self, Purpose};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, timeout};
 
@@ -226,5 +227,126 @@ fn a_unique_value_is_freed_before_it_is_taken() {
         let applied = apply(&mut applier, changes).await;
         assert_eq!(applied.refused.iter().map(|one| one.write).collect::<Vec<_>>(), [0]);
         assert_eq!(target.table("t").await, ["(1,B)", "(3,c)", "(4,a)"]);
+    });
+}
+
+/// At its origin a value went round over NULL or another one, and of each key the newest version alone comes.
+#[test]
+fn unique_values_go_round_among_rows() {
+    on_server(async |target| {
+        target.sql("CREATE TABLE t (k int PRIMARY KEY, v text UNIQUE, n int GENERATED ALWAYS AS (k + 1) STORED)").await;
+        target.sql("INSERT INTO t SELECT k, chr(96 + k) FROM generate_series(1, 9) AS k").await;
+        let schema = target.schema("t").await;
+        let version = |k, v| row(&[Value::Int(k), Value::Text(v)]);
+        let becomes = |k, from, to| over(&schema, &version(k, from), Some(version(k, to)));
+        let mut applier = target.guarded(&["t"]).await;
+        // Two that swap, three in a circle, and one that just changes.
+        let changes = vec![
+            becomes(1, "a", "b"),
+            becomes(2, "b", "a"),
+            becomes(3, "c", "d"),
+            becomes(4, "d", "e"),
+            becomes(5, "e", "c"),
+            becomes(6, "f", "F"),
+        ];
+        let applied = apply(&mut applier, changes).await;
+        assert_eq!((applied.rows, applied.row_by_row, applied.refused.len()), (6, false, 0), "{applied:?}");
+        // The same among rows that are refused. One wants what a row has that stays, and one what it keeps for that.
+        let changes = vec![
+            becomes(1, "b", "a"),
+            becomes(7, "g", "i"),
+            becomes(8, "h", "g"),
+            becomes(2, "a", "b"),
+            create(&schema, &[Value::Int(0), Value::Text("F")]),
+            becomes(6, "F", "f"),
+        ];
+        let applied = apply(&mut applier, changes).await;
+        assert_eq!(applied.refused.iter().map(|one| one.write).collect::<Vec<_>>(), [1, 2], "{applied:?}");
+        assert_eq!((applied.rows, applied.row_by_row), (4, true));
+        let expected = [
+            "(0,F,1)", "(1,a,2)", "(2,b,3)", "(3,d,4)", "(4,e,5)", "(5,c,6)", "(6,f,7)", "(7,g,8)", "(8,h,9)",
+            "(9,i,10)",
+        ];
+        assert_eq!(target.table("t").await, expected);
+        // A row that does not fit stays, though others of its batch go and come anew.
+        let changes =
+            vec![becomes(1, "a", "b"), becomes(2, "b", "a"), over(&schema, &version(3, "d"), Some(version(3, "\0")))];
+        let applied = apply(&mut applier, changes).await;
+        assert_eq!(applied.refused.iter().map(|one| one.write).collect::<Vec<_>>(), [2], "{applied:?}");
+        assert_eq!(target.rows("SELECT k, v FROM t WHERE k BETWEEN 1 AND 3").await, ["(1,b)", "(2,a)", "(3,d)"]);
+    });
+}
+
+/// It would wait for the old row, find that gone, and not see the new one.
+#[test]
+fn an_application_that_waits_finds_the_row_that_came_anew() {
+    on_server(async |target| {
+        target.sql("CREATE TABLE t (k int PRIMARY KEY, v text UNIQUE, w text)").await;
+        target.sql("INSERT INTO t VALUES (1, 'a', ''), (2, 'b', '')").await;
+        let schema = target.schema("t").await;
+        let version = |k, v| row(&[Value::Int(k), Value::Text(v), Value::Text("")]);
+        let changes = vec![
+            over(&schema, &version(1, "a"), Some(version(1, "b"))),
+            over(&schema, &version(2, "b"), Some(version(2, "a"))),
+        ];
+        let mut applier = target.guarded(&["t"]).await;
+        // Somebody writes to the table and is not done.
+        target.sql("BEGIN; INSERT INTO t VALUES (3, 'c', '')").await;
+        let writing = tokio::spawn(async move { apply(&mut applier, changes).await });
+        somebody_waits(&target, &writing).await;
+        let application = client::connect(&target.config, Purpose::Control).await.unwrap();
+        let update = "WITH w AS (UPDATE public.t SET w = 'written' WHERE k = 1 RETURNING 1) SELECT count(*) FROM w";
+        let updating = tokio::spawn(async move { application.value("a write", update).await.unwrap() });
+        target.sql("COMMIT").await;
+        let applied = timeout(LIMIT, writing).await.unwrap().unwrap();
+        assert_eq!((applied.rows, applied.row_by_row, applied.refused.len()), (2, false, 0), "{applied:?}");
+        assert_eq!(timeout(LIMIT, updating).await.unwrap().unwrap().as_deref(), Some("1"));
+        assert_eq!(target.table("t").await, ["(1,b,written)", "(2,a,\"\")", "(3,c,\"\")"]);
+    });
+}
+
+/// A table that others write to all the time is not waited for long: its rows wait instead, and later batches do not try.
+#[test]
+fn a_table_in_use_keeps_its_rows() {
+    on_server(async |target| {
+        target.sql("CREATE TABLE t (k int PRIMARY KEY, v text UNIQUE)").await;
+        target.sql("INSERT INTO t VALUES (1, 'a'), (2, 'b'), (3, 'c')").await;
+        let schema = target.schema("t").await;
+        let version = |k, v| row(&[Value::Int(k), Value::Text(v)]);
+        let becomes = |k, from, to| over(&schema, &version(k, from), Some(version(k, to)));
+        let mut applier = target.guarded(&["t"]).await;
+        target.sql("BEGIN; UPDATE t SET v = 'C' WHERE k = 3").await;
+        let applied =
+            timeout(LIMIT, apply(&mut applier, vec![becomes(1, "a", "b"), becomes(2, "b", "a")])).await.unwrap();
+        assert_eq!(applied.refused.iter().map(|one| one.write).collect::<Vec<_>>(), [0, 1], "{applied:?}");
+        target.sql("COMMIT").await;
+        assert_eq!(target.table("t").await, ["(1,a)", "(2,b)", "(3,C)"]);
+    });
+}
+
+/// What the source does not know of a row would be lost, and a trigger would fire for a delete that nobody has made.
+#[test]
+fn rows_with_columns_of_their_own_or_triggers_never_go_to_come_anew() {
+    on_server(async |target| {
+        let trigger = "CREATE FUNCTION gone() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE 'deleted'; END $$;
+                       CREATE TABLE fires (k int PRIMARY KEY, v text UNIQUE);
+                       CREATE TRIGGER gone BEFORE DELETE ON fires FOR EACH ROW EXECUTE FUNCTION gone();
+                       ALTER TABLE fires ENABLE ALWAYS TRIGGER gone";
+        target.sql("CREATE TABLE own (k int PRIMARY KEY, v text UNIQUE)").await;
+        target.sql(trigger).await;
+        for table in ["own", "fires"] {
+            target.sql(&format!("INSERT INTO {table} VALUES (1, 'a'), (2, 'b'), (3, 'c')")).await;
+            let schema = target.schema(table).await;
+            target.sql("ALTER TABLE own ADD COLUMN IF NOT EXISTS o int DEFAULT 7").await;
+            let version = |k, v| row(&[Value::Int(k), Value::Text(v)]);
+            let becomes = |k, from, to| over(&schema, &version(k, from), Some(version(k, to)));
+            let mut applier = target.guarded(&[table]).await;
+            let changes = vec![becomes(1, "a", "b"), becomes(2, "b", "a"), becomes(3, "c", "C")];
+            let applied = apply(&mut applier, changes).await;
+            assert_eq!(applied.refused.iter().map(|one| one.write).collect::<Vec<_>>(), [0, 1], "{table}: {applied:?}");
+            let rows = target.rows(&format!("SELECT k, v FROM {table}")).await;
+            assert_eq!(rows, ["(1,a)", "(2,b)", "(3,C)"], "{table}");
+        }
+        assert_eq!(target.rows("SELECT DISTINCT o FROM own").await, ["(7)"]);
     });
 }

@@ -4,7 +4,7 @@ use crate::fixture::*;
 use sync_worker_core::error::ErrorClass::{Dependency, Poison};
 use sync_worker_core::record::Offset;
 use sync_worker_core::value::Cell::Present;
-use sync_worker_core::value::Value::{Int, Null, Text};
+use sync_worker_core::value::Value::{Decimal, Int, Null, Text};
 use sync_worker_postgres::config::SessionReplicationRole;
 
 const TABLE: &str =
@@ -46,6 +46,34 @@ fn only_the_refused_rows_are_parked() {
         assert_eq!(progress.parked.len(), 4);
         assert_eq!(progress.parked[0].key, t.key_of(&row(&[Int(110), Null, Null])).unwrap());
         assert_eq!(progress.parked[0].offset, Offset(10));
+    });
+}
+
+/// Narrowed, the server would round what is written; widened, it takes what was refused.
+#[test]
+fn a_column_that_is_altered_while_the_sink_lives_takes_what_it_holds_now() {
+    on_server(async |target| {
+        target.sql("CREATE TABLE t (id int PRIMARY KEY, amount numeric(20, 6), name varchar(50))").await;
+        let t = target.schema("t").await;
+        let values = |id| [Int(id), Decimal("1.234567"), Text("more than five")];
+        let becomes = |from, to| rekey(&t, &[Int(from)], &values(to).map(Present));
+        let mut applier = target.applier(&["t"]).await;
+        applier.apply(vec![create(&t, &values(1))]).await;
+        target.sql("ALTER TABLE t ALTER amount TYPE numeric(10, 2), ALTER name TYPE varchar(14)").await;
+        let (_, lot) = applier.park(vec![create(&t, &values(2))]).await;
+        assert_eq!(lot.refused(), [(0, Poison)]);
+        target.sql("ALTER TABLE t ALTER amount TYPE numeric(20, 6)").await;
+        applier.apply(vec![create(&t, &values(2))]).await;
+        // Row by row, too.
+        target.sql("ALTER TABLE t ALTER amount TYPE numeric(10, 2)").await;
+        let (_, lot) = applier.park(vec![becomes(2, 3), create(&t, &values(4)), becomes(4, 5)]).await;
+        assert!(lot.refused().iter().any(|(_, class)| *class == Poison), "{:?}", lot.refused());
+        target.sql("ALTER TABLE t ALTER amount TYPE numeric(20, 6)").await;
+        applier.apply(vec![create(&t, &values(6)), becomes(6, 7), create(&t, &values(8))]).await;
+        for id in [7, 8] {
+            let expected = format!("({id},1.234567,\"more than five\")");
+            assert!(target.table("t").await.contains(&expected), "{:?}", target.table("t").await);
+        }
     });
 }
 

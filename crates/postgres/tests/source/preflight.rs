@@ -7,6 +7,7 @@ use sync_worker_core::error::ErrorClass;
 use sync_worker_core::secret::Secret;
 use sync_worker_postgres::config::SessionReplicationRole;
 use sync_worker_postgres::{Config, Postgres};
+use sync_worker_testkit::postgres::TestDatabase;
 
 #[tokio::test]
 async fn a_good_source_has_no_findings() -> Result<()> {
@@ -21,15 +22,26 @@ async fn a_good_source_has_no_findings() -> Result<()> {
 }
 
 #[tokio::test]
+async fn a_database_whose_texts_may_be_anything_is_told() -> Result<()> {
+    let database = TestDatabase::create_in("ENCODING 'SQL_ASCII' LOCALE 'C'").await?;
+    let fixture = Fixture::over(database, "CREATE TABLE t (id int PRIMARY KEY)", &["t"]).await?;
+    let inspection = fixture.postgres.inspect(&fixture.scope, Role::Source).await.unwrap();
+    assert!(inspection.findings.iter().any(|one| one.problem.contains("SQL_ASCII") && one.advice), "{inspection:?}");
+    Ok(())
+}
+
+#[tokio::test]
 async fn missing_tables_and_keys_are_named_with_their_cure() -> Result<()> {
     let sql = "CREATE TABLE nokey (id int); CREATE TABLE nothing (id int PRIMARY KEY); \
-               ALTER TABLE nothing REPLICA IDENTITY NOTHING; CREATE UNLOGGED TABLE unlogged (id int PRIMARY KEY)";
-    let fixture = Fixture::new(sql, &["nokey", "nothing", "unlogged", "missing"]).await?;
+               ALTER TABLE nothing REPLICA IDENTITY NOTHING; CREATE UNLOGGED TABLE unlogged (id int PRIMARY KEY); \
+               CREATE TABLE later (id int PRIMARY KEY DEFERRABLE)";
+    let fixture = Fixture::new(sql, &["nokey", "nothing", "unlogged", "later", "missing"]).await?;
     let inspection = fixture.postgres.inspect(&fixture.scope, Role::Source).await.unwrap();
     for (table, part, cure) in [
         ("public.nokey", "key", "ADD PRIMARY KEY"),
         ("public.nothing", "NOTHING", "REPLICA IDENTITY DEFAULT"),
         ("public.unlogged", "UNLOGGED", "SET LOGGED"),
+        ("public.later", "deferrable", "ADD UNIQUE (\"id\")"),
         ("public.missing", "no such table", "create it"),
     ] {
         let finding = inspection.findings.iter().find(|finding| finding.place.contains(table)).expect(table);
@@ -92,6 +104,33 @@ async fn actions_that_would_fire_unseen_are_refused() -> Result<()> {
     Ok(())
 }
 
+/// The server's own trigger that checks it would rest, and values come twice.
+#[tokio::test]
+async fn a_deferrable_constraint_that_would_not_be_checked_is_told_with_its_cure() -> Result<()> {
+    let table = "CREATE TABLE t (id int PRIMARY KEY, name text CONSTRAINT once UNIQUE DEFERRABLE)";
+    let fixture = Fixture::new(table, &["t"]).await?;
+    let told = async |role: SessionReplicationRole, two_way: bool| {
+        let mut config = Config::new(fixture.database.url.clone());
+        config.session_replication_role = role;
+        let scope = Scope { two_way, ..fixture.scope.clone() };
+        let found = Postgres::new("crm".into(), config).unwrap().inspect(&scope, Role::Target).await.unwrap();
+        found.findings.into_iter().find(|finding| finding.problem.contains("constraint once is deferrable"))
+    };
+    assert!(told(SessionReplicationRole::Origin, true).await.is_none());
+    assert!(told(SessionReplicationRole::Replica, false).await.expect("one-way").advice);
+    let finding = told(SessionReplicationRole::Replica, true).await.expect("two-way");
+    assert!(!finding.advice, "{finding:?}");
+    let insert = |id: u32| format!("SET session_replication_role = replica; INSERT INTO t VALUES ({id}, 'x')");
+    fixture.execute(&insert(1)).await?;
+    fixture.execute(&insert(2)).await?;
+    fixture.execute("DELETE FROM t WHERE id = 2").await?;
+    let (statement, _) = finding.cure.split_once(';').expect("a statement");
+    fixture.execute(statement).await?;
+    assert!(told(SessionReplicationRole::Replica, true).await.is_none());
+    assert!(fixture.execute(&insert(2)).await.is_err(), "it is not checked");
+    Ok(())
+}
+
 #[tokio::test]
 async fn a_replication_user_with_a_password_can_stream() -> Result<()> {
     let fixture = Fixture::new("CREATE TABLE t (id int PRIMARY KEY)", &["t"]).await?;
@@ -144,6 +183,37 @@ async fn a_renamed_table_stops_the_stream() -> Result<()> {
     };
     assert_eq!(error.class(), ErrorClass::Fatal);
     assert!(error.to_string().contains("public.t is called public.u"), "{error}");
+    Ok(())
+}
+
+/// Its log has the names of the time.
+#[tokio::test]
+async fn a_table_that_had_another_name_for_a_while_is_the_same_table() -> Result<()> {
+    let fixture = Fixture::new("CREATE TABLE t (id int PRIMARY KEY)", &["t"]).await?;
+    let mut stream = fixture.stream(None).await?;
+    fixture.execute("INSERT INTO t VALUES (1)").await?;
+    for statement in [
+        "ALTER TABLE t RENAME TO u",
+        "INSERT INTO u VALUES (2)",
+        "ALTER TABLE u RENAME TO t",
+        "INSERT INTO t VALUES (3)",
+    ] {
+        fixture.execute(statement).await?;
+    }
+    assert_eq!(fixture.changes(&mut stream).await?, ["0 c id=1", "0 c id=2", "0 c id=3"]);
+    Ok(())
+}
+
+/// As for maintenance: nothing that a person has to mend here.
+#[tokio::test]
+async fn a_database_that_takes_no_connections_for_a_while_is_transient() -> Result<()> {
+    let fixture = Fixture::new("CREATE TABLE t (id int PRIMARY KEY)", &["t"]).await?;
+    let close = format!("ALTER DATABASE \"{}\" ALLOW_CONNECTIONS", fixture.database.name);
+    let elsewhere = TestDatabase::create().await?;
+    elsewhere.execute(&format!("{close} false")).await?;
+    let error = fixture.postgres.inspect(&fixture.scope, Role::Source).await.unwrap_err();
+    elsewhere.execute(&format!("{close} true")).await?;
+    assert_eq!(error.class(), ErrorClass::Transient, "{error}");
     Ok(())
 }
 

@@ -23,7 +23,10 @@ pub struct Fixture {
 impl Fixture {
     /// Runs `sql`, then takes part with `tables` of the schema `public`.
     pub async fn new(sql: &str, tables: &[&str]) -> Result<Self> {
-        let database = TestDatabase::create().await?;
+        Self::over(TestDatabase::create().await?, sql, tables).await
+    }
+
+    pub async fn over(database: TestDatabase, sql: &str, tables: &[&str]) -> Result<Self> {
         database.execute(sql).await?;
         let folder = tempfile::tempdir()?;
         let table =

@@ -4,6 +4,7 @@ use crate::support::Fixture;
 use anyhow::Result;
 use sync_worker_core::database::Database;
 use sync_worker_core::reader::KeyRange;
+use sync_worker_testkit::postgres::TestDatabase;
 
 const TYPES: &[(&str, &[&str])] = &[
     ("boolean", &["true", "false"]),
@@ -22,7 +23,10 @@ const TYPES: &[(&str, &[&str])] = &[
     ("date", &["2024-02-29", "0001-01-01 BC", "5874897-12-31", "infinity", "-infinity"]),
     ("time", &["00:00:00", "23:59:59.999999", "24:00:00"]),
     ("time(0)", &["12:34:56"]),
-    ("timestamp", &["2024-01-01 00:00:00.000001", "4713-01-01 00:00:00 BC", "infinity"]),
+    (
+        "timestamp",
+        &["2024-01-01 00:00:00.000001", "4713-01-01 00:00:00 BC", "294276-12-31 23:59:59.999999", "infinity"],
+    ),
     ("timestamptz", &["2024-07-01 12:00:00+02", "1883-11-18 12:03:58-07:52:58", "-infinity"]),
     ("uuid", &["f81d4fae-7dec-11d0-a765-00a0c91e6bf6"]),
     ("json", &["{\"b\": 1,  \"a\": [1.10, \"x\\ty\"]}", "null"]),
@@ -43,7 +47,7 @@ const TYPES: &[(&str, &[&str])] = &[
 
 #[tokio::test]
 async fn snapshot_and_stream_decode_the_same_bytes() -> Result<()> {
-    let database = sync_worker_testkit::postgres::TestDatabase::create().await?;
+    let database = TestDatabase::create().await?;
     let version: u32 = database.value("SHOW server_version_num").await?.parse()?;
     drop(database);
     // Scales below zero came with PostgreSQL 15.

@@ -79,6 +79,13 @@ async fn chunks<F: Fixture>(fixture: F) -> F {
     let expected = vec![chunk("address", 0, true), done, chunk("customer", 1, false)];
     assert_eq!(store.chunks(&crm).await.unwrap(), expected);
     assert_eq!(store.chunks(&shop).await.unwrap(), vec![]);
+    store.save_chunks(&shop, &[chunk("customer", 0, true)]).await.unwrap();
+    store.forget_chunks(&crm, &["customer".into(), "never".into()]).await.unwrap();
+
+    let fixture = fixture.reopened().await;
+    let store = fixture.store();
+    assert_eq!(store.chunks(&crm).await.unwrap(), vec![chunk("address", 0, true)]);
+    assert_eq!(store.chunks(&shop).await.unwrap().len(), 1, "those of another capture were forgotten, too");
     store.forget_capture(&crm).await.unwrap();
     assert_eq!(store.chunks(&crm).await.unwrap(), vec![]);
     fixture

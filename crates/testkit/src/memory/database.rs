@@ -9,6 +9,7 @@ use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::Arc;
+use std::time::Duration;
 use sync_worker_core::change::{Change, Op};
 use sync_worker_core::database::{Database, Inspection, Role, Scope, TableAt};
 use sync_worker_core::error::{ErrorClass, Result};
@@ -37,6 +38,8 @@ pub enum Fault {
     Hang,
     /// No answer ever, and it is committed.
     HangAfterCommit,
+    /// All is well, after a while.
+    Slow(Duration),
 }
 
 /// A row as a target's trigger would log it.

@@ -31,14 +31,22 @@ impl Sink for MemorySink {
             let fault = state.take_over_faults.pop_front();
             match fault {
                 Some(Fault::BeforeCommit(_) | Fault::BeforeCommitAfterParking | Fault::Hang) => (fault, None),
-                Some(Fault::AfterCommit | Fault::HangAfterCommit) | None => (fault, Some(take_over(state, log))),
+                Some(Fault::AfterCommit | Fault::HangAfterCommit | Fault::Slow(_)) | None => {
+                    (fault, Some(take_over(state, log)))
+                }
             }
         });
         match (fault, progress) {
             (Some(Fault::Hang | Fault::HangAfterCommit), _) => std::future::pending().await,
             (Some(Fault::BeforeCommit(class)), _) => Err(MemoryError { class, ..lost() }.into()),
             (None, Some(progress)) => Ok(progress),
-            (Some(Fault::BeforeCommitAfterParking | Fault::AfterCommit) | None, _) => Err(lost().into()),
+            (Some(Fault::Slow(time)), Some(progress)) => {
+                tokio::time::sleep(time).await;
+                Ok(progress)
+            }
+            (Some(Fault::BeforeCommitAfterParking | Fault::AfterCommit | Fault::Slow(_)) | None, _) => {
+                Err(lost().into())
+            }
         }
     }
 
@@ -48,6 +56,7 @@ impl Sink for MemorySink {
         match fault {
             Some(Fault::BeforeCommit(class)) => return Err(MemoryError { class, ..lost() }.into()),
             Some(Fault::Hang) => std::future::pending().await,
+            Some(Fault::Slow(time)) => tokio::time::sleep(time).await,
             Some(Fault::BeforeCommitAfterParking | Fault::AfterCommit | Fault::HangAfterCommit) | None => {}
         }
         let mut transaction = Transaction::over(&self.database.shared.lock());
@@ -80,7 +89,9 @@ impl Sink for MemorySink {
         match fault {
             Some(Fault::AfterCommit) => Err(lost().into()),
             Some(Fault::HangAfterCommit) => std::future::pending().await,
-            Some(Fault::BeforeCommit(_) | Fault::BeforeCommitAfterParking | Fault::Hang) | None => Ok(applied),
+            Some(Fault::BeforeCommit(_) | Fault::BeforeCommitAfterParking | Fault::Hang | Fault::Slow(_)) | None => {
+                Ok(applied)
+            }
         }
     }
 }

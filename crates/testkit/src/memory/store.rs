@@ -122,6 +122,13 @@ impl Store for MemoryStore {
         })
     }
 
+    async fn forget_chunks(&self, capture: &CaptureId, tables: &[TableName]) -> Result<()> {
+        self.write(|state| {
+            let known = state.chunks.entry(capture.clone()).or_default();
+            known.retain(|(table, _), _| !tables.contains(table));
+        })
+    }
+
     async fn forget_capture(&self, capture: &CaptureId) -> Result<()> {
         self.write(|state| {
             state.checkpoints.remove(capture);

@@ -90,7 +90,7 @@ const LOG: [Field; 2] = [
         name: "level",
         takes: "`error`, `warn`, `info`, `debug`, `trace`, or `info,sync_worker_engine=debug`",
         default: "\"info\"",
-        about: "Which lines are written. The environment variable `RUST_LOG` comes first.",
+        about: "Which lines are written. The environment variable `RUST_LOG` comes first. What libraries say below `info` is left out: rows could be in it.",
     },
     Field {
         name: "format",

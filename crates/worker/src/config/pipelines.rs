@@ -98,7 +98,12 @@ pub const LIMIT: [Field; 2] = [
 
 pub const RETRY: [Field; 3] = [
     Field { name: "attempts", takes: "number", default: "5", about: "How often, the first attempt included." },
-    Field { name: "first_delay", takes: "duration", default: "\"1s\"", about: "Before the second attempt, +-20 %." },
+    Field {
+        name: "first_delay",
+        takes: "duration",
+        default: "\"1s\"",
+        about: "Before the second attempt, one-way +-20 %. Two-way, what was refused together is tried together.",
+    },
     Field { name: "max_delay", takes: "duration", default: "\"60s\"", about: "Where doubling ends." },
 ];
 
