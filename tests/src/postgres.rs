@@ -11,7 +11,7 @@ pub fn create(name: &str) -> String {
 pub async fn remove(connection: &mut Connection, name: &str) -> anyhow::Result<()> {
     let slots = format!("FROM pg_replication_slots WHERE database = '{name}'");
     // A walsender needs a moment to let go of its slot.
-    let deadline = tokio::time::Instant::now() + Duration::from_secs(10);
+    let deadline = tokio::time::Instant::now() + Duration::from_secs(30);
     loop {
         connection
             .execute(&format!("SELECT pg_terminate_backend(active_pid) {slots} AND active_pid IS NOT NULL"))
@@ -29,7 +29,7 @@ pub async fn remove(connection: &mut Connection, name: &str) -> anyhow::Result<(
 /// Waits until nobody holds a slot of this database: a killed worker's walsender lingers for a moment.
 pub async fn slots_are_free(connection: &mut Connection, name: &str) -> anyhow::Result<()> {
     let sql = format!("SELECT count(*) FROM pg_replication_slots WHERE database = '{name}' AND active");
-    let deadline = tokio::time::Instant::now() + Duration::from_secs(10);
+    let deadline = tokio::time::Instant::now() + Duration::from_secs(30);
     while connection.number(&sql).await? > 0 {
         anyhow::ensure!(tokio::time::Instant::now() < deadline, "a slot of {name} is still held");
     }

@@ -15,7 +15,7 @@ use anyhow::ensure;
 use std::time::Duration;
 
 /// What a fence may take to come through, backlog and all.
-const SETTLE: Duration = Duration::from_secs(60);
+const SETTLE: Duration = Duration::from_secs(120);
 
 pub struct Scenario {
     // Dropped first: a worker holds connections and a slot.

@@ -3,8 +3,9 @@
 use crate::settings::Settings;
 use crate::wait;
 use anyhow::{Context, bail, ensure};
+use rand::Rng;
 use std::fs::{File, OpenOptions};
-use std::net::TcpListener;
+use std::net::{Ipv4Addr, TcpListener, UdpSocket};
 use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Output, Stdio};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -17,11 +18,12 @@ use tokio::process::{Child, Command};
 const COMMAND: Duration = Duration::from_secs(120);
 
 /// SIGTERM drains within 10 s; the rest is for the machine.
-const DRAIN: Duration = Duration::from_secs(12);
+const DRAIN: Duration = Duration::from_secs(20);
 
 pub struct Worker {
     folder: TempDir,
     port: u16,
+    _reserved: UdpSocket,
     child: Mutex<Option<Child>>,
     environment: Vec<(String, String)>,
     http: reqwest::Client,
@@ -33,11 +35,13 @@ impl Worker {
     /// Writes the configuration; starts nothing.
     pub fn new(settings: &Settings) -> anyhow::Result<Self> {
         let folder = tempfile::Builder::new().prefix("sync-worker-test.").tempdir()?;
-        let port = free_port()?;
+        let reserved = reserve_port()?;
+        let port = reserved.local_addr()?.port();
         let http = reqwest::Client::builder().timeout(Duration::from_secs(10)).build()?;
         let worker = Self {
             folder,
             port,
+            _reserved: reserved,
             child: Mutex::new(None),
             environment: settings.environment.clone(),
             http,
@@ -268,6 +272,14 @@ pub fn binary() -> anyhow::Result<PathBuf> {
     })
 }
 
-fn free_port() -> anyhow::Result<u16> {
-    Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?.port())
+/// A port that stays free while its worker is down: below the range from which the system takes ports for outgoing
+/// connections, and whoever holds the UDP port of that number has it among the tests.
+fn reserve_port() -> anyhow::Result<UdpSocket> {
+    let mut rng = rand::rng();
+    let reserved = (0..1_000).find_map(|_| {
+        let address = (Ipv4Addr::LOCALHOST, rng.random_range(10_000..15_000));
+        let held = UdpSocket::bind(address).ok()?;
+        TcpListener::bind(address).is_ok().then_some(held)
+    });
+    reserved.context("no port is free")
 }

@@ -10,7 +10,7 @@ use sync_worker_tests::kind::{Direction, Kind};
 use sync_worker_tests::mongodb::key_by;
 use sync_worker_tests::scenario::{Preparation, Scenario};
 
-const LIMIT: Duration = Duration::from_secs(60);
+const LIMIT: Duration = Duration::from_secs(120);
 
 const SINGLE: &str = "CREATE TABLE part (sku varchar(40) PRIMARY KEY, n bigint, name varchar(80))";
 const COMPOSITE: &str =

@@ -15,7 +15,7 @@ use sync_worker_engine::status::{Task, TaskStatus};
 use sync_worker_tests::kind::{Direction, Kind};
 use sync_worker_tests::scenario::{Preparation, Scenario, make};
 
-const LIMIT: Duration = Duration::from_secs(30);
+const LIMIT: Duration = Duration::from_secs(120);
 
 /// Where the rows of each way begin: copied, inserted, and updated where there was NULL.
 const WAYS: [i64; 3] = [0, 1_000, 2_000];

@@ -10,7 +10,7 @@ use sync_worker_tests::load::{Load, LoadSettings};
 use sync_worker_tests::scenario::Preparation;
 use sync_worker_tests::seed::seed;
 
-const LIMIT: Duration = Duration::from_secs(60);
+const LIMIT: Duration = Duration::from_secs(120);
 
 /// A server of its own, whose faults are nobody else's.
 #[tokio::test]

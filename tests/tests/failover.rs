@@ -15,7 +15,7 @@ use sync_worker_tests::servers::Servers;
 use sync_worker_tests::two_way::{Account, TwoWay};
 use sync_worker_tests::wait;
 
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_secs(120);
 
 /// A standby has a slot of its own name at the primary.
 const STANDBY: &str = "second";

@@ -20,7 +20,7 @@ each_direction![
     a_table_that_leaves_comes_back_as_a_new_one,
 ];
 
-const LIMIT: Duration = Duration::from_secs(30);
+const LIMIT: Duration = Duration::from_secs(120);
 const POSTGRES: Direction = Direction { from: Kind::Postgres, to: Kind::Postgres };
 
 async fn sigterm_drains_and_a_restart_goes_on(direction: Direction) -> anyhow::Result<()> {
@@ -329,7 +329,7 @@ async fn signals_and_health_are_answered_while_a_database_is_waited_for() -> any
     assert_eq!(http.get(health("live")).send().await?.status(), 200);
     let begun = Instant::now();
     let status = worker.terminate().await?;
-    assert!(status.success() && begun.elapsed() < Duration::from_secs(2), "{status} after {:?}", begun.elapsed());
+    assert!(status.success() && begun.elapsed() < Duration::from_secs(6), "{status} after {:?}", begun.elapsed());
     worker.quiet();
     Ok(())
 }

@@ -19,7 +19,7 @@ each_direction![
     order_holds_through_parked_keys_and_a_kill,
 ];
 
-const LIMIT: Duration = Duration::from_secs(30);
+const LIMIT: Duration = Duration::from_secs(120);
 
 const REFUSE: &str = "ALTER TABLE item ADD CONSTRAINT refuse CHECK (state <> 9)";
 const CURE: &str = "ALTER TABLE item DROP CONSTRAINT refuse";

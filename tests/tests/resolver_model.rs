@@ -71,10 +71,13 @@ fn the_resolver_and_the_model_agree_on_every_record() -> anyhow::Result<()> {
     }
     ensure!(schedules == count, "{schedules} schedules came");
     ensure!(spilled > count, "{spilled} keys were put aside");
+    // The rarest is taken some 17 times in a thousand schedules: of so few only that it is taken can be asked of every seed.
+    let often = if count >= 10 * SCHEDULES { count / SCHEDULES_PER_HIT } else { 1 };
     for branch in Branch::ALL {
         let hits = hits.get(&branch).copied().unwrap_or(0);
         // The model's counters have no range to leave, and it pauses nothing; the resolver's own tests do.
-        let wanted = if matches!(branch, Branch::Overflow | Branch::Unseen) { 0 } else { count / SCHEDULES_PER_HIT };
+        let wanted = if matches!(branch, Branch::Overflow | Branch::Unseen) { 0 } else { often };
+        println!("{branch:?} was taken {hits} times");
         ensure!(hits >= wanted, "{branch:?} was taken {hits} times");
     }
     Ok(())

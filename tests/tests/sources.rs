@@ -5,7 +5,7 @@ use sync_worker_tests::kind::{Direction, Kind};
 use sync_worker_tests::scenario::{Preparation, Scenario};
 use sync_worker_tests::wait;
 
-const LIMIT: std::time::Duration = std::time::Duration::from_secs(30);
+const LIMIT: std::time::Duration = std::time::Duration::from_secs(120);
 
 /// Ten rows of the table of the loads, under way from this engine to another.
 async fn items(from: Kind, to: Kind, label: &str) -> anyhow::Result<Scenario> {

@@ -21,7 +21,7 @@ each_direction![
     a_column_is_added_while_the_stream_runs,
 ];
 
-const LIMIT: Duration = Duration::from_secs(60);
+const LIMIT: Duration = Duration::from_secs(120);
 
 async fn a_transaction_takes_effect_whole(direction: Direction) -> anyhow::Result<()> {
     let mut preparation = Preparation::new(direction, "whole").await?;

@@ -12,7 +12,7 @@ use sync_worker_tests::two_way::{TwoWay, is_conflict};
 use sync_worker_tests::wait;
 use tokio::task::JoinSet;
 
-const SOON: Duration = Duration::from_secs(30);
+const SOON: Duration = Duration::from_secs(120);
 
 #[tokio::test]
 async fn a_table_truncated_at_mysql_is_paused_until_a_person_says_so() -> anyhow::Result<()> {

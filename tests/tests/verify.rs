@@ -12,7 +12,7 @@ each_of_nine_directions![verify_takes_nothing_in_flight_for_a_difference];
 
 each_direction![verify_finds_what_differs_and_repairs_it, schema_prints_what_a_target_lacks];
 
-const LIMIT: Duration = Duration::from_secs(30);
+const LIMIT: Duration = Duration::from_secs(120);
 
 async fn verify_finds_what_differs_and_repairs_it(direction: Direction) -> anyhow::Result<()> {
     let mut preparation = Preparation::new(direction, "verify").await?;

@@ -9,7 +9,7 @@ use sync_worker_core::position::{Checkpoint, Position};
 use sync_worker_core::source::{Source, SourceBatch};
 
 /// How long a batch may take.
-pub const DEADLINE: Duration = Duration::from_secs(30);
+pub const DEADLINE: Duration = Duration::from_secs(120);
 
 pub struct Stream {
     pub source: Box<dyn Source>,

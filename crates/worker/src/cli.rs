@@ -39,7 +39,7 @@ pub enum Command {
         /// Compare this member with all others; a repair of a two-way pipeline copies its rows.
         #[arg(long, value_name = "DATABASE")]
         from: Option<String>,
-        /// How long a difference may take to go away by itself before it counts.
+        /// How long a difference may take to go away by itself before it counts; what was repaired has 30 s at least.
         #[arg(long, value_name = "SECONDS", default_value_t = 30)]
         patience: u64,
     },

@@ -11,7 +11,7 @@ use sync_worker_tests::two_way::{Account, Accounts, Mix, TwoWay};
 use sync_worker_tests::wait;
 use tokio::task::JoinSet;
 
-const LIMIT: Duration = Duration::from_secs(60);
+const LIMIT: Duration = Duration::from_secs(120);
 
 /// Keys that the applications of all members write to.
 const KEYS: i64 = 40;

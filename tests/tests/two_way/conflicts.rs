@@ -15,7 +15,7 @@ each_pair_of_any![
 // A person gives a row as columns, which documents among themselves have not.
 each_pair_with_a_table![a_person_decides_what_waits];
 
-const LIMIT: Duration = Duration::from_secs(30);
+const LIMIT: Duration = Duration::from_secs(120);
 
 const STRATEGIES: [&str; 5] = ["timestamp", "first_write", "priority", "reject", "manual"];
 const ON_DELETE: [&str; 3] = ["by_strategy", "delete_wins", "update_wins"];

@@ -6,7 +6,7 @@ use sync_worker_tests::kind::Kind;
 use sync_worker_tests::two_way::{Account, Accounts, Change, TwoWay};
 use sync_worker_tests::wait;
 
-const LIMIT: Duration = Duration::from_secs(60);
+const LIMIT: Duration = Duration::from_secs(120);
 
 members! { a_lossy_column_is_refused_unless_named_and_takes_what_fits:
     postgres_and_postgres of Postgres Postgres,

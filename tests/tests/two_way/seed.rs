@@ -39,7 +39,7 @@ members! { kills_and_writers_while_rows_are_merged: all_three of Postgres Mysql 
 
 members! { a_table_that_joins_is_merged_too: postgres_and_mysql of Postgres Mysql }
 
-const LIMIT: Duration = Duration::from_secs(60);
+const LIMIT: Duration = Duration::from_secs(120);
 
 const SEED: &str = "seed = \"merge\"\nsnapshot_chunk_rows = 100\n";
 

@@ -12,7 +12,7 @@ members! { one_above_the_limit_comes_in_parts_and_its_conflicts_are_decided:
     postgres_and_mongodb of Postgres Mongodb,
 }
 
-const LIMIT: Duration = Duration::from_secs(60);
+const LIMIT: Duration = Duration::from_secs(120);
 const ROWS: i64 = 3_000;
 
 /// Both members change the same rows meanwhile: as many conflicts as rows, each once, and the echo of parts is an echo.

@@ -8,7 +8,7 @@ use sync_worker_tests::kind::Kind;
 use sync_worker_tests::two_way::{Account, Change, TwoWay};
 use sync_worker_tests::wait;
 
-const LIMIT: Duration = Duration::from_secs(30);
+const LIMIT: Duration = Duration::from_secs(120);
 
 /// Of rows with the one value another one is made, and PostgreSQL leaves out rows with the other.
 const ALTERED: i32 = 13;

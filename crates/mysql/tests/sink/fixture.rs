@@ -122,7 +122,9 @@ impl Fixture {
         conn.query_drop(format!("DROP DATABASE IF EXISTS {database}")).await.unwrap();
         conn.query_drop(format!("CREATE DATABASE {database}")).await.unwrap();
         conn.query_drop(format!("USE {database}")).await.unwrap();
-        conn.query_drop("SET NAMES utf8mb4, time_zone = '+00:00'").await.unwrap();
+        conn.query_drop("SET NAMES utf8mb4, time_zone = '+00:00', transaction_isolation = 'READ-COMMITTED'")
+            .await
+            .unwrap();
         for statement in ddl {
             conn.query_drop(*statement).await.unwrap();
         }

@@ -52,13 +52,15 @@ pub async fn verify(config: &Configuration, options: &Options) -> anyhow::Result
             let (Some(here), Some(there)) = (databases.get(&plan.from), databases.get(target)) else { continue };
             let source = Side { database: here.as_ref(), scope: scope_of(config, plan, &plan.from) };
             let target_side = Side { database: there.as_ref(), scope: scope_of(config, plan, target) };
-            let mut reports = look(plan, &source, &target_side, options).await?;
+            let mut reports = look(plan, &source, &target_side, options, options.patience).await?;
             if options.repair && reports.iter().any(|report| !report.differing.is_empty()) {
                 for report in reports.iter().filter(|report| !report.differing.is_empty()) {
                     let repaired = repair(&client, plan, report).await?;
                     eprintln!("{} {}: {repaired} keys put on the bus again", plan.name, report.table);
                 }
-                reports = look(plan, &source, &target_side, options).await?;
+                // What is sent again takes its time, however little the differences before were given.
+                let patience = options.patience.max(VerifySettings::default().patience);
+                reports = look(plan, &source, &target_side, options, patience).await?;
             }
             for report in &reports {
                 equal &= report.is_equal();
@@ -101,6 +103,7 @@ async fn look(
     source: &Side<'_>,
     target: &Side<'_>,
     options: &Options,
+    patience: Duration,
 ) -> anyhow::Result<Vec<TableReport>> {
     let bar = match std::io::stderr().is_terminal() && !options.json {
         true => ProgressBar::new_spinner(),
@@ -110,7 +113,7 @@ async fn look(
         bar.set_message(format!("{} {table}: {rows} rows compared", plan.name));
         bar.tick();
     };
-    let settings = VerifySettings { patience: options.patience, ..VerifySettings::default() };
+    let settings = VerifySettings { patience, ..VerifySettings::default() };
     let reports = compare(plan, source, target, &settings, &mut progress).await;
     bar.finish_and_clear();
     reports.map_err(|error| anyhow::anyhow!("pipeline {}: {error}", plan.name))

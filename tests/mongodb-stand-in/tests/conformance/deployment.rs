@@ -10,7 +10,12 @@ use mongodb::{Client, Collection, Database};
 use sync_worker_mongodb_stand_in::{Options, StandIn};
 use tokio::sync::{Mutex, MutexGuard};
 
-const VARIABLE: &str = "SYNC_WORKER_TEST_MONGODB";
+/// The real replica set to run on, if one is given. What `servers run` starts where there is no `mongod` is a stand-in that other
+/// tests use beside this one.
+pub fn real() -> Option<String> {
+    let is_stand_in = std::env::var("SYNC_WORKER_TEST_MONGODB_IS").is_ok_and(|what| what == "stand-in");
+    std::env::var("SYNC_WORKER_TEST_MONGODB").ok().filter(|_| !is_stand_in)
+}
 const DEADLINE: Duration = Duration::from_secs(60);
 
 /// A real replica set is shared by all tests of the process, and some of them disturb it.
@@ -26,12 +31,12 @@ pub struct Deployment {
 
 impl Deployment {
     pub async fn start() -> Result<Self> {
-        match std::env::var(VARIABLE) {
-            Ok(url) => {
+        match real() {
+            Some(url) => {
                 let alone = REAL.lock().await;
                 Ok(Self { client: connect(&url).await?, stand_in: None, _alone: Some(alone) })
             }
-            Err(_) => Self::of(Options::default()).await,
+            None => Self::of(Options::default()).await,
         }
     }
 
@@ -42,7 +47,7 @@ impl Deployment {
 
     /// For a check that needs the stand-in's own commands or options; `None` (and a line) on a real replica set.
     pub async fn stand_in(what: &str, options: Options) -> Result<Option<Self>> {
-        if std::env::var(VARIABLE).is_ok() {
+        if real().is_some() {
             println!("skipped on a real replica set: {what}");
             return Ok(None);
         }
