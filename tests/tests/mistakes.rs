@@ -139,6 +139,12 @@ async fn check_says_all_of_them_at_once(direction: Direction) -> anyhow::Result<
             "CREATE TABLE fit (id int PRIMARY KEY, born int)",
         )
         .await?;
+    let made = |twice: &str| {
+        format!(
+            "CREATE TABLE made (id int PRIMARY KEY, twice int{twice}, thrice int GENERATED ALWAYS AS (id * 3) STORED)"
+        )
+    };
+    preparation.table("made", &made(" GENERATED ALWAYS AS (id * 2) STORED"), &made("")).await?;
     preparation.settings.database("gone", direction.to, &format!("{}://nobody@127.0.0.1:9/none", direction.to));
     preparation.settings.pipelines[0].to.push("gone".to_owned());
     let before = all(&preparation).await?;
@@ -161,6 +167,11 @@ async fn check_says_all_of_them_at_once(direction: Direction) -> anyhow::Result<
         assert_eq!(told, 1, "{parts:?} in {text}");
     }
     assert_eq!(lines.len(), 7, "{text}");
+    let made: Vec<_> = text.lines().filter(|line| line.contains("made")).collect();
+    assert!(
+        made.len() == 1 && ["advice: ", "databases.target", "twice"].iter().all(|part| made[0].contains(part)),
+        "{text}"
+    );
     let json = worker.command(&["check", "--json"]).await?;
     let findings: serde_json::Value = serde_json::from_slice(&json.stdout)?;
     let problems = findings.as_array().map(|all| all.iter().filter(|one| one["advice"] == false).count());

@@ -79,6 +79,8 @@ pub struct Inspection {
     pub estimates: Vec<u64>,
     /// The columns that a new row must have a value for, in the same order.
     pub required: Vec<Vec<String>>,
+    /// The columns that the database generates, in the same order: neither a change nor a table above has them.
+    pub generated: Vec<Vec<String>>,
     /// The columns of each key that fold, in the same order; shorter where the rest folds nothing.
     pub folding: Vec<Vec<Folding>>,
     /// Microseconds that the server's clock is ahead of this machine's, about; two-way only.

@@ -149,6 +149,7 @@ fn between(
             findings.extend(fit(&target.database, at, &from, &to, plan.two_way.is_some()));
         }
         findings.extend(folding(&target.database, at, (here, &from), (there, &to)));
+        findings.extend(generated(&target.database, at, (here, &from), &to));
         // A document may have any field.
         if from.engine == Engine::Mongodb {
             continue;
@@ -166,6 +167,33 @@ fn between(
         }
     }
     findings
+}
+
+/// Where a value that the source generates is missed at the target.
+fn generated(
+    database: &DatabaseName,
+    at: Option<&TableAt>,
+    (source, from): (&Inspection, &Schema),
+    to: &Schema,
+) -> Vec<Finding> {
+    let place = source.tables.iter().position(|schema| schema.table == from.table);
+    let columns = place.and_then(|place| source.generated.get(place)).into_iter().flatten();
+    let documents = to.engine == Engine::Mongodb;
+    let missed = columns.filter(|column| documents || to.column(column).is_some());
+    let (stays, cure) = match documents {
+        true => {
+            ("documents have no such field", "compute it where it is read, or make a plain column of it at the source")
+        }
+        false => ("it stays here as its default makes it", "generate it here, too"),
+    };
+    let name = at.map_or_else(|| to.table.to_string(), |at| at.name.clone());
+    let finding = |column: &String| Finding {
+        place: format!("databases.{database} table {name} column {column}"),
+        problem: format!("the source generates this column, and no change has it: {stays}"),
+        cure: cure.to_owned(),
+        advice: true,
+    };
+    missed.map(finding).collect()
 }
 
 /// Where a target's key takes rows for one that the source keeps apart.

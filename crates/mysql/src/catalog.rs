@@ -151,6 +151,11 @@ impl Table {
         Some(Schema::new(table.clone(), Engine::Mysql, columns, key))
     }
 
+    /// The columns that the server computes.
+    pub fn generated(&self) -> impl Iterator<Item = &str> {
+        self.columns.iter().filter(|column| column.column.generated).map(|column| column.column.name.as_str())
+    }
+
     /// The columns that a new row must have a value for.
     pub fn required(&self) -> impl Iterator<Item = &str> {
         let filled = |column: &&TableColumn| {

@@ -197,6 +197,7 @@ impl Look<'_> {
         self.found.tables.push(Arc::new(schema));
         self.found.estimates.push(table.rows);
         self.found.required.push(table.required().map(str::to_owned).collect());
+        self.found.generated.push(table.generated().map(str::to_owned).collect());
         self.found.folding.push(folding);
         Ok(())
     }

@@ -154,6 +154,11 @@ impl Table {
         chosen.or_else(|| fit().next()).map(|index| index.columns.as_slice())
     }
 
+    /// The columns that the server computes.
+    pub fn generated(&self) -> impl Iterator<Item = &str> {
+        self.columns.iter().filter(|column| column.column.generated).map(|column| column.column.name.as_str())
+    }
+
     /// The columns that a new row must have a value for.
     pub fn required(&self) -> impl Iterator<Item = &str> {
         let filled = |column: &&TableColumn| {

@@ -214,6 +214,7 @@ impl Look<'_> {
                 self.found.estimates.push(self.value(&rows).await?.parse().unwrap_or(0));
                 self.found.tables.push(Arc::new(schema));
                 self.found.required.push(table.required().map(str::to_owned).collect());
+                self.found.generated.push(table.generated().map(str::to_owned).collect());
             }
             Err(_) => match table.unique_indexes.iter().find(|index| index.deferrable) {
                 Some(index) => {

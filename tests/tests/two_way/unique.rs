@@ -93,7 +93,10 @@ async fn rows_that_wait_for_each_other_are_tried_together() -> anyhow::Result<()
     };
     wait::until("two dead letters", LIMIT, async || dead(&pair, true).await).await?;
     hidden.execute("DELETE FROM account WHERE id > 90").await?;
-    pair.worker.expect(0, &["dead-letters", "retry", "--pipeline", "shared", "--database", "b", "--all"]).await?;
+    let retry = ["dead-letters", "retry", "--pipeline", "shared", "--database", "b"];
+    let told = pair.worker.expect(1, &[&retry[..], &["--offset", "999999999"]].concat()).await?;
+    ensure!(told.contains("no dead letter at offset 999999999"), "{told}");
+    pair.worker.expect(0, &[&retry[..], &["--all"]].concat()).await?;
     pair.equal().await?;
     parked(&pair, 0).await?;
     ensure!(dead(&pair, false).await?.is_some(), "their entries are open");

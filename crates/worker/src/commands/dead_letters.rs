@@ -57,7 +57,7 @@ fn line(letter: &Letter) -> String {
 }
 
 pub async fn retry(config: &Configuration, which: cli::Letters, json: bool) -> anyhow::Result<Outcome> {
-    let done: Count = Client::new(config.http)?.post("/sync/dead-letters/retry", &asked(which)).await?;
+    let done = ask(config, "/sync/dead-letters/retry", which).await?;
     match json {
         true => say!("{}", serde_json::to_string(&done)?),
         false => say!("{} tried again; `sync-worker dead-letters` shows what was refused once more", done.count),
@@ -66,7 +66,7 @@ pub async fn retry(config: &Configuration, which: cli::Letters, json: bool) -> a
 }
 
 pub async fn give_up(config: &Configuration, which: cli::Letters, json: bool) -> anyhow::Result<Outcome> {
-    let done: Count = Client::new(config.http)?.post("/sync/dead-letters/drop", &asked(which)).await?;
+    let done = ask(config, "/sync/dead-letters/drop", which).await?;
     match json {
         true => say!("{}", serde_json::to_string(&done)?),
         false => say!("{} given up", done.count),
@@ -74,6 +74,14 @@ pub async fn give_up(config: &Configuration, which: cli::Letters, json: bool) ->
     Ok(Outcome::Done)
 }
 
-fn asked(which: cli::Letters) -> Letters {
-    Letters { pipeline: which.pipeline, database: which.database, offset: which.offset, waiting: false }
+/// One that is named has to be there.
+async fn ask(config: &Configuration, path: &str, which: cli::Letters) -> anyhow::Result<Count> {
+    let cli::Letters { pipeline, database, offset, all: _ } = which;
+    let place = format!("pipeline {pipeline} at {database}");
+    let done: Count =
+        Client::new(config.http)?.post(path, &Letters { pipeline, database, offset, waiting: false }).await?;
+    if let (0, Some(offset)) = (done.count, offset) {
+        anyhow::bail!("{place} has no dead letter at offset {offset}; `sync-worker dead-letters` lists them");
+    }
+    Ok(done)
 }
