@@ -4,7 +4,8 @@ use crate::client::{Client, first_of, within};
 use crate::error::Error;
 use crate::own::{self, PARKED, PROGRESS};
 use bson::raw::cstr;
-use bson::{Binary, Document, RawArrayBuf, RawBson, RawBsonRef, RawDocumentBuf, rawdoc};
+use bson::{Binary, Bson, Document, RawArrayBuf, RawBson, RawBsonRef, RawDocumentBuf, rawdoc};
+use std::collections::BTreeMap;
 use sync_worker_core::database::Scope;
 use sync_worker_core::echo::WRITTEN;
 use sync_worker_core::guard::Seen;
@@ -15,6 +16,10 @@ use sync_worker_core::sink::{Marker, ParkedKey, Progress};
 
 /// How long another one's transaction may hold the marker.
 const TAKE_OVER_MILLIS: i32 = 8_000;
+
+/// The key columns that the documents of each table have been found by so far: a collection has no key of its own that would
+/// tell.
+pub type Keys = BTreeMap<TableName, Vec<String>>;
 
 /// The documents of one applier.
 pub struct Bookkeeping {
@@ -60,7 +65,7 @@ impl Bookkeeping {
 
     /// Moves the epoch on, in one step, and reads what stands there. All transactions of this holder are to be those of
     /// `session`.
-    pub async fn take_over(&self, client: &Client, log: &str, session: &Document) -> Result<Progress, Error> {
+    pub async fn take_over(&self, client: &Client, log: &str, session: &Document) -> Result<(Progress, Keys), Error> {
         self.evict(client).await?;
         let session = RawDocumentBuf::try_from(session).map_err(|_| Error::Protocol("a session that can't be read"))?;
         let command = rawdoc! {
@@ -93,7 +98,22 @@ impl Bookkeeping {
             let row = cursor.current().to_owned();
             parked.push(parked_key(&row)?);
         }
-        Ok(Progress { marker, parked })
+        Ok((Progress { marker, parked }, keys(row)?))
+    }
+
+    /// Writes down which keys the documents are found by, as long as the marker is `holder`'s.
+    pub async fn remember(&self, client: &Client, holder: &Marker, keys: &Keys) -> Result<(), Error> {
+        let mut rows = RawArrayBuf::new();
+        for (table, columns) in keys {
+            let columns: RawArrayBuf = columns.iter().map(String::as_str).collect();
+            rows.push(rawdoc! { "table": table.as_str(), "columns": columns });
+        }
+        let mut updates = RawArrayBuf::new();
+        let query = rawdoc! { "_id": self.mine.clone(), "epoch": holder.epoch.cast_signed() };
+        updates.push(rawdoc! { "q": query, "u": { "$set": { "keys": rows } } });
+        let concern = rawdoc! { "w": "majority", "j": true };
+        let command = rawdoc! { "update": PROGRESS, "updates": updates, "writeConcern": concern };
+        client.run("a note of the keys", command).await.map(drop)
     }
 
     /// Invariant 2: from exactly what was read, or no document.
@@ -189,6 +209,18 @@ fn marker(row: &Document) -> Result<Marker, Error> {
         epoch: number("epoch")?,
         writes: number("writes")?,
     })
+}
+
+/// None where nothing has been written yet, or by a build that did not write them down.
+fn keys(row: &Document) -> Result<Keys, Error> {
+    const UNREADABLE: Error = Error::Protocol("the marker has keys that can't be read");
+    let Ok(rows) = row.get_array("keys") else { return Ok(Keys::new()) };
+    let read = |row: &Bson| {
+        let row = row.as_document()?;
+        let columns = row.get_array("columns").ok()?.iter().map(|name| name.as_str().map(str::to_owned));
+        Some((TableName::new(row.get_str("table").ok()?), columns.collect::<Option<_>>()?))
+    };
+    rows.iter().map(read).collect::<Option<_>>().ok_or(UNREADABLE)
 }
 
 fn parked_key(row: &RawDocumentBuf) -> Result<ParkedKey, Error> {

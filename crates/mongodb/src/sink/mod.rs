@@ -11,14 +11,15 @@ mod marker;
 mod operation;
 mod target;
 
-use crate::client::{Client, within};
+use crate::client::{Client, first_of, within};
 use crate::error::{Error, is_unknown_commit};
 use crate::index;
 use crate::own;
 use async_trait::async_trait;
 use attempt::{Attempt, Ended, Known, With, is_guarded};
+use bson::rawdoc;
 use guard::Look;
-use marker::Bookkeeping;
+use marker::{Bookkeeping, Keys};
 use mongodb::ClientSession;
 use mongodb::options::{Acknowledgment, ReadConcern, WriteConcern};
 use std::collections::HashMap;
@@ -26,8 +27,9 @@ use std::time::Duration;
 use sync_worker_core::database::{Scope, TableAt};
 use sync_worker_core::error::Result as CoreResult;
 use sync_worker_core::name::{DatabaseName, TableName};
-use sync_worker_core::schema::SchemaId;
-use sync_worker_core::sink::{Applied, Parking, Progress, Sink, WriteBatch};
+use sync_worker_core::schema::{Schema, SchemaId};
+use sync_worker_core::sink::{Applied, Marker, Parking, Progress, Sink, WriteBatch};
+use sync_worker_core::types::Engine;
 use target::Target;
 
 /// How often a batch is tried when other clients' writes come in between.
@@ -47,6 +49,8 @@ pub struct MongodbSink {
     looks: HashMap<SchemaId, Look>,
     /// The indexes of keys that are fields.
     keys: Vec<String>,
+    /// By which columns of its source a document is found, one-way.
+    found_by: Keys,
     /// Of all transactions of this sink; the marker names it, so that the next holder can end what this one leaves.
     session: Option<ClientSession>,
 }
@@ -62,11 +66,12 @@ impl MongodbSink {
             targets: HashMap::new(),
             looks: HashMap::new(),
             keys: Vec::new(),
+            found_by: Keys::new(),
             session: None,
         }
     }
 
-    fn prepare(&mut self, batch: &WriteBatch) -> Result<(), Error> {
+    async fn prepare(&mut self, batch: &WriteBatch) -> Result<(), Error> {
         let guarded = is_guarded(batch);
         for write in &batch.writes {
             let schema = &write.change.schema;
@@ -75,12 +80,43 @@ impl MongodbSink {
             }
             let at = self.tables.get(&schema.table);
             let at = at.ok_or_else(|| Error::Fatal(format!("table {} is not in the pipeline", schema.table)))?;
-            self.targets.insert(schema.id, Target::new(at, schema)?);
+            let target = Target::new(at, schema)?;
             if guarded {
                 self.looks.insert(schema.id, Look::new(at, schema)?);
             }
+            if !self.two_way && schema.engine != Engine::Mongodb {
+                self.keeps_its_key(&batch.expected, schema, &target).await?;
+            }
+            self.targets.insert(schema.id, target);
         }
         Ok(())
+    }
+
+    /// A table with another key than the collection's documents were written by would leave those where they are and write over
+    /// others'. An empty collection takes any.
+    async fn keeps_its_key(&mut self, holder: &Marker, schema: &Schema, target: &Target) -> Result<(), Error> {
+        let key: Vec<String> = schema.key.iter().map(|&at| schema.columns[at].name.clone()).collect();
+        match self.found_by.get(&schema.table) {
+            Some(known) if *known == key => return Ok(()),
+            Some(known) if !self.is_empty(&target.collection).await? => {
+                return Err(Error::Fatal(format!(
+                    "the documents of collection {} are found by the key ({}) of table {}, which has the key ({}) now; give it the \
+                     former one, or empty the collection and run `sync-worker verify --repair` to copy it anew",
+                    target.collection,
+                    known.join(", "),
+                    schema.table,
+                    key.join(", ")
+                )));
+            }
+            Some(_) | None => {}
+        }
+        self.found_by.insert(schema.table.clone(), key);
+        self.bookkeeping.remember(&self.client, holder, &self.found_by).await
+    }
+
+    async fn is_empty(&self, collection: &str) -> Result<bool, Error> {
+        let find = rawdoc! { "find": collection, "projection": { "_id": 1 }, "limit": 1, "singleBatch": true };
+        Ok(first_of(&self.client.run("a look at a collection", find).await?).is_none())
     }
 
     async fn write(
@@ -167,13 +203,14 @@ impl Sink for MongodbSink {
         own::create(&self.client, self.two_way).await?;
         let started = self.client.driver.start_session();
         let session = within("the start of a session", started.into_future()).await?;
-        let progress = self.bookkeeping.take_over(&self.client, log, session.id()).await?;
+        let (progress, found_by) = self.bookkeeping.take_over(&self.client, log, session.id()).await?;
+        self.found_by = found_by;
         self.session = Some(session);
         Ok(progress)
     }
 
     async fn apply(&mut self, batch: &WriteBatch, parking: &dyn Parking) -> CoreResult<Applied> {
-        self.prepare(batch)?;
+        self.prepare(batch).await?;
         let mut session = self.session.take().ok_or(Error::Protocol("a write before the target was taken over"))?;
         let outcome = self.write(&mut session, batch, parking).await;
         self.session = Some(session);

@@ -3,7 +3,10 @@
 use crate::fixture::{Fixture, INT, TEXT, U, apply, int, schema, text, write};
 use anyhow::Result;
 use bson::{Document, doc};
+use std::sync::Arc;
 use sync_worker_core::change::Op;
+use sync_worker_core::error::ErrorClass;
+use sync_worker_core::schema::Schema;
 use sync_worker_core::types::ColumnType;
 use sync_worker_core::value::{Cell, Value};
 use sync_worker_testkit::writer::{self, Lot};
@@ -38,6 +41,32 @@ async fn rows_of_a_relational_source_become_documents() -> Result<()> {
     assert_eq!(fixture.all("a").await?, expected);
     let applied = apply(&mut writer, vec![write(&a, Op::Truncate, None, None)]).await?;
     assert_eq!((applied.rows, fixture.all("a").await?.len()), (1, 0));
+    Ok(())
+}
+
+/// The collection has no key of its own that could be compared with.
+#[tokio::test]
+async fn a_source_that_gets_another_key_is_refused_while_there_are_documents() -> Result<()> {
+    let Some(fixture) = Fixture::new(&["a"]).await? else { return Ok(()) };
+    let a = schema("a", &[("id", INT), ("n", INT)]);
+    let again = Arc::new(Schema::new(a.table.clone(), a.engine, a.columns.clone(), vec![1]));
+    let row = |schema, id, n| write(schema, Op::Create, None, Some(&[int(id), int(n)]));
+    apply(&mut fixture.sink().await?, vec![row(&a, 1, 10)]).await?;
+    // Neither the applier that wrote them, nor the next one.
+    for _ in 0..2 {
+        let mut writer = fixture.sink().await?;
+        apply(&mut writer, vec![write(&a, Op::Update, None, Some(&[int(1), int(11)]))]).await?;
+        let batch = writer.batch(vec![row(&again, 1, 10)]);
+        let error = writer.try_apply(&batch, &Lot::default()).await.expect_err("the key is another one");
+        assert_eq!(error.class(), ErrorClass::Fatal);
+        let told = error.to_string();
+        assert!(["collection a ", "(id)", "(n)", "--repair"].iter().all(|part| told.contains(part)), "{told}");
+        assert_eq!(fixture.all("a").await?, [doc! { "_id": 1i64, "n": 11i64 }]);
+    }
+    fixture.rows("a").delete_many(doc! {}).await?;
+    apply(&mut fixture.sink().await?, vec![row(&again, 1, 10)]).await?;
+    apply(&mut fixture.sink().await?, vec![row(&again, 2, 20)]).await?;
+    assert_eq!(fixture.all("a").await?, [doc! { "_id": 10i64, "id": 1i64 }, doc! { "_id": 20i64, "id": 2i64 }]);
     Ok(())
 }
 

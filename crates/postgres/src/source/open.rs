@@ -209,7 +209,7 @@ async fn check_tables(client: &Client, database: &DatabaseName, name: &str, tabl
     for table in tables {
         match remembered.get(&table.name.to_string()) {
             Some((oid, _)) if *oid != table.oid => {
-                return Err(gap(database, &format!("table {} was dropped and made again", table.name)));
+                return Err(gap(database, &slot::made_again(&table.name.to_string())));
             }
             Some((oid, row)) if published.get(oid).is_none_or(|now| row.is_some_and(|row| row != *now)) => {
                 return Err(gap(database, &slot::taken_out(&table.name.to_string(), name)));

@@ -1,6 +1,6 @@
 //! The slot and the publication that a pipeline has at its source.
 
-use crate::catalog::Table;
+use crate::catalog::{Qualified, Table};
 use crate::client::{Client, identifier, literal};
 use crate::error::Error;
 use std::collections::{BTreeMap, BTreeSet};
@@ -160,38 +160,69 @@ pub async fn publish(client: &Client, name: &str, tables: &[Table]) -> Result<Pu
 pub struct Membership {
     publication: String,
     rows: BTreeMap<u32, u32>,
-    names: BTreeMap<u32, String>,
+    names: BTreeMap<u32, Qualified>,
+}
+
+/// A table of a [`Membership`] as it is now.
+struct Member {
+    oid: u32,
+    is_there: bool,
+    /// The row that makes it a part of the publication.
+    row: Option<u32>,
+    /// The table that has its name.
+    named: Option<u32>,
 }
 
 impl Membership {
     pub async fn now(client: &Client, publication: &str, tables: &[Table]) -> Result<Self, Error> {
-        let names = tables.iter().map(|table| (table.oid, table.name.to_string())).collect();
+        let names = tables.iter().map(|table| (table.oid, table.name.clone())).collect();
         let mut membership = Self { publication: publication.to_owned(), rows: BTreeMap::new(), names };
-        membership.rows =
-            membership.look(client).await?.into_iter().filter_map(|(oid, row)| Some((oid, row?))).collect();
+        let now = membership.look(client).await?;
+        membership.rows = now.into_iter().filter_map(|member| Some((member.oid, member.row?))).collect();
         Ok(membership)
     }
 
-    /// The tables that are still there, each with its row or without one.
-    async fn look(&self, client: &Client) -> Result<Vec<(u32, Option<u32>)>, Error> {
-        let oids: Vec<String> = self.names.keys().map(u32::to_string).collect();
+    async fn look(&self, client: &Client) -> Result<Vec<Member>, Error> {
+        let table = |(oid, name): (&u32, &Qualified)| {
+            format!("({oid}::oid, {}::name, {}::name)", literal(&name.schema), literal(&name.table))
+        };
+        let tables: Vec<String> = self.names.iter().map(table).collect();
         let sql = format!(
-            "SELECT c.oid, r.oid FROM pg_class c LEFT JOIN (pg_publication_rel r JOIN pg_publication p \
-             ON p.oid = r.prpubid AND p.pubname = {} AND {WHOLE}) ON r.prrelid = c.oid WHERE c.oid IN ({})",
-            literal(&self.publication),
-            oids.join(", ")
+            "SELECT t.oid, c.oid, r.oid, n.oid FROM (VALUES {}) AS t (oid, schema_name, table_name) \
+             LEFT JOIN pg_class c ON c.oid = t.oid \
+             LEFT JOIN (pg_publication_rel r JOIN pg_publication p ON p.oid = r.prpubid AND p.pubname = {} AND {WHOLE}) \
+             ON r.prrelid = t.oid \
+             LEFT JOIN (pg_class n JOIN pg_namespace s ON s.oid = n.relnamespace) \
+             ON s.nspname = t.schema_name AND n.relname = t.table_name",
+            tables.join(", "),
+            literal(&self.publication)
         );
         let rows = client.rows("a look at the publication", &sql).await?;
-        let number = |row: &SimpleQueryRow, at| row.get(at).and_then(|text| text.parse().ok());
-        Ok(rows.iter().filter_map(|row| Some((number(row, 0)?, number(row, 1)))).collect())
+        let number = |row: &SimpleQueryRow, at| row.get(at).and_then(|text| text.parse::<u32>().ok());
+        let member = |row: &SimpleQueryRow| {
+            let (is_there, row_of, named) = (number(row, 1).is_some(), number(row, 2), number(row, 3));
+            Some(Member { oid: number(row, 0)?, is_there, row: row_of, named })
+        };
+        Ok(rows.iter().filter_map(member).collect())
     }
 
-    /// A table whose changes are not all sent any more. One that was dropped has none.
+    /// A table whose changes are not all sent any more. One that was dropped has none, unless another one has its name.
     pub async fn lost(&self, client: &Client) -> Result<Option<String>, Error> {
         let now = self.look(client).await?;
-        let lost = now.iter().find(|(oid, row)| row.as_ref() != self.rows.get(oid)).map(|(oid, _)| oid);
-        Ok(lost.and_then(|oid| self.names.get(oid)).map(|table| taken_out(table, &self.publication)))
+        Ok(now.iter().find_map(|member| {
+            let table = self.names.get(&member.oid)?.to_string();
+            if member.named.is_some_and(|named| named != member.oid) {
+                return Some(made_again(&table));
+            }
+            let taken_out_of_it = member.is_there && member.row.as_ref() != self.rows.get(&member.oid);
+            taken_out_of_it.then(|| taken_out(&table, &self.publication))
+        }))
     }
+}
+
+/// What a GAP says of a table whose name is another one's.
+pub fn made_again(table: &str) -> String {
+    format!("table {table} was dropped and made again, or another one has taken its name")
 }
 
 /// What a GAP says of such a table.

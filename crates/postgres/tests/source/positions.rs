@@ -151,6 +151,33 @@ async fn a_publication_that_is_altered_while_it_streams_is_a_gap() -> Result<()>
     Ok(())
 }
 
+/// Nothing of the new one comes, and nothing else would tell.
+#[tokio::test]
+async fn a_table_that_is_made_again_while_it_streams_is_a_gap() -> Result<()> {
+    let changes = [
+        "DROP TABLE t; CREATE TABLE t (id int PRIMARY KEY, name text)",
+        "ALTER TABLE t RENAME TO old; CREATE TABLE t (LIKE old INCLUDING ALL)",
+        "ALTER TABLE t RENAME TO old; CREATE TABLE t (LIKE old INCLUDING ALL); DROP TABLE old",
+        "CREATE SCHEMA other; ALTER TABLE t SET SCHEMA other; CREATE TABLE t (LIKE other.t INCLUDING ALL)",
+    ];
+    for sql in changes {
+        let mut fixture = Fixture::new(&format!("{TABLE}; CREATE TABLE u (id int PRIMARY KEY)"), &["t", "u"]).await?;
+        let mut config = Config::new(fixture.database.url.clone());
+        config.heartbeat_seconds = 1;
+        fixture.postgres = Postgres::new("crm".into(), config)?;
+        let mut stream = fixture.stream(None).await?;
+        // While a name is nobody's it may be on its way back.
+        fixture.execute("ALTER TABLE t RENAME TO away").await?;
+        fixture.execute("ALTER TABLE away RENAME TO t; INSERT INTO u VALUES (1)").await?;
+        assert_eq!(fixture.changes(&mut stream).await?.len(), 1);
+        fixture.execute(sql).await?;
+        let error = stream.refusal().await?;
+        assert_eq!(error.class(), ErrorClass::Gap, "{sql}: {error}");
+        assert!(error.to_string().contains("table public.t was dropped and made again"), "{sql}: {error}");
+    }
+    Ok(())
+}
+
 #[tokio::test]
 async fn a_fresh_start_replaces_what_a_crash_left() -> Result<()> {
     let fixture = Fixture::new(TABLE, &["t"]).await?;
