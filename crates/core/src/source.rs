@@ -7,6 +7,10 @@ use crate::position::{Checkpoint, Position};
 use async_trait::async_trait;
 use std::sync::Arc;
 
+/// What an operator is told where a table's definition has changed under the stream.
+pub const REDEFINED: &str = "the definition of a captured table has changed: what this made of rows that were there is in no change, \
+                             and comes with their next one, or by `sync-worker verify --repair`";
+
 /// A run of changes of one transaction, in order.
 #[derive(Debug)]
 pub struct TransactionPart {

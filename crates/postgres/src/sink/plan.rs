@@ -121,11 +121,9 @@ impl Plan {
         if !indexes.iter().any(|index| index.fit || index.deferrable)
             || schema.key.iter().any(|&at| columns[at].generated)
         {
-            let names = key_names.iter().map(|name| identifier(name)).collect::<Vec<_>>().join(", ");
             return Err(fatal(format!(
-                "the source's key ({}) is not its key; ALTER TABLE {} ADD UNIQUE ({names}), all of them NOT NULL",
-                key_names.join(", "),
-                target.sql_name
+                "the source's key ({}) is not its key; give both tables the same primary key",
+                key_names.join(", ")
             )));
         }
         let identity = |at: usize| table.column(&columns[at].name).is_some_and(|c| c.identity == Identity::Always);

@@ -14,6 +14,7 @@ use sync_worker_core::database::TableAt;
 use sync_worker_core::name::TableName;
 use sync_worker_core::row::{Row, RowBuilder};
 use sync_worker_core::schema::{Column, Schema};
+use sync_worker_core::source::REDEFINED;
 use sync_worker_core::types::{ColumnType, Engine};
 use sync_worker_core::value::{Cell, Value};
 
@@ -234,6 +235,12 @@ impl Relations {
             (Some(_), None) => OwnTable::of(relation)?,
             _ => None,
         };
+        let before = self.known.get(&relation.oid).and_then(|known| known.table.as_ref());
+        if let (Some(before), Some(now)) = (before, &table)
+            && before.schema.id != now.schema.id
+        {
+            tracing::warn!(table = %now.schema.table, "{REDEFINED}");
+        }
         self.known.insert(relation.oid, Known { message: relation.bytes.to_vec(), table, own });
         self.last = None;
         Ok(())

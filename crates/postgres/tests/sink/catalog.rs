@@ -87,7 +87,7 @@ fn mismatches_are_named() {
         let t = target.schema("t").await;
         for (table, parts) in [
             ("CREATE TABLE t (id int PRIMARY KEY, b text)", vec!["public.t", "column a", "ADD COLUMN"]),
-            ("CREATE TABLE t (id int, a text PRIMARY KEY, b text)", vec!["public.t", "(id)", "ADD UNIQUE"]),
+            ("CREATE TABLE t (id int, a text PRIMARY KEY, b text)", vec!["public.t", "(id)", "primary key"]),
             ("CREATE TABLE t (id int, a text, b text, PRIMARY KEY (id, a))", vec!["public.t", "(id)"]),
             (
                 "CREATE TABLE t (id int PRIMARY KEY, a text, b int GENERATED ALWAYS AS IDENTITY)",

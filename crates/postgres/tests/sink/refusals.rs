@@ -49,6 +49,33 @@ fn only_the_refused_rows_are_parked() {
     });
 }
 
+/// The server calls both a check constraint, and names none.
+#[test]
+fn a_row_that_no_partition_takes_is_told_as_that() {
+    on_server(async |target| {
+        target
+            .sql(
+                "CREATE TABLE t (id int PRIMARY KEY, n int CHECK (n > 0)) PARTITION BY RANGE (id);
+                 CREATE TABLE t_low PARTITION OF t FOR VALUES FROM (1) TO (10)",
+            )
+            .await;
+        let t = target.schema("t").await;
+        let mut applier = target.applier(&["t"]).await;
+        let (applied, lot) =
+            applier.park([(1, 1), (20, 1), (2, 0)].map(|(id, n)| create(&t, &[Int(id), Int(n)])).into()).await;
+        assert_eq!((applied.rows, lot.refused()), (1, vec![(1, Poison), (2, Poison)]));
+        let reasons: Vec<_> = applied.refused.iter().map(|refused| refused.reason.as_str()).collect();
+        assert!(
+            reasons[0].starts_with("no partition takes the row (") && reasons[0].contains("table t)"),
+            "{reasons:?}"
+        );
+        assert!(
+            reasons[1].starts_with("a check constraint is not met (") && reasons[1].contains("t_n_check"),
+            "{reasons:?}"
+        );
+    });
+}
+
 /// Narrowed, the server would round what is written; widened, it takes what was refused.
 #[test]
 fn a_column_that_is_altered_while_the_sink_lives_takes_what_it_holds_now() {

@@ -4,6 +4,7 @@ use super::{Decoder, Step};
 use crate::error::Error;
 use crate::source::statement::Statement;
 use sync_worker_core::change::{Change, Op};
+use sync_worker_core::source::REDEFINED;
 
 impl Decoder {
     pub(super) fn statement(&mut self, statement: Statement<'_>, database: &str) -> Result<Step, Error> {
@@ -72,7 +73,7 @@ impl Decoder {
             }
             Statement::Alter(name) => {
                 if let Some((name, table)) = self.tables.find(&name, database).cloned() {
-                    tracing::warn!(table = %name, "the definition of a captured table has changed");
+                    tracing::warn!(table = %name, "{REDEFINED}");
                     self.tables.unsettle(&table);
                 }
                 self.tables.forget();
