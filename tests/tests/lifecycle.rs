@@ -334,6 +334,18 @@ async fn signals_and_health_are_answered_while_a_database_is_waited_for() -> any
     Ok(())
 }
 
+/// A terminal that is closed.
+#[tokio::test]
+async fn sighup_drains_too() -> anyhow::Result<()> {
+    let direction = Direction { from: Kind::Postgres, to: Kind::Postgres };
+    let mut scenario = Preparation::new(direction, "hangup").await?.streaming().await?;
+    scenario.worker.signal("HUP").await?;
+    let status = scenario.worker.ended(LIMIT).await?;
+    assert!(status.success(), "{status}");
+    scenario.worker.start()?;
+    scenario.finish().await
+}
+
 #[tokio::test]
 async fn a_target_that_is_stuck_does_not_hold_the_end_back() -> anyhow::Result<()> {
     let direction = Direction { from: Kind::Postgres, to: Kind::Mysql };
@@ -350,6 +362,14 @@ async fn a_target_that_is_stuck_does_not_hold_the_end_back() -> anyhow::Result<(
         Ok((scenario.target.number(&waits).await? > 0).then_some(()))
     })
     .await?;
+    // Meanwhile more comes to stand behind it, and whoever looks sees that.
+    let before = scenario.worker.status().await?;
+    let behind = |tasks: &[TaskStatus]| tasks.iter().find(|task| task.task == Task::Apply).map(|task| task.behind);
+    for _ in 0..50 {
+        scenario.source.execute("UPDATE fence SET mark = mark + 1").await?;
+    }
+    let more = behind(&before).unwrap_or(0) + 50;
+    scenario.worker.until("the records behind the target", LIMIT, |tasks| behind(tasks) >= Some(more)).await?;
     let begun = Instant::now();
     scenario.worker.terminate().await?;
     assert!(begun.elapsed() < Duration::from_secs(10), "ended after {:?}", begun.elapsed());

@@ -80,6 +80,30 @@ async fn schema_prints_what_a_target_lacks(direction: Direction) -> anyhow::Resu
     scenario.finish().await
 }
 
+/// What one of them lacks is the other's.
+#[tokio::test]
+async fn a_table_of_two_pipelines_is_compared_and_not_repaired() -> anyhow::Result<()> {
+    let mut preparation = Preparation::new(Direction { from: Kind::Postgres, to: Kind::Mysql }, "both").await?;
+    preparation.item(3).await?;
+    let other = sync_worker_tests::database::Database::create(Kind::Postgres, "both").await?;
+    other.execute(&tables::item(Kind::Postgres)).await?;
+    let mut settings = preparation.settings.clone();
+    settings.database("other", Kind::Postgres, &other.url());
+    let mut second = settings.pipelines[0].clone();
+    (second.name, second.from) = ("second".to_owned(), "other".to_owned());
+    second.tables.retain(|table| table.name == "item");
+    settings.pipelines.push(second);
+    let mut scenario = preparation.streaming().await?;
+    scenario.worker.terminate().await?;
+    scenario.worker.configure(&settings)?;
+    scenario.worker.start()?;
+    scenario.worker.until_streaming(LIMIT).await?;
+    let told = scenario.worker.expect(1, &["verify", "second", "--repair"]).await?;
+    assert!(["second and mirror", "item", "target"].iter().all(|part| told.contains(part)), "{told}");
+    scenario.worker.expect(1, &["verify", "second", "--patience", "0"]).await?;
+    scenario.finish().await
+}
+
 /// More bytes of keys than one request holds.
 #[tokio::test]
 async fn rows_with_large_keys_are_repaired() -> anyhow::Result<()> {

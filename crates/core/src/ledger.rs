@@ -134,9 +134,9 @@ pub enum Settled {
 
 #[async_trait]
 pub trait Ledger: Send + Sync {
-    /// Adds entries, all or none, leaving those that are there already as they are. Durable when it returns. How many
-    /// were new.
-    async fn record(&self, conflicts: Vec<Conflict>) -> Result<usize>;
+    /// Adds entries, all or none, leaving those that are there already as they are. Durable when it returns. Gives back
+    /// those that were new, in their order.
+    async fn record(&self, conflicts: Vec<Conflict>) -> Result<Vec<Conflict>>;
 
     /// Entries of a pipeline, the newest first.
     async fn conflicts(&self, pipeline: &PipelineName, wanted: &Wanted) -> Result<Vec<Recorded>>;

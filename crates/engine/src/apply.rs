@@ -92,6 +92,8 @@ impl Apply {
     /// Runs until shutdown or until an error that reconnecting does not mend.
     pub async fn run(mut self) {
         let mut held = Held::default();
+        let counting = count_behind(self.bus.clone(), self.status.clone(), self.metrics.clone());
+        let _counting = AbortOnDropHandle::new(tokio::spawn(counting));
         loop {
             tokio::select! {
                 () = self.shutdown.cancelled() => break,
@@ -195,6 +197,7 @@ impl Apply {
         }
         session.schedule_retry().await?;
         self.behind(session.marker.offset).await?;
+        self.status.update(|status| status.offset = session.marker.offset.map(|offset| offset.0));
         if let Some(stage) = session.assembler.stage() {
             self.metrics.under_way.set(i64::try_from(stage.entries()).unwrap_or(i64::MAX));
         }
@@ -235,6 +238,23 @@ struct Held {
     together: Option<usize>,
     /// How often it has been given twice as long.
     doubled: u32,
+}
+
+/// How often a target that takes nothing is looked at.
+const LOOK: Duration = Duration::from_secs(1);
+
+/// Counts what comes to stand behind a target that is stuck or away: a batch that is through counts for itself.
+async fn count_behind(bus: Arc<dyn Bus>, status: Entry, metrics: ApplyMetrics) {
+    loop {
+        tokio::time::sleep(LOOK).await;
+        // A bus that can't be read is told by whoever reads it.
+        let Ok(bounds) = bus.bounds(PARTITION).await else { continue };
+        status.update(|status| {
+            let Some(offset) = status.offset else { return };
+            status.behind = bounds.next.0.saturating_sub(offset + 1);
+            metrics.behind.set(i64::try_from(status.behind).unwrap_or(i64::MAX));
+        });
+    }
 }
 
 async fn read_ahead(mut subscription: Box<dyn Subscription>, feed: mpsc::Sender<Vec<Delivered>>) -> Result<()> {

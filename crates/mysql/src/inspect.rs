@@ -25,9 +25,11 @@ pub async fn inspect(config: &Config, name: &DatabaseName, scope: &Scope, role: 
     let mut look = Look {
         client: &mut client,
         place: format!("databases.{name}"),
+        user: String::new(),
         grants: Vec::new(),
         found: Inspection::default(),
     };
+    look.user = look.user().await?;
     look.grants = look.grants().await?;
     let names = scope.tables.iter().map(|at| QualifiedName::parse(&at.name, default.as_deref()));
     let names: Vec<QualifiedName> = names.collect::<Result<_, _>>()?;
@@ -57,6 +59,8 @@ pub async fn clock(client: &mut Client) -> Result<Option<i64>, Error> {
 struct Look<'a> {
     client: &'a mut Client,
     place: String,
+    /// As a GRANT names it.
+    user: String,
     /// As `SHOW GRANTS` prints them, in upper case.
     grants: Vec<String>,
     found: Inspection,
@@ -82,6 +86,12 @@ impl Look<'_> {
             }
         }
         Ok(None)
+    }
+
+    async fn user(&mut self) -> Result<String, Error> {
+        let account = self.rows("SELECT CURRENT_USER()").await?.into_iter().next().unwrap_or_default();
+        let (name, host) = account.rsplit_once('@').unwrap_or((&account, "%"));
+        Ok([name, host].map(|part| format!("'{}'", part.replace('\'', "''"))).join("@"))
     }
 
     /// What the user may do by itself and by its active roles.
@@ -153,7 +163,7 @@ impl Look<'_> {
         };
         let missing: Vec<&str> = wanted.iter().copied().filter(|privilege| !self.may(privilege, Some(&name))).collect();
         if !missing.is_empty() {
-            let cure = format!("GRANT {} ON {} to this user", missing.join(", "), name.quoted());
+            let cure = format!("GRANT {} ON {} TO {};", missing.join(", "), name.quoted(), self.user);
             self.find(Some(&name), format!("the user lacks {}", missing.join(", ")), cure);
         }
         let Some(table) = catalog::table(self.client, &name).await? else {

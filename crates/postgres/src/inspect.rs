@@ -5,6 +5,7 @@ use crate::catalog::{self, Qualified, ReplicaIdentity, Table};
 use crate::client::{self, Client, Purpose, identifier, literal};
 use crate::config::{Config, SessionReplicationRole};
 use crate::error::Error;
+use crate::source::slot;
 use std::sync::Arc;
 use sync_worker_core::database::{Finding, Inspection, Role, Scope, TableAt, clock_ahead};
 use sync_worker_core::name::DatabaseName;
@@ -25,6 +26,9 @@ pub async fn inspect(config: &Config, name: &DatabaseName, scope: &Scope, role: 
     };
     look.user = look.value("SELECT current_user").await?;
     look.server(role).await?;
+    if role == Role::Source {
+        look.left_slots(&slot::name(scope, name)).await?;
+    }
     if scope.two_way {
         look.found.clock_ahead = clock(&client).await?;
     }
@@ -125,6 +129,30 @@ impl Look<'_> {
                 let cure = format!("ALTER SYSTEM SET {setting} to a higher number; then restart the server");
                 self.advise(None, format!("all {most} of {setting} are taken"), cure);
             }
+        }
+        Ok(())
+    }
+
+    /// Slots that a pipeline of this name has left where its state was removed: nobody reads them any more, and the server keeps its
+    /// log for them.
+    async fn left_slots(&mut self, own: &str) -> Result<(), Error> {
+        let readable = own.rfind('_').map_or(own, |at| &own[..=at]);
+        let sql = format!(
+            "SELECT slot_name FROM pg_replication_slots WHERE NOT active AND database = current_database() \
+             AND starts_with(slot_name::text, {}) AND length(slot_name) = {} AND slot_name <> {} ORDER BY 1",
+            literal(readable),
+            own.len(),
+            literal(own)
+        );
+        for row in self.client.rows("a look at the slots", &sql).await? {
+            let slot = row.get(0).unwrap_or_default();
+            self.advise(
+                None,
+                format!(
+                    "replication slot {slot}, of a pipeline of this name and another state, is not in use and keeps the server's log"
+                ),
+                format!("if that state is gone: SELECT pg_drop_replication_slot('{slot}'); DROP PUBLICATION IF EXISTS {slot};"),
+            );
         }
         Ok(())
     }

@@ -17,18 +17,18 @@ use sync_worker_core::row::{Key, Row};
 
 #[async_trait]
 impl Ledger for SqliteStore {
-    async fn record(&self, conflicts: Vec<Conflict>) -> Result<usize> {
+    async fn record(&self, conflicts: Vec<Conflict>) -> Result<Vec<Conflict>> {
         if conflicts.is_empty() {
-            return Ok(0);
+            return Ok(Vec::new());
         }
         let recorded = self.writer.call("recording conflicts", move |session| {
             let last = "SELECT coalesce(max(id), 0) FROM conflict";
             let mut id: i64 = session.connection.prepare_cached(last)?.query_row([], |row| row.get(0))?;
-            let mut new = 0;
-            for conflict in &conflicts {
-                if record(session, id + 1, conflict)? {
+            let mut new = Vec::new();
+            for conflict in conflicts {
+                if record(session, id + 1, &conflict)? {
                     id += 1;
-                    new += 1;
+                    new.push(conflict);
                 }
             }
             Ok(new)

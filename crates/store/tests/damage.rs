@@ -320,7 +320,7 @@ async fn a_store_of_the_second_format_is_brought_up_to_date() {
         open: true,
     };
     let store = SqliteStore::open(folder.path()).unwrap();
-    assert_eq!(store.record(vec![conflict(7, None)]).await.unwrap(), 1);
+    assert_eq!(store.record(vec![conflict(7, None)]).await.unwrap().len(), 1);
     drop(store);
     let connection = rusqlite::Connection::open(file(&folder)).unwrap();
     let back = "ALTER TABLE conflict DROP COLUMN incumbent_won; DROP INDEX conflict_stands; ALTER TABLE conflict DROP COLUMN stands; \
@@ -328,7 +328,7 @@ async fn a_store_of_the_second_format_is_brought_up_to_date() {
     connection.execute_batch(back).unwrap();
     drop(connection);
     let store = SqliteStore::open(folder.path()).unwrap();
-    assert_eq!(store.record(vec![conflict(7, Some(true)), conflict(8, Some(false))]).await.unwrap(), 1);
+    assert_eq!(store.record(vec![conflict(7, Some(true)), conflict(8, Some(false))]).await.unwrap().len(), 1);
     let told = || {
         let (store, pipeline) = (&store, &pipeline);
         async move {

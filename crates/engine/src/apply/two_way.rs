@@ -7,11 +7,12 @@ use crate::failure::{EngineError, timed};
 use crate::publish::Shown;
 use crate::resolve::applier::{Checkpoints, TwoWayParts};
 use crate::status::PausedTable;
+use std::collections::BTreeMap;
 use std::time::Duration;
 use sync_worker_core::database::Database;
 use sync_worker_core::error::Result;
 use sync_worker_core::ledger::{FLIP_FLOP, ResolverCheckpoint, UNFIT};
-use sync_worker_core::name::DatabaseName;
+use sync_worker_core::name::{DatabaseName, TableName};
 use sync_worker_core::record::Offset;
 use sync_worker_core::sink::{Progress, Sink};
 use sync_worker_core::store::TargetId;
@@ -23,6 +24,9 @@ use tokio::time::Instant;
 const PROOF: Duration = Duration::from_secs(60);
 const PROOF_AGAIN: Duration = Duration::from_millis(250);
 const PROOF_AGAIN_AT_LAST: Duration = Duration::from_secs(4);
+
+/// Entries in one transaction of the ledger.
+const RECORDED_AT_A_TIME: usize = 4_096;
 
 /// What a two-way session has beside a one-way one.
 pub(super) struct Resolving {
@@ -117,23 +121,28 @@ impl Session {
             if let Some(last) = conflicts.last() {
                 self.lot.flushed(last.offset).await?;
             }
-            for conflict in &conflicts {
-                if conflict.kind == FLIP_FLOP {
-                    let (table, offset) = (&conflict.table, conflict.offset.0);
-                    tracing::error!(pipeline = %apply.id.pipeline, database = %apply.id.database, %table, offset, "members undo each other's writes of a row; its key stands still until `sync-worker conflicts decide`");
-                }
-                if let Some(at) = conflict.at.as_ref().filter(|_| conflict.kind != UNFIT) {
-                    let (table, offset) = (&conflict.table, conflict.offset.0);
-                    tracing::warn!(pipeline = %apply.id.pipeline, database = %apply.id.database, %table, %at, offset, kind = conflict.kind, "a row is none that its member's stream explains; it is on record and corrected");
+            let mut drifted: BTreeMap<(TableName, DatabaseName), usize> = BTreeMap::new();
+            let mut conflicts = conflicts.into_iter();
+            // A transaction can be full of them.
+            while conflicts.len() > 0 {
+                let some = conflicts.by_ref().take(RECORDED_AT_A_TIME).collect();
+                // Every applier comes to the same conflicts, and once more after a restart; who records them tells and counts them.
+                for conflict in resolving.parts.ledger.record(some).await? {
+                    let winner = conflict.winner.by.as_ref().filter(|_| !conflict.winner.merged);
+                    let merged = if conflict.winner.merged { "merged" } else { "" };
+                    let winner = winner.map_or(merged, DatabaseName::as_str);
+                    apply.metrics.conflict(&conflict.kind, &conflict.strategy, winner);
+                    if conflict.kind == FLIP_FLOP {
+                        let (table, offset) = (&conflict.table, conflict.offset.0);
+                        tracing::error!(pipeline = %apply.id.pipeline, %table, offset, "members undo each other's writes of a row; its key stands still until `sync-worker conflicts decide`");
+                    }
+                    if let Some(at) = conflict.at.filter(|_| conflict.kind != UNFIT) {
+                        *drifted.entry((conflict.table, at)).or_default() += 1;
+                    }
                 }
             }
-            let new = resolving.parts.ledger.record(conflicts.clone()).await?;
-            // Every applier comes to the same conflicts, and once more after a restart; who records them counts them.
-            for conflict in conflicts.iter().rev().take(new) {
-                let winner = conflict.winner.by.as_ref().filter(|_| !conflict.winner.merged);
-                let merged = if conflict.winner.merged { "merged" } else { "" };
-                let winner = winner.map_or(merged, DatabaseName::as_str);
-                apply.metrics.conflict(&conflict.kind, &conflict.strategy, winner);
+            for ((table, at), rows) in drifted {
+                tracing::warn!(pipeline = %apply.id.pipeline, %table, %at, rows, "rows are none that their member's stream explains; they are on record and corrected");
             }
         }
         apply.metrics.under_way.set(under_way);

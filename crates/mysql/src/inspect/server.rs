@@ -88,7 +88,7 @@ impl Look<'_> {
         }
         for privilege in ["REPLICATION SLAVE", "REPLICATION CLIENT"] {
             if !self.may(privilege, None) {
-                let cure = format!("GRANT {privilege} ON *.* TO CURRENT_USER(); as an administrator, naming the user");
+                let cure = format!("GRANT {privilege} ON *.* TO {};", self.user);
                 self.find(None, format!("the user lacks {privilege}"), cure);
             }
         }
@@ -154,11 +154,11 @@ impl Look<'_> {
             Some("2") => &["SELECT", "INSERT", "UPDATE", "DELETE"],
             _ => &["CREATE", "SELECT", "INSERT", "UPDATE", "DELETE"],
         };
-        for privilege in needed {
-            if !self.may(privilege, Some(&bookkeeping)) {
-                let cure = format!("GRANT {} ON sync_worker.* to this user", needed.join(", "));
-                self.find(None, format!("the user lacks {privilege} on the database sync_worker"), cure);
-            }
+        let missing: Vec<&str> =
+            needed.iter().copied().filter(|privilege| !self.may(privilege, Some(&bookkeeping))).collect();
+        if !missing.is_empty() {
+            let cure = format!("GRANT {} ON sync_worker.* TO {};", needed.join(", "), self.user);
+            self.find(None, format!("the user lacks {} on the database sync_worker", missing.join(", ")), cure);
         }
         if self.variable("read_only").await?.as_deref() == Some("1") {
             self.find(None, "the server is read-only", "point to the primary, or SET GLOBAL read_only = OFF;");

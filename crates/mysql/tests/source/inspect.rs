@@ -75,10 +75,18 @@ async fn each_missing_privilege_is_named_with_its_grant() -> Result<()> {
     let outcome = async {
         let source = inspected(&database, &fixture, Role::Source).await?;
         assert_eq!(source.findings.len(), 1, "{:#?}", source.findings);
-        has(&source, "shop", "REPLICATION CLIENT", "GRANT REPLICATION CLIENT");
+        let named = format!("GRANT REPLICATION CLIENT ON *.* TO '{user}'@'%';");
+        has(&source, "shop", "REPLICATION CLIENT", &named);
         let target = inspected(&database, &fixture, Role::Target).await?;
-        has(&target, "shop", "lacks INSERT on the database sync_worker", "sync_worker.*");
-        has(&target, ".t", "lacks INSERT, UPDATE, DELETE", "GRANT INSERT, UPDATE, DELETE");
+        let own = format!("ON sync_worker.* TO '{user}'@'%';");
+        has(&target, "shop", "SELECT, INSERT, UPDATE, DELETE on the database sync_worker", &own);
+        has(
+            &target,
+            ".t",
+            "lacks INSERT, UPDATE, DELETE",
+            &format!("GRANT INSERT, UPDATE, DELETE ON `{name}`.`t` TO '{user}'"),
+        );
+        assert_eq!(target.findings.len(), 2, "{:#?}", target.findings);
         anyhow::Ok(())
     };
     let outcome = outcome.await;

@@ -30,6 +30,31 @@ async fn a_database_whose_texts_may_be_anything_is_told() -> Result<()> {
     Ok(())
 }
 
+/// Nobody else would say what keeps the server's log.
+#[tokio::test]
+async fn the_slot_of_a_state_that_is_gone_is_told() -> Result<()> {
+    let mut fixture = Fixture::new("CREATE TABLE t (id int PRIMARY KEY)", &["t"]).await?;
+    drop(fixture.stream(None).await?);
+    let slots = "SELECT count(*) FROM pg_replication_slots WHERE database = current_database() AND NOT active";
+    while fixture.database.value(slots).await? == "0" {}
+    let slot = fixture
+        .database
+        .value("SELECT slot_name FROM pg_replication_slots WHERE database = current_database()")
+        .await?;
+    let told = async |fixture: &Fixture| {
+        let inspection = fixture.postgres.inspect(&fixture.scope, Role::Source).await.unwrap();
+        inspection.findings.into_iter().filter(|one| one.problem.contains("replication slot")).collect::<Vec<_>>()
+    };
+    assert!(told(&fixture).await.is_empty(), "it is the pipeline's own");
+    fixture.scope.installation = "made anew".into();
+    let found = told(&fixture).await;
+    assert!(found.len() == 1 && found[0].advice && found[0].problem.contains(&slot), "{found:?}");
+    assert!(found[0].cure.contains(&format!("pg_drop_replication_slot('{slot}')")), "{found:?}");
+    fixture.scope.pipeline = "another".into();
+    assert!(told(&fixture).await.is_empty(), "it may be used by the other pipeline");
+    Ok(())
+}
+
 #[tokio::test]
 async fn missing_tables_and_keys_are_named_with_their_cure() -> Result<()> {
     let sql = "CREATE TABLE nokey (id int); CREATE TABLE nothing (id int PRIMARY KEY); \

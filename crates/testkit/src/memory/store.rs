@@ -192,17 +192,18 @@ impl RetryQueue for MemoryStore {
 
 #[async_trait]
 impl Ledger for MemoryStore {
-    async fn record(&self, conflicts: Vec<Conflict>) -> Result<usize> {
+    async fn record(&self, conflicts: Vec<Conflict>) -> Result<Vec<Conflict>> {
         tokio::task::yield_now().await;
         self.write(|state| {
-            let before = state.conflicts.len();
+            let mut new = Vec::new();
             for conflict in conflicts {
                 if state.conflicts.iter().all(|known| !is_same(&known.conflict, &conflict)) {
                     let id = state.conflicts.last().map_or(1, |last| last.id + 1);
+                    new.push(conflict.clone());
                     state.conflicts.push(Recorded { id, conflict, decided: None });
                 }
             }
-            state.conflicts.len() - before
+            new
         })
     }
 

@@ -43,6 +43,10 @@ pub async fn verify(config: &Configuration, options: &Options) -> anyhow::Result
     {
         anyhow::bail!("there is no pipeline {name:?}");
     }
+    if options.repair {
+        let named = |plan: &&Plan| options.pipeline.as_deref().is_none_or(|name| plan.name.as_str() == name);
+        plans.iter().filter(named).try_for_each(|plan| is_alone(config, plan))?;
+    }
     let client = Client::new(config.http)?;
     let mut equal = true;
     let mut items = Vec::new();
@@ -76,6 +80,27 @@ pub async fn verify(config: &Configuration, options: &Options) -> anyhow::Result
         say!("{}", serde_json::to_string_pretty(&items)?);
     }
     Ok(if equal { Outcome::Done } else { Outcome::Problems })
+}
+
+/// What one of several one-way pipelines into the same table lacks is another one's, and a repair would delete it.
+fn is_alone(config: &Configuration, plan: &Plan) -> anyhow::Result<()> {
+    let others = config.pipelines.iter().filter(|other| other.name != plan.name && other.two_way.is_none());
+    for other in others.filter(|_| plan.two_way.is_none()) {
+        for target in plan.to.iter().filter(|target| other.to.contains(target)) {
+            let theirs = scope_of(config, other, target).tables;
+            let ours = scope_of(config, plan, target).tables;
+            if let Some(both) = ours.iter().find(|ours| theirs.iter().any(|theirs| theirs.name == ours.name)) {
+                anyhow::bail!(
+                    "pipelines {} and {} both write to table {} of {target}: what one of them lacks is the other's, and a repair would \
+                     delete it",
+                    plan.name,
+                    other.name,
+                    both.name
+                );
+            }
+        }
+    }
+    Ok(())
 }
 
 /// The plan as seen from the member that is asked for.

@@ -71,7 +71,11 @@ pub fn read(table: &Section<'_>, members: Option<&Ends>, databases: &Databases, 
     match members.map(|members| way(members, databases)) {
         Some(Some(Way::FromDocuments)) => {
             for name in ["keep_key_columns", "times"].into_iter().filter(|name| section.has(name)) {
-                section.problem(name, "is for rows that go to MongoDB; the source of this pipeline is MongoDB itself");
+                let problem = match two_way {
+                    true => "is for rows that go to MongoDB: name a member of another kind first",
+                    false => "is for rows that go to MongoDB; the source of this pipeline is MongoDB itself",
+                };
+                section.problem(name, problem);
             }
         }
         Some(Some(Way::ToDocuments)) if matches!(mapping.other_fields, OtherFields::Column(_)) => {
