@@ -115,12 +115,8 @@ impl Worker {
 
     /// SIGSTOP, or SIGCONT after one.
     pub async fn pause(&self, stopped: bool) -> anyhow::Result<()> {
-        self.signal(if stopped { "STOP" } else { "CONT" }).await
-    }
-
-    pub async fn signal(&self, name: &str) -> anyhow::Result<()> {
         let pid = self.child().as_ref().and_then(Child::id).context("the worker is not running")?;
-        signal(pid, name).await
+        signal(pid, if stopped { "STOP" } else { "CONT" }).await
     }
 
     /// SIGKILL; returns when the process is gone.

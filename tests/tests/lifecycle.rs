@@ -334,18 +334,6 @@ async fn signals_and_health_are_answered_while_a_database_is_waited_for() -> any
     Ok(())
 }
 
-/// A terminal that is closed.
-#[tokio::test]
-async fn sighup_drains_too() -> anyhow::Result<()> {
-    let direction = Direction { from: Kind::Postgres, to: Kind::Postgres };
-    let mut scenario = Preparation::new(direction, "hangup").await?.streaming().await?;
-    scenario.worker.signal("HUP").await?;
-    let status = scenario.worker.ended(LIMIT).await?;
-    assert!(status.success(), "{status}");
-    scenario.worker.start()?;
-    scenario.finish().await
-}
-
 #[tokio::test]
 async fn a_target_that_is_stuck_does_not_hold_the_end_back() -> anyhow::Result<()> {
     let direction = Direction { from: Kind::Postgres, to: Kind::Mysql };

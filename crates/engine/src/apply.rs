@@ -28,6 +28,7 @@ use resume::Resuming;
 use std::panic::resume_unwind;
 use std::pin::pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 use sync_worker_core::bus::{Ahead, Bus, Subscription};
 use sync_worker_core::change::Op;
@@ -80,6 +81,8 @@ pub struct Apply {
     pub breaker: Arc<Breaker>,
     pub status: Entry,
     pub metrics: ApplyMetrics,
+    /// The next record that the target is to take, where that is known already.
+    pub next: Arc<AtomicU64>,
     pub limits: BatchLimits,
     pub retry: RetryPolicy,
     pub owed: Option<Owed>,
@@ -92,7 +95,7 @@ impl Apply {
     /// Runs until shutdown or until an error that reconnecting does not mend.
     pub async fn run(mut self) {
         let mut held = Held::default();
-        let counting = count_behind(self.bus.clone(), self.status.clone(), self.metrics.clone());
+        let counting = count_behind(self.bus.clone(), self.next.clone(), self.status.clone(), self.metrics.clone());
         let _counting = AbortOnDropHandle::new(tokio::spawn(counting));
         loop {
             tokio::select! {
@@ -161,7 +164,7 @@ impl Apply {
             }
             *held = Held { epoch: Some(progress.marker.epoch), asked: 0, proved: true, ..*held };
         }
-        let Resuming { ahead: Ahead { subscription, durability }, sequence, resolving } =
+        let Resuming { ahead: Ahead { subscription, durability }, next, sequence, resolving } =
             self.resume(&progress.marker).await?;
         let (stage, resolving) = resolving.unzip();
         let lot = ParkingLot::new(self.id.clone(), self.queue.clone(), self.retry.clone(), durability);
@@ -196,8 +199,8 @@ impl Apply {
             session.give_up_left_tables(self).await?;
         }
         session.schedule_retry().await?;
-        self.behind(session.marker.offset).await?;
-        self.status.update(|status| status.offset = session.marker.offset.map(|offset| offset.0));
+        let behind = self.behind(next).await?;
+        self.status.update(|status| self.metrics.is_behind(status, behind));
         if let Some(stage) = session.assembler.stage() {
             self.metrics.under_way.set(i64::try_from(stage.entries()).unwrap_or(i64::MAX));
         }
@@ -211,11 +214,10 @@ impl Apply {
 }
 
 impl Apply {
-    /// How many records stand behind the last that the target has.
-    async fn behind(&self, offset: Option<Offset>) -> Result<u64> {
-        let behind = self.bus.bounds(PARTITION).await?.next.0.saturating_sub(offset.map_or(0, |offset| offset.0 + 1));
-        self.metrics.behind.set(i64::try_from(behind).unwrap_or(i64::MAX));
-        Ok(behind)
+    /// How many records there are that the target has yet to take.
+    async fn behind(&self, next: Offset) -> Result<u64> {
+        self.next.store(next.0, Ordering::Relaxed);
+        Ok(self.bus.bounds(PARTITION).await?.next.0.saturating_sub(next.0))
     }
 
     fn count_refusals(&self, new: usize) {
@@ -243,16 +245,18 @@ struct Held {
 /// How often a target that takes nothing is looked at.
 const LOOK: Duration = Duration::from_secs(1);
 
-/// Counts what comes to stand behind a target that is stuck or away: a batch that is through counts for itself.
-async fn count_behind(bus: Arc<dyn Bus>, status: Entry, metrics: ApplyMetrics) {
+/// Counts what comes to stand behind a target that is stuck or away: a batch that is through counts for itself, and less than
+/// before is its word to say.
+async fn count_behind(bus: Arc<dyn Bus>, next: Arc<AtomicU64>, status: Entry, metrics: ApplyMetrics) {
     loop {
         tokio::time::sleep(LOOK).await;
         // A bus that can't be read is told by whoever reads it.
         let Ok(bounds) = bus.bounds(PARTITION).await else { continue };
         status.update(|status| {
-            let Some(offset) = status.offset else { return };
-            status.behind = bounds.next.0.saturating_sub(offset + 1);
-            metrics.behind.set(i64::try_from(status.behind).unwrap_or(i64::MAX));
+            let behind = bounds.next.0.saturating_sub(next.load(Ordering::Relaxed));
+            if behind > status.behind {
+                metrics.is_behind(status, behind);
+            }
         });
     }
 }
@@ -396,11 +400,11 @@ impl Session {
         #[allow(clippy::cast_precision_loss)] // a lag is no exact figure
         let lag = |commit_time: i64| (now - commit_time).max(0) as f64 / 1e6;
         commit_times.iter().for_each(|time| metrics.lag.observe(lag(*time)));
-        let behind = apply.behind(Some(offset)).await?;
+        let behind = apply.behind(offset.next()).await?;
         let changes = metrics.applied.get();
         apply.status.update(|status| {
             status.offset = Some(offset.0);
-            status.behind = behind;
+            metrics.is_behind(status, behind);
             status.changes = changes;
             status.lag_ms = commit_times.last().map(|time| lag(*time) * 1e3).or(status.lag_ms);
         });

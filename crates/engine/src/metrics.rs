@@ -1,5 +1,6 @@
 //! Every metric's name, once. Labels are names from the configuration; never values (invariant 11).
 
+use crate::status::TaskStatus;
 use prometheus::{
     Gauge, GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts,
     Registry,
@@ -100,6 +101,12 @@ pub struct ApplyMetrics {
 }
 
 impl ApplyMetrics {
+    /// The status with the metric, so that they are set in one order.
+    pub fn is_behind(&self, status: &mut TaskStatus, records: u64) {
+        status.behind = records;
+        self.behind.set(i64::try_from(records).unwrap_or(i64::MAX));
+    }
+
     /// One for each entry of the ledger. `winner`: a member, `merged`, or nothing for a person.
     pub fn conflict(&self, kind: &str, strategy: &str, winner: &str) {
         self.conflicts.with_label_values(&[&self.labels[0], kind, strategy, winner]).inc();

@@ -22,6 +22,7 @@ use crate::two_way::Configure;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 use sync_worker_core::bus::Bus;
 use sync_worker_core::database::{Database, Scope, TableAt};
@@ -269,6 +270,7 @@ impl Pipeline {
                 breaker: member.breaker.clone(),
                 status: parts.board.task(plan.name.as_str(), target.as_str(), Task::Apply),
                 metrics: parts.metrics.apply(plan.name.as_str(), target.as_str()),
+                next: Arc::new(AtomicU64::new(u64::MAX)),
                 limits: plan.limits.clone(),
                 retry: plan.retry.clone(),
                 owed: parts.owed(&plan, target, std::slice::from_ref(target)),

@@ -15,6 +15,8 @@ use sync_worker_core::sink::Marker;
 
 pub(super) struct Resuming {
     pub(super) ahead: Ahead,
+    /// The next record that the target is to take.
+    pub(super) next: Offset,
     pub(super) sequence: Sequence,
     /// Two-way.
     pub(super) resolving: Option<(Stage, Resolving)>,
@@ -49,7 +51,8 @@ impl Apply {
             two_way.progress.moved(resumed.from.0);
             let ahead = self.bus.subscribe_ahead(PARTITION, resumed.from).await?;
             let resolving = Resolving { parts: two_way.clone(), checkpoints, copies: Copies::default() };
-            return Ok(Resuming { ahead, sequence: resumed.sequence, resolving: Some((resumed.stage, resolving)) });
+            let (next, sequence) = (resumed.from, resumed.sequence);
+            return Ok(Resuming { ahead, next, sequence, resolving: Some((resumed.stage, resolving)) });
         }
         let mut sequence = Sequence::default();
         let Some(offset) = marker.offset else {
@@ -59,7 +62,7 @@ impl Apply {
                 );
             }
             let ahead = self.bus.subscribe_ahead(PARTITION, bounds.first).await?;
-            return Ok(Resuming { ahead, sequence, resolving: None });
+            return Ok(Resuming { ahead, next: bounds.first, sequence, resolving: None });
         };
         if offset < bounds.first || offset >= bounds.next {
             let range = format!("{} to {}", bounds.first, bounds.next);
@@ -73,7 +76,7 @@ impl Apply {
             1 => ahead,
             _ => self.bus.subscribe_ahead(PARTITION, offset.next()).await?,
         };
-        Ok(Resuming { ahead, sequence, resolving: None })
+        Ok(Resuming { ahead, next: offset.next(), sequence, resolving: None })
     }
 
     /// The record at the marker's offset, and what came with it: it must be the one that the target has applied.

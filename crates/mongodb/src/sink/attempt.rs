@@ -113,6 +113,8 @@ pub struct With<'a> {
     pub keys: &'a [String],
     /// Two-way: of every table of the batch.
     pub looks: &'a HashMap<SchemaId, Look>,
+    /// By which columns documents are found, where that is not written down yet.
+    pub found_by: Option<&'a super::marker::Keys>,
 }
 
 pub struct Attempt<'a> {
@@ -148,7 +150,7 @@ impl<'a> Attempt<'a> {
 
     pub async fn run(mut self, session: &mut ClientSession, parking: &dyn Parking) -> Result<Ended, Error> {
         // Invariant 2: the marker moves first.
-        let moved = self.with.bookkeeping.move_marker(&self.batch.expected, &self.batch.marker);
+        let moved = self.with.bookkeeping.move_marker(&self.batch.expected, &self.batch.marker, self.with.found_by);
         let reply = self.with.client.run_in(session, "moving the marker", moved).await?;
         if reply.get_i32("n").unwrap_or(0) != 1 {
             let text = "the marker at the target has moved: another worker has taken it over";

@@ -101,23 +101,8 @@ impl Bookkeeping {
         Ok((Progress { marker, parked }, keys(row)?))
     }
 
-    /// Writes down which keys the documents are found by, as long as the marker is `holder`'s.
-    pub async fn remember(&self, client: &Client, holder: &Marker, keys: &Keys) -> Result<(), Error> {
-        let mut rows = RawArrayBuf::new();
-        for (table, columns) in keys {
-            let columns: RawArrayBuf = columns.iter().map(String::as_str).collect();
-            rows.push(rawdoc! { "table": table.as_str(), "columns": columns });
-        }
-        let mut updates = RawArrayBuf::new();
-        let query = rawdoc! { "_id": self.mine.clone(), "epoch": holder.epoch.cast_signed() };
-        updates.push(rawdoc! { "q": query, "u": { "$set": { "keys": rows } } });
-        let concern = rawdoc! { "w": "majority", "j": true };
-        let command = rawdoc! { "update": PROGRESS, "updates": updates, "writeConcern": concern };
-        client.run("a note of the keys", command).await.map(drop)
-    }
-
-    /// Invariant 2: from exactly what was read, or no document.
-    pub fn move_marker(&self, from: &Marker, to: &Marker) -> RawDocumentBuf {
+    /// Invariant 2: from exactly what was read, or no document. `keys`: what they are from this transaction on.
+    pub fn move_marker(&self, from: &Marker, to: &Marker, keys: Option<&Keys>) -> RawDocumentBuf {
         let query = rawdoc! {
             "_id": self.mine.clone(),
             "offset": offset(from),
@@ -125,13 +110,21 @@ impl Bookkeeping {
             "epoch": from.epoch.cast_signed(),
             "writes": from.writes.cast_signed(),
         };
-        let set = rawdoc! {
+        let mut set = rawdoc! {
             "offset": offset(to),
             "log": to.log.as_str(),
             "digest": to.digest.cast_signed(),
             "epoch": to.epoch.cast_signed(),
             "writes": to.writes.cast_signed(),
         };
+        if let Some(keys) = keys {
+            let mut rows = RawArrayBuf::new();
+            for (table, columns) in keys {
+                let columns: RawArrayBuf = columns.iter().map(String::as_str).collect();
+                rows.push(rawdoc! { "table": table.as_str(), "columns": columns });
+            }
+            set.append(cstr!("keys"), rows);
+        }
         let mut updates = RawArrayBuf::new();
         updates.push(rawdoc! { "q": query, "u": { "$set": set } });
         rawdoc! { "update": PROGRESS, "updates": updates }

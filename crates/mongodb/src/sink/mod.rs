@@ -22,13 +22,14 @@ use guard::Look;
 use marker::{Bookkeeping, Keys};
 use mongodb::ClientSession;
 use mongodb::options::{Acknowledgment, ReadConcern, WriteConcern};
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::time::Duration;
+use sync_worker_core::change::Op;
 use sync_worker_core::database::{Scope, TableAt};
 use sync_worker_core::error::Result as CoreResult;
 use sync_worker_core::name::{DatabaseName, TableName};
 use sync_worker_core::schema::{Schema, SchemaId};
-use sync_worker_core::sink::{Applied, Marker, Parking, Progress, Sink, WriteBatch};
+use sync_worker_core::sink::{Applied, Parking, Progress, Sink, WriteBatch};
 use sync_worker_core::types::Engine;
 use target::Target;
 
@@ -49,8 +50,11 @@ pub struct MongodbSink {
     looks: HashMap<SchemaId, Look>,
     /// The indexes of keys that are fields.
     keys: Vec<String>,
-    /// By which columns of its source a document is found, one-way.
+    /// By which columns of its source a document is found, one-way; the next transaction writes down what has changed of it.
     found_by: Keys,
+    found_anew: bool,
+    /// The schemas whose keys have been compared with those.
+    compared: HashSet<SchemaId>,
     /// Of all transactions of this sink; the marker names it, so that the next holder can end what this one leaves.
     session: Option<ClientSession>,
 }
@@ -67,51 +71,59 @@ impl MongodbSink {
             looks: HashMap::new(),
             keys: Vec::new(),
             found_by: Keys::new(),
+            found_anew: false,
+            compared: HashSet::new(),
             session: None,
         }
     }
 
     async fn prepare(&mut self, batch: &WriteBatch) -> Result<(), Error> {
         let guarded = is_guarded(batch);
+        let mut emptied: Vec<&TableName> = Vec::new();
         for write in &batch.writes {
             let schema = &write.change.schema;
+            if write.change.op == Op::Truncate {
+                emptied.push(&schema.table);
+            } else if !self.two_way && self.compared.insert(schema.id) && schema.engine != Engine::Mongodb {
+                self.keeps_its_key(schema, emptied.contains(&&schema.table)).await?;
+            }
             if self.targets.contains_key(&schema.id) && (!guarded || self.looks.contains_key(&schema.id)) {
                 continue;
             }
             let at = self.tables.get(&schema.table);
             let at = at.ok_or_else(|| Error::Fatal(format!("table {} is not in the pipeline", schema.table)))?;
-            let target = Target::new(at, schema)?;
+            self.targets.insert(schema.id, Target::new(at, schema)?);
             if guarded {
                 self.looks.insert(schema.id, Look::new(at, schema)?);
             }
-            if !self.two_way && schema.engine != Engine::Mongodb {
-                self.keeps_its_key(&batch.expected, schema, &target).await?;
-            }
-            self.targets.insert(schema.id, target);
         }
         Ok(())
     }
 
     /// A table with another key than the collection's documents were written by would leave those where they are and write over
-    /// others'. An empty collection takes any.
-    async fn keeps_its_key(&mut self, holder: &Marker, schema: &Schema, target: &Target) -> Result<(), Error> {
+    /// others'. An empty collection takes any, one that this batch has `emptied` too.
+    async fn keeps_its_key(&mut self, schema: &Schema, emptied: bool) -> Result<(), Error> {
         let key: Vec<String> = schema.key.iter().map(|&at| schema.columns[at].name.clone()).collect();
-        match self.found_by.get(&schema.table) {
-            Some(known) if *known == key => return Ok(()),
-            Some(known) if !self.is_empty(&target.collection).await? => {
-                return Err(Error::Fatal(format!(
-                    "the documents of collection {} are found by the key ({}) of table {}, which has the key ({}) now; give it the \
-                     former one, or empty the collection and run `sync-worker verify --repair` to copy it anew",
-                    target.collection,
-                    known.join(", "),
-                    schema.table,
-                    key.join(", ")
-                )));
-            }
-            Some(_) | None => {}
+        let known = self.found_by.get(&schema.table);
+        if known == Some(&key) {
+            return Ok(());
+        }
+        if let (Some(known), Some(at)) = (known, self.tables.get(&schema.table))
+            && !emptied
+            && !self.is_empty(&at.name).await?
+        {
+            return Err(Error::Fatal(format!(
+                "the documents of collection {} are found by the key ({}) of table {}, which has the key ({}) now; empty the collection, \
+                 and run `sync-worker verify --repair` once the applier goes on",
+                at.name,
+                known.join(", "),
+                schema.table,
+                key.join(", ")
+            )));
         }
         self.found_by.insert(schema.table.clone(), key);
-        self.bookkeeping.remember(&self.client, holder, &self.found_by).await
+        self.found_anew = true;
+        Ok(())
     }
 
     async fn is_empty(&self, collection: &str) -> Result<bool, Error> {
@@ -126,8 +138,9 @@ impl MongodbSink {
         parking: &dyn Parking,
     ) -> CoreResult<Applied> {
         let (mut known, mut tries) = (Known::default(), 1);
-        let MongodbSink { client, bookkeeping, targets, keys, looks, .. } = self;
-        let with = With { client, bookkeeping, targets, keys, looks };
+        let MongodbSink { client, bookkeeping, targets, keys, looks, found_by, found_anew, .. } = self;
+        let found_by = found_anew.then_some(found_by);
+        let with = With { client, bookkeeping, targets, keys, looks, found_by };
         loop {
             begin(session).await?;
             let error = match Attempt::new(with, batch, &known).run(session, parking).await {
@@ -214,6 +227,7 @@ impl Sink for MongodbSink {
         let mut session = self.session.take().ok_or(Error::Protocol("a write before the target was taken over"))?;
         let outcome = self.write(&mut session, batch, parking).await;
         self.session = Some(session);
+        self.found_anew &= outcome.is_err();
         outcome
     }
 }

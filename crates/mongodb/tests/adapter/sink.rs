@@ -67,6 +67,16 @@ async fn a_source_that_gets_another_key_is_refused_while_there_are_documents() -
     apply(&mut fixture.sink().await?, vec![row(&again, 1, 10)]).await?;
     apply(&mut fixture.sink().await?, vec![row(&again, 2, 20)]).await?;
     assert_eq!(fixture.all("a").await?, [doc! { "_id": 10i64, "id": 1i64 }, doc! { "_id": 20i64, "id": 2i64 }]);
+    // Or the source empties the table itself, in whichever order. A batch that is not written leaves the key as it was.
+    let truncate = |schema| write(schema, Op::Truncate, None, None);
+    let mut writer = fixture.sink().await?;
+    let batch = writer.batch(vec![truncate(&a), row(&a, 3, 30)]);
+    let stale = sync_worker_core::sink::WriteBatch { expected: batch.marker.clone(), ..batch };
+    assert!(writer.try_apply(&stale, &Lot::default()).await.is_err());
+    apply(&mut fixture.sink().await?, vec![row(&again, 4, 40)]).await?;
+    apply(&mut fixture.sink().await?, vec![truncate(&again), row(&a, 3, 30)]).await?;
+    apply(&mut fixture.sink().await?, vec![row(&a, 5, 50)]).await?;
+    assert_eq!(fixture.all("a").await?, [doc! { "_id": 3i64, "n": 30i64 }, doc! { "_id": 5i64, "n": 50i64 }]);
     Ok(())
 }
 

@@ -115,7 +115,9 @@ impl Failure {
                 "23502" => format!("NULL in a column that must have a value ({server})"),
                 "23503" => format!("a row that is referred to is not there ({server})"),
                 "23505" => format!("a unique value is taken by another row ({server})"),
-                "23514" if server.constraint.is_none() => format!("no partition takes the row ({server})"),
+                "23514" if server.constraint.is_none() => {
+                    format!("no partition takes the row, or a trigger does not ({server})")
+                }
                 "23514" => format!("a check constraint is not met ({server})"),
                 "23P01" => format!("an exclusion constraint is not met ({server})"),
                 code if code.starts_with("22") => format!("a value that its column does not hold ({server})"),

@@ -193,7 +193,7 @@ impl Membership {
              LEFT JOIN (pg_publication_rel r JOIN pg_publication p ON p.oid = r.prpubid AND p.pubname = {} AND {WHOLE}) \
              ON r.prrelid = t.oid \
              LEFT JOIN (pg_class n JOIN pg_namespace s ON s.oid = n.relnamespace) \
-             ON s.nspname = t.schema_name AND n.relname = t.table_name",
+             ON s.nspname = t.schema_name AND n.relname = t.table_name AND n.relkind IN ('r', 'p', 'f')",
             tables.join(", "),
             literal(&self.publication)
         );

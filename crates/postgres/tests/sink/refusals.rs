@@ -66,7 +66,7 @@ fn a_row_that_no_partition_takes_is_told_as_that() {
         assert_eq!((applied.rows, lot.refused()), (1, vec![(1, Poison), (2, Poison)]));
         let reasons: Vec<_> = applied.refused.iter().map(|refused| refused.reason.as_str()).collect();
         assert!(
-            reasons[0].starts_with("no partition takes the row (") && reasons[0].contains("table t)"),
+            reasons[0].starts_with("no partition takes the row, ") && reasons[0].contains("table t)"),
             "{reasons:?}"
         );
         assert!(

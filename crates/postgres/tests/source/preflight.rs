@@ -36,7 +36,10 @@ async fn the_slot_of_a_state_that_is_gone_is_told() -> Result<()> {
     let mut fixture = Fixture::new("CREATE TABLE t (id int PRIMARY KEY)", &["t"]).await?;
     drop(fixture.stream(None).await?);
     let slots = "SELECT count(*) FROM pg_replication_slots WHERE database = current_database() AND NOT active";
-    while fixture.database.value(slots).await? == "0" {}
+    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(60);
+    while fixture.database.value(slots).await? == "0" {
+        assert!(std::time::Instant::now() < deadline, "somebody reads the slot");
+    }
     let slot = fixture
         .database
         .value("SELECT slot_name FROM pg_replication_slots WHERE database = current_database()")
