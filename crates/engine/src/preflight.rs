@@ -157,7 +157,7 @@ fn between(
         let place = there.tables.iter().position(|schema| schema.table == table.name);
         let required = place.and_then(|place| there.required.get(place)).into_iter().flatten();
         for column in required.filter(|column| from.column(column).is_none()) {
-            let name = at.map_or_else(|| to.table.to_string(), |at| at.name.clone());
+            let name = called(at, &to);
             findings.push(Finding {
                 place: format!("databases.{} table {name} column {column}", target.database),
                 problem: "it has no default and is not NULL, and the source has no such column".to_owned(),
@@ -167,6 +167,11 @@ fn between(
         }
     }
     findings
+}
+
+/// What a table is called at its database.
+fn called(at: Option<&TableAt>, table: &Schema) -> String {
+    at.map_or_else(|| table.table.to_string(), |at| at.name.clone())
 }
 
 /// Where a value that the source generates is missed at the target.
@@ -186,7 +191,7 @@ fn generated(
         }
         false => ("it stays here as its default makes it", "generate it here, too"),
     };
-    let name = at.map_or_else(|| to.table.to_string(), |at| at.name.clone());
+    let name = called(at, to);
     let finding = |column: &String| Finding {
         place: format!("databases.{database} table {name} column {column}"),
         problem: format!("the source generates this column, and no change has it: {stays}"),
@@ -207,7 +212,7 @@ fn folding(
         let place = inspection.tables.iter().position(|schema| schema.table == table.table);
         place.and_then(|place| inspection.folding.get(place).cloned()).unwrap_or_default()
     };
-    let name = at.map_or_else(|| to.table.to_string(), |at| at.name.clone());
+    let name = called(at, to);
     let here = of(source, from);
     // What folds at the source by the same rule comes from there once.
     let same = |one: &Folding| {
@@ -228,7 +233,7 @@ fn folding(
 
 /// Where a target's table can't hold what the source's has.
 fn fit(database: &DatabaseName, at: Option<&TableAt>, from: &Schema, to: &Schema, two_way: bool) -> Vec<Finding> {
-    let name = at.map_or_else(|| to.table.to_string(), |at| at.name.clone());
+    let name = called(at, to);
     if from.engine != to.engine && (from.engine == Engine::Mongodb || to.engine == Engine::Mongodb) {
         let mapping = at.map(|at| at.document.clone()).unwrap_or_default();
         return documents::findings(database, &name, &mapping, from, to);

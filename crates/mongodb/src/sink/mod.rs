@@ -80,9 +80,16 @@ impl MongodbSink {
     async fn prepare(&mut self, batch: &WriteBatch) -> Result<(), Error> {
         let guarded = is_guarded(batch);
         let mut emptied: Vec<&TableName> = Vec::new();
+        let mut last = None;
         for write in &batch.writes {
             let schema = &write.change.schema;
-            if write.change.op == Op::Truncate {
+            let is_truncate = write.change.op == Op::Truncate;
+            // Changes come in runs of one table.
+            if !is_truncate && last == Some(schema.id) {
+                continue;
+            }
+            last = (!is_truncate).then_some(schema.id);
+            if is_truncate {
                 emptied.push(&schema.table);
             } else if !self.two_way && self.compared.insert(schema.id) && schema.engine != Engine::Mongodb {
                 self.keeps_its_key(schema, emptied.contains(&&schema.table)).await?;

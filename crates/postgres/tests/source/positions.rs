@@ -7,7 +7,7 @@ use sync_worker_core::database::Database;
 use sync_worker_core::error::{Error, ErrorClass};
 use sync_worker_core::position::{Checkpoint, Lsn};
 use sync_worker_postgres::{Config, Postgres};
-use sync_worker_testkit::stream::{DEADLINE, Stream};
+use sync_worker_testkit::stream::Stream;
 
 const TABLE: &str = "CREATE TABLE t (id int PRIMARY KEY, v text)";
 
@@ -119,6 +119,16 @@ async fn a_table_that_was_taken_out_of_the_publication_is_a_gap() -> Result<()> 
     Ok(())
 }
 
+/// A stream of two tables, whose publication is looked at every second.
+async fn watched() -> Result<(Fixture, Stream)> {
+    let mut fixture = Fixture::new(&format!("{TABLE}; CREATE TABLE u (id int PRIMARY KEY)"), &["t", "u"]).await?;
+    let mut config = Config::new(fixture.database.url.clone());
+    config.heartbeat_seconds = 1;
+    fixture.postgres = Postgres::new("crm".into(), config)?;
+    let stream = fixture.stream(None).await?;
+    Ok((fixture, stream))
+}
+
 #[tokio::test]
 async fn a_publication_that_is_altered_while_it_streams_is_a_gap() -> Result<()> {
     let changes = [
@@ -128,23 +138,14 @@ async fn a_publication_that_is_altered_while_it_streams_is_a_gap() -> Result<()>
         "ALTER PUBLICATION {} SET (publish = 'insert')",
     ];
     for sql in changes {
-        let mut fixture = Fixture::new(&format!("{TABLE}; CREATE TABLE u (id int PRIMARY KEY)"), &["t", "u"]).await?;
-        let mut config = Config::new(fixture.database.url.clone());
-        config.heartbeat_seconds = 1;
-        fixture.postgres = Postgres::new("crm".into(), config)?;
-        let mut stream = fixture.stream(None).await?;
+        let (fixture, mut stream) = watched().await?;
         fixture.execute("INSERT INTO t VALUES (1, 'a'); INSERT INTO u VALUES (1)").await?;
         assert_eq!(fixture.changes(&mut stream).await?.len(), 2);
         // A table that goes altogether has no more changes.
         fixture.execute("DROP TABLE u").await?;
         let name = fixture.database.value("SELECT quote_ident(pubname) FROM pg_publication").await?;
         fixture.execute(&sql.replace("{}", &name)).await?;
-        let error = loop {
-            match tokio::time::timeout(DEADLINE, stream.source.next()).await? {
-                Ok(_) => {}
-                Err(error) => break error,
-            }
-        };
+        let error = stream.refusal().await?;
         assert_eq!(error.class(), ErrorClass::Gap, "{error}");
         assert!(error.to_string().contains("table public.t was taken out of the publication"), "{error}");
     }
@@ -161,11 +162,7 @@ async fn a_table_that_is_made_again_while_it_streams_is_a_gap() -> Result<()> {
         "CREATE SCHEMA other; ALTER TABLE t SET SCHEMA other; CREATE TABLE t (LIKE other.t INCLUDING ALL)",
     ];
     for sql in changes {
-        let mut fixture = Fixture::new(&format!("{TABLE}; CREATE TABLE u (id int PRIMARY KEY)"), &["t", "u"]).await?;
-        let mut config = Config::new(fixture.database.url.clone());
-        config.heartbeat_seconds = 1;
-        fixture.postgres = Postgres::new("crm".into(), config)?;
-        let mut stream = fixture.stream(None).await?;
+        let (fixture, mut stream) = watched().await?;
         // While a name is nobody's it may be on its way back.
         fixture.execute("ALTER TABLE t RENAME TO away").await?;
         fixture.execute("ALTER TABLE away RENAME TO t; INSERT INTO u VALUES (1)").await?;
